@@ -1,0 +1,61 @@
+"""`_target_` → object: the only way from a section of conf/ to an adapter."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from pld.errors import ConfigError
+from pld.params import unknown_key
+
+TARGETS = "pld.adapters."
+
+
+def build(section: Mapping[str, Any], role: str, **extra: Any) -> Any:
+    """Construct the adapter that `section` names, its keys checked against the constructor's signature.
+
+    `extra` are arguments that the stage supplies (keyword parameters of the constructor that conf/ can't set).
+    Raises ConfigError for a target outside `pld.adapters`, an unknown key, a missing key or a value of a wrong type.
+    """
+    constructor, settings = _checked(section, role, tuple(extra))
+    return constructor(**settings, **extra)
+
+
+def check_target(section: Mapping[str, Any], role: str) -> None:
+    """Everything that `build` checks, without building."""
+    _checked(section, role, None)
+
+
+def _checked(section: Mapping[str, Any], role: str, extra: tuple[str, ...] | None) -> tuple[type, dict[str, Any]]:
+    target = str(section.get("_target_"))
+    where = f"conf/{role}/ ({target})"
+    module_name, _, name = target.rpartition(".")
+    if not target.startswith(TARGETS):
+        raise ConfigError(f"{where}: wanted a _target_ inside {TARGETS.rstrip('.')}, found {target!r}")
+    try:
+        constructor = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}: wanted a class that exists, found {error}") from None
+    hints = get_type_hints(constructor.__init__, include_extras=True)
+    parameters = {
+        key: parameter for key, parameter in inspect.signature(constructor).parameters.items() if key != "self"
+    }
+    supplied = {key for key, parameter in parameters.items() if parameter.default is not inspect.Parameter.empty}
+    known = [key for key in parameters if key not in supplied]
+    settings = {key: value for key, value in section.items() if key != "_target_"}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(unknown_key(f"{role}.{key}", known, where))
+    if extra and not set(extra) <= supplied:
+        raise ConfigError(f"{where}: the stage supplies {sorted(set(extra) - supplied)}, which it does not take")
+    model = create_model(name, __config__=ConfigDict(extra="forbid"), **{key: (hints[key], ...) for key in known})  # type: ignore[call-overload]
+    try:
+        checked = model.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        found = "none" if first["type"] == "missing" else repr(first["input"])
+        raise ConfigError(f"{where}: {role}.{key}: {first['msg']}, found {found}") from None
+    return constructor, {key: getattr(checked, key) for key in known}

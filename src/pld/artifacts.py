@@ -1,0 +1,104 @@
+"""Reading and writing of stage files: UTF-8, atomic, a trailing newline, keys in a fixed order."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pld.errors import ArtifactError
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes `path`'s place when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    temporary.chmod(0o644)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new empty folder to fill; it takes `path`'s place (with all that stood there) when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as it is (no newline is added)."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def write_json(path: Path, value: BaseModel | Mapping[str, Any]) -> None:
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    write_text(path, json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: wanted the output of an earlier stage, found no such file; run `dvc repro`"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: wanted JSON, found {error}; run `dvc repro` to make it again") from None
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    try:
+        return kind.model_validate_json(read_text(path))
+    except ValidationError as error:
+        raise ArtifactError(_mismatch(str(path), kind, error)) from None
+
+
+def read_jsonl(path: Path, kind: type[R]) -> list[R]:
+    records = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line:
+            continue
+        try:
+            records.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            raise ArtifactError(_mismatch(f"{path}:{number}", kind, error)) from None
+    return records
+
+
+def _mismatch(where: str, kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    at = ".".join(str(part) for part in first["loc"]) or "the record"
+    return f"{where}: wanted a {kind.__name__}, found at {at}: {first['msg']}; run `dvc repro` to make it again"

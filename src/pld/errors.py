@@ -1,0 +1,56 @@
+"""Every error that a user can cause or mend; the CLI prints one as a single line and exits 1.
+
+PldError
+├── ConfigError      a key, a value or a choice in conf/ or params.yaml
+├── DataError        a row, a file or a split of the user's data
+├── AssetError       an installed asset package or its cached weights
+├── TeacherError     the Teacher can't be used at all (key, quota, unreachable, missing recordings)
+├── ExtractionError  too many of the Teacher's answers were refused
+├── DistillError     clustering, consolidation or rendering left nothing to ship
+├── StudentError     the Student can't be loaded or can't score
+├── ArtifactError    a stage's file is missing or is not what it should be
+└── RegistryError    tracking store, registry, gates, aliases
+
+A bad *example* is a record (`rejected.jsonl`), not an error; these are for systemic faults.
+A message says what was wanted, what was found, where, and what to do, in one line.
+"""
+
+
+class PldError(Exception):
+    """Root of the tree; `str(error)` is the one line that the user sees."""
+
+
+class ConfigError(PldError):
+    pass
+
+
+class DataError(PldError):
+    pass
+
+
+class AssetError(PldError):
+    pass
+
+
+class TeacherError(PldError):
+    pass
+
+
+class ExtractionError(PldError):
+    pass
+
+
+class DistillError(PldError):
+    pass
+
+
+class StudentError(PldError):
+    pass
+
+
+class ArtifactError(PldError):
+    pass
+
+
+class RegistryError(PldError):
+    pass

@@ -1,0 +1,247 @@
+"""Typed, closed settings: the sections of artifacts/config.yaml. Defaults stand in conf/, none here.
+
+The four swappable roles (teacher, embedder, clusterer, student) are checked against the constructor that their
+`_target_` names, in `pld.adapters.build`; here they are plain mappings with that one required key.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError, field_validator, model_validator
+
+from pld.errors import ConfigError
+from pld.records import Task
+
+CONFIG_PATH = Path("artifacts/config.yaml")
+Target = dict[str, Any]
+Scalar = str | int | float | bool | None
+SearchedSection = Literal["clusterer", "clustering", "consolidator", "rendering"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """One section; frozen, unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StereoSetReader(Section):
+    """The bias domain of StereoSet's intrasentence rows, from an installed package's file."""
+
+    format: Literal["stereoset_bias"]
+    path: str
+
+
+class RecordsReader(Section):
+    """The user's own CSV, JSONL or Parquet (by the file's ending), one example a row.
+
+    `fields` maps the task's input fields to columns; `id`, `group` and `split` name columns or are null.
+    """
+
+    format: Literal["records"]
+    path: str
+    fields: dict[str, str]
+    label: str
+    id: str | None
+    group: str | None
+    split: str | None
+
+
+class TaskParams(Task):
+    """A Task and where its examples are read from. `path`s are relative to the project, or `package:name/file`."""
+
+    reader: Annotated[StereoSetReader | RecordsReader, Discriminator("format")]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskParams":
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: wanted two or more different labels, found {list(self.labels)}")
+        if not self.fields or len(set(self.fields)) < len(self.fields):
+            raise ValueError(f"fields: wanted one or more different input fields, found {list(self.fields)}")
+        if isinstance(self.reader, RecordsReader) and set(self.reader.fields) != set(self.fields):
+            raise ValueError(
+                f"reader.fields: wanted a column for each of the task's fields {list(self.fields)}, "
+                f"found {list(self.reader.fields)}"
+            )
+        return self
+
+
+class ExtractionParams(Section):
+    """Which rules are refused, and how many may be."""
+
+    max_words: Annotated[int, Field(gt=0)]
+    max_copied_words: Annotated[int, Field(gt=0)]
+    max_rejected_fraction: Share
+
+
+class ClusteringParams(Section):
+    """What becomes of rules that the clusterer calls noise."""
+
+    noise: Literal["drop", "nearest", "singletons"]
+
+
+class MedoidConsolidator(Section):
+    """Per cluster and label the rule nearest to the centroid; a label needs `min_share` of its cluster."""
+
+    kind: Literal["medoid"]
+    min_share: Share
+
+
+class TeacherConsolidator(Section):
+    """One structured Teacher call per cluster and label, `max_rules` rules shown; `max_calls` a trial at most."""
+
+    kind: Literal["teacher"]
+    min_share: Share
+    max_rules: Annotated[int, Field(gt=0)]
+    max_words: Annotated[int, Field(gt=0)]
+    max_calls: Annotated[int, Field(gt=0)]
+
+
+class RenderingParams(Section):
+    """How instructions become the system prompt. `frame` names a template of pld.prompts; `exemplars` training
+    sentences stand with each instruction or each label; `token_budget` (null: none) counts Student tokens."""
+
+    frame: str
+    order: Literal["support", "support_last", "label"]
+    exemplars: Annotated[int, Field(ge=0)]
+    exemplars_per: Literal["instruction", "label"]
+    token_budget: Annotated[int, Field(gt=0)] | None
+
+
+class SweepParams(Section):
+    """The search. `space` maps section → setting → the values that are tried; `trials` bounds the tpe sampler;
+    `storage` (null: in memory) is an Optuna storage URL that several workers share; the best `finalists` of
+    the search are scored again at the reporting precision, and the winner is chosen among them."""
+
+    sampler: Literal["grid", "tpe"]
+    seed: int
+    trials: Annotated[int, Field(gt=0)] | None
+    storage: str | None
+    finalists: Annotated[int, Field(gt=0)]
+    space: dict[SearchedSection, dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]]]
+
+    @model_validator(mode="after")
+    def _tpe_is_bounded(self) -> "SweepParams":
+        if self.sampler == "tpe" and self.trials is None:
+            raise ValueError("trials: wanted a number with sampler tpe, found null")
+        return self
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> "SweepParams":
+        for section, settings in self.space.items():
+            for key, values in settings.items():
+                if len(set(map(repr, values))) < len(values):
+                    raise ValueError(f"space.{section}.{key}: wanted different values, found {list(values)}")
+        return self
+
+
+class CalibrationParams(Section):
+    """`none | batch` is what ships; both are always reported. `examples`: training examples that are scored."""
+
+    method: Literal["none", "batch"]
+    examples: Annotated[int, Field(gt=0)]
+
+
+class EvaluationParams(Section):
+    seed: int
+    resamples: Annotated[int, Field(ge=100)]
+    few_shot: Annotated[int, Field(gt=0)]
+    latency_requests: Annotated[int, Field(ge=50)]
+
+
+class TrackingParams(Section):
+    """`uri` null: sqlite beside the project, or MLFLOW_TRACKING_URI where it is set."""
+
+    uri: str | None
+
+
+class PromotionParams(Section):
+    """Gates. Null: not asked for."""
+
+    better_than_zero_shot: bool
+    not_worse_than_production: bool
+    max_p95_ms: Annotated[float, Field(gt=0)] | None
+    max_prompt_tokens: Annotated[int, Field(gt=0)] | None
+
+
+class Config(Section):
+    """artifacts/config.yaml."""
+
+    task: TaskParams
+    teacher: Target
+    extraction: ExtractionParams
+    embedder: Target
+    clusterer: Target
+    clustering: ClusteringParams
+    consolidator: Annotated[MedoidConsolidator | TeacherConsolidator, Discriminator("kind")]
+    rendering: RenderingParams
+    student: Target
+    calibration: CalibrationParams
+    sweep: SweepParams
+    evaluation: EvaluationParams
+    tracking: TrackingParams
+    promotion: PromotionParams
+
+    @field_validator("teacher", "embedder", "clusterer", "student")
+    @classmethod
+    def _has_target(cls, value: Target) -> Target:
+        if not isinstance(value.get("_target_"), str):
+            raise ValueError("wanted a _target_, found none")
+        return value
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def check(kind: type[S], value: Mapping[str, Any], where: str) -> S:
+    """Validate `value` as `kind`; a ConfigError names the wrong key, what stands beside it, and `where`."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(item, value, where) for item in error.errors()[:3])) from None
+
+
+def load_config(path: Path = CONFIG_PATH) -> Config:
+    """Read and check the composed settings."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: wanted the composed settings, found no such file; run `make params`") from None
+    return check(Config, value, str(path))
+
+
+def unknown_key(key: str, known: list[str], where: str) -> str:
+    """The one line for a key that does not exist: itself, its neighbours, its file."""
+    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{where}: unknown key {key!r}{hint} Known here: {', '.join(known)}"
+
+
+def _explain(item: Any, value: Mapping[str, Any], where: str) -> str:
+    # pydantic puts the tag of a discriminated union into the location; it is no key of the file
+    path: list[str] = []
+    node: Any = value
+    for part in item["loc"]:
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+            path.append(str(part))
+        elif isinstance(node, list | tuple) and isinstance(part, int):
+            node = node[part] if part < len(node) else None
+            path.append(str(part))
+        elif item["type"] in ("missing", "extra_forbidden") and part == item["loc"][-1]:
+            path.append(str(part))
+    dotted = ".".join(path)
+    if path and where.endswith("config.yaml"):
+        where = f"{where} (conf/{path[0]}/ or conf/config.yaml)"
+    if item["type"] == "missing":
+        return f"{where}: {dotted}: wanted a value, found none"
+    if item["type"] == "extra_forbidden":
+        parent: Any = value
+        for part in path[:-1]:
+            parent = parent[part]
+        beside = sorted(str(key) for key in parent if key != path[-1])
+        return unknown_key(dotted, beside, where)
+    return f"{where}: {dotted or 'settings'}: {item['msg']}, found {item['input']!r:.80}"

@@ -1,0 +1,229 @@
+"""The words of the domain as frozen, closed records; the order of fields is the order of keys in files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Record(BaseModel):
+    """Frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def canonical_json(value: object) -> str:
+    """Sorted keys, no spaces, characters as they are: the text that content hashes are taken of."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def content_id(value: object, length: int = 16) -> str:
+    """First `length` hex digits of the sha256 of `value`'s canonical JSON."""
+    return sha256(canonical_json(value))[:length]
+
+
+def sha256(text: str) -> str:
+    """Hex sha256 of UTF-8 text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Task(Record):
+    """What is classified: declared ordered labels, input fields, how an input is rendered, the base instruction.
+
+    `input_template` is a Jinja template over the fields; it comes from conf/, never from data.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    fields: tuple[str, ...]
+    input_template: str
+    base_instruction: str
+
+
+class Example(Record):
+    """One labelled input. `group` (a contract, a thread) never stands on two sides of a split."""
+
+    id: str
+    inputs: dict[str, str]
+    label: str
+    split: Split
+    group: str | None = None
+
+
+class Rule(Record):
+    """What the Teacher abstracted from one training Example."""
+
+    id: str
+    example_id: str
+    label: str
+    rationale: str
+    text: str
+    teacher: str
+    doubtful: bool
+
+
+class Rejection(Record):
+    """A Teacher's answer that was refused: `reason` is a short code that is counted, `detail` says it in words."""
+
+    example_id: str
+    reason: str
+    detail: str
+
+
+class Cluster(Record):
+    """Rules that say the same thing; `labels` counts them by label. `noise` marks rules that were dropped as noise."""
+
+    id: int
+    rule_ids: tuple[str, ...]
+    labels: dict[str, int]
+    noise: bool
+
+
+class Instruction(Record):
+    """One line of the prompt. `support` counts the rules behind it, `origin` says how it came to be."""
+
+    id: str
+    text: str
+    label: str
+    rule_ids: tuple[str, ...]
+    support: int
+    origin: str
+
+
+class Cut(Record):
+    """An instruction that was left out of the prompt, and why."""
+
+    instruction_id: str
+    reason: str
+
+
+class SystemPrompt(Record):
+    """The exact text that is measured and shipped; `tokens` under the Student's tokenizer."""
+
+    text: str
+    instruction_ids: tuple[str, ...]
+    sha256: str
+    tokens: int
+    cut: tuple[Cut, ...] = ()
+
+
+class Message(Record):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prediction(Record):
+    """One row of predictions.jsonl. `scores`: log-probabilities in the order of the declared labels.
+
+    `predicted` is None when no label could be chosen; that counts as wrong and is never a label of its own.
+    """
+
+    example_id: str
+    system: str
+    label: str
+    predicted: str | None
+    scores: tuple[float, ...]
+
+
+class Calibration(Record):
+    """Mean log-score per declared label over training examples, subtracted from scores (batch calibration)."""
+
+    labels: tuple[str, ...]
+    mean_log_scores: tuple[float, ...]
+    examples: int
+
+
+class Interval(Record):
+    """A value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class LabelScore(Record):
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class SystemReport(Record):
+    """How one system did on one split; `confusion[i][j]`: gold label i answered as label j."""
+
+    macro_f1: Interval
+    accuracy: Interval
+    per_label: dict[str, LabelScore]
+    confusion: tuple[tuple[int, ...], ...]
+    unparsable: int
+    n: int
+    prompt_tokens: int
+
+
+class Comparison(Record):
+    """System `a` minus system `b` on the same examples: paired bootstrap, exact McNemar.
+
+    `fixed`: wrong under b and right under a; `broken`: the reverse.
+    """
+
+    a: str
+    b: str
+    macro_f1_delta: Interval
+    fixed: int
+    broken: int
+    mcnemar_p: float
+
+
+class EvaluationReport(Record):
+    """artifacts/evaluation/report.json. `shipped` names the system whose prompt and calibration are registered,
+    `rivals` the baselines that it is compared with (the same calibration on both sides)."""
+
+    task: str
+    split: Split
+    n: int
+    labels: tuple[str, ...]
+    prompt_sha256: str
+    shipped: str
+    systems: dict[str, SystemReport]
+    comparisons: tuple[Comparison, ...]
+
+
+class Latency(Record):
+    """One request at a time, warm, as served; `prefill_ms` is paid once per prompt."""
+
+    p50_ms: float
+    p95_ms: float
+    prefill_ms: float
+    requests: int
+
+
+class LatencyReport(Record):
+    """artifacts/evaluation/latency.json: a measurement, so it stands beside its machine and is no hashed output."""
+
+    machine: str
+    systems: dict[str, Latency]
+
+
+class TrialReport(Record):
+    """artifacts/trials/<id>/report.json: the trial on validation."""
+
+    trial_id: str
+    settings: dict[str, str | int | float | bool | None]
+    report: SystemReport
+    instructions: int
+    clusters: int
+    noise_share: float
+    labels_without_instruction: tuple[str, ...]
+    cut: tuple[Cut, ...]
+
+
+def inputs_id(inputs: Mapping[str, str]) -> str:
+    """Id of an example that has no natural one."""
+    return content_id(dict(inputs))

@@ -1,0 +1,51 @@
+import pytest
+
+from pld.artifacts import atomic_folder, atomic_path, read_jsonl, write_jsonl, write_text
+from pld.errors import ArtifactError
+from pld.records import Cut
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def half():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert path.read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "f"
+    with atomic_folder(folder) as temporary:
+        write_text(temporary / "one", "1")
+    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+        raise RuntimeError
+    assert [found.name for found in folder.iterdir()] == ["one"]
+    with atomic_folder(folder) as temporary:
+        write_text(temporary / "two", "2")
+    assert [found.name for found in folder.iterdir()] == ["two"]
+    assert [found.name for found in tmp_path.iterdir()] == ["f"]
+
+
+def test_records_come_back_as_they_were_written_line_separators_included(tmp_path):
+    records = [Cut(instruction_id="a\u2028b\x85", reason="ü\n"), Cut(instruction_id="", reason="")]
+    write_jsonl(tmp_path / "r.jsonl", records)
+    assert read_jsonl(tmp_path / "r.jsonl", Cut) == records
+    assert (tmp_path / "r.jsonl").read_bytes().endswith(b"\n")
+
+
+def test_a_line_that_is_no_record_names_file_line_and_key(tmp_path):
+    (tmp_path / "r.jsonl").write_text('{"instruction_id": "a", "reason": "b"}\n{"instruction_id": "a", "rason": "b"}\n')
+    with pytest.raises(ArtifactError, match=r"r\.jsonl:2: wanted a Cut, found at reason"):
+        read_jsonl(tmp_path / "r.jsonl", Cut)
+
+
+def test_a_missing_file_says_which_command_makes_it(tmp_path):
+    with pytest.raises(ArtifactError, match="dvc repro"):
+        read_jsonl(tmp_path / "r.jsonl", Cut)
