@@ -1,0 +1,69 @@
+"""Cluster numbers → Clusters, with what the clusterer calls noise under a stated policy."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pld.errors import DistillError
+from pld.ports import Clusterer, Vectors
+from pld.records import Cluster, Rule
+
+NoisePolicy = Literal["drop", "nearest", "singletons"]
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """`noise_share`: the share of rules that the clusterer called noise, whatever became of them."""
+
+    clusters: tuple[Cluster, ...]
+    noise_share: float
+
+
+def cluster_rules(rules: Sequence[Rule], vectors: Vectors, clusterer: Clusterer, noise: NoisePolicy) -> Clustering:
+    """`rules` [n] with `vectors` [n, d] → clusters, the largest first; numbers are their places in that list.
+
+    `noise`: `drop` leaves noise rules in one last cluster marked `noise`, of which no instruction is made;
+    `nearest` puts each into the cluster with the nearest centroid; `singletons` makes each a cluster of its own.
+    Where everything is noise, `nearest` has no cluster to go to: all rules then make one cluster.
+    Raises DistillError when there are no rules, or when `drop` leaves nothing.
+    """
+    if not rules:
+        raise DistillError("wanted rules to cluster, found none; look at artifacts/rules/rejected.jsonl")
+    found = clusterer.cluster(vectors)
+    is_noise = found < 0
+    if noise == "drop" and is_noise.all():
+        raise DistillError(
+            f"all {len(rules)} rules are noise to the clusterer and clustering.noise=drop leaves none; "
+            "choose clustering.noise=nearest or smaller clusters"
+        )
+    numbers = found.copy()
+    if noise == "nearest":
+        numbers = _to_nearest(found, vectors)
+    elif noise == "singletons":
+        numbers[is_noise] = found.max(initial=-1) + 1 + np.arange(is_noise.sum())
+    members = {number: np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers).tolist()}
+    ordered = sorted(members, key=lambda number: (number < 0, -len(members[number]), members[number][0]))
+    clusters = tuple(
+        Cluster(
+            id=place,
+            rule_ids=tuple(rules[i].id for i in members[number]),
+            labels=dict(sorted(Counter(rules[i].label for i in members[number]).items())),
+            noise=number < 0,
+        )
+        for place, number in enumerate(ordered)
+    )
+    return Clustering(clusters, float(is_noise.mean()))
+
+
+def _to_nearest(found: npt.NDArray[np.int64], vectors: Vectors) -> npt.NDArray[np.int64]:
+    if (found < 0).all():
+        return np.zeros_like(found)
+    numbers = np.unique(found[found >= 0])
+    centroids = np.stack([vectors[found == number].mean(axis=0) for number in numbers])  # (k, d)
+    centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    nearest = numbers[np.argmax(vectors @ centroids.T, axis=1)]  # (n,)
+    return np.where(found >= 0, found, nearest)

@@ -1,0 +1,29 @@
+"""`python -m pld.stages NAME`: what dvc.yaml starts. A PldError is one line and exit status 1."""
+
+import importlib
+import os
+import sys
+
+from pld.errors import PldError
+
+STAGES = ("config", "prepare", "extract", "embed", "sweep", "evaluate", "track")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in STAGES:
+        print(f"pld.stages: wanted one of {', '.join(STAGES)}, found {' '.join(arguments) or 'none'}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        importlib.import_module(f"pld.stages.{arguments[0]}").run()
+    except PldError as error:
+        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{arguments[0]}: stopped; what was answered is kept, `dvc repro` goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""Rules → unit vectors, aligned by rule id."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from pld.adapters.build import build
+from pld.artifacts import atomic_path, read_jsonl, write_json
+from pld.params import load_config
+from pld.ports import Embedder
+from pld.progress import progress
+from pld.records import Rule
+
+FOLDER = Path("artifacts/embeddings")
+
+
+def run() -> None:
+    config = load_config()
+    rules = read_jsonl(Path("artifacts/rules/rules.jsonl"), Rule)
+    embedder: Embedder = build(config.embedder, "embedder")
+    with progress("embed", len(rules)) as advance:
+        vectors = embedder.embed([rule.text for rule in rules], advance)  # (n, d)
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    with atomic_path(FOLDER / "vectors.npy") as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    write_json(FOLDER / "rule_ids.json", {"rule_ids": [rule.id for rule in rules]})
+    print(f"embed: {len(rules)} rules as vectors of {vectors.shape[1]} dimensions")

@@ -1,0 +1,54 @@
+"""What the Teacher port promises, over every adapter."""
+
+import json
+
+import pytest
+
+from pld.adapters.teachers.anthropic import AnthropicTeacher
+from pld.adapters.teachers.recorded import RecordedTeacher
+from pld.ports import Teacher, TeacherRequest
+from support.anthropic_server import answer
+
+SCHEMA = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("rationale", "rule", "label")},
+    "required": ["rationale", "rule", "label"],
+    "additionalProperties": False,
+}
+SAID = {"rationale": "It is warm.", "rule": "If it is warm, answer red.", "label": "red"}
+
+
+@pytest.fixture(params=["anthropic", "recorded"])
+def teacher(request, anthropic_server, tmp_path) -> Teacher:
+    if request.param == "anthropic":
+        anthropic_server(lambda *_: answer(SAID))
+        return AnthropicTeacher(
+            model="claude-test", max_tokens=512, effort=None, concurrency=3, max_retries=0, timeout_s=5.0
+        )
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps({"example_id": f"e{i}", **SAID}) + "\n" for i in range(9)))
+    return RecordedTeacher(path=str(path))
+
+
+def requests(*keys: str) -> list[TeacherRequest]:
+    return [TeacherRequest(key, "extract", "the task", f"question {key}", SCHEMA) for key in keys]
+
+
+def test_each_request_is_answered_once_under_its_key(teacher):
+    keys = [f"e{i}" for i in range(9)]
+    found = list(teacher.ask(requests(*keys)))
+    assert sorted(item.key for item in found) == keys
+    assert all(item.content == SAID and item.error is None for item in found)
+
+
+def test_asked_again_it_says_the_same(teacher):
+    by_key = [{item.key: item for item in teacher.ask(requests("e1", "e2"))} for _ in range(2)]
+    assert by_key[0] == by_key[1]
+
+
+def test_no_requests_is_no_answers(teacher):
+    assert list(teacher.ask([])) == []
+
+
+def test_its_name_says_where_answers_come_from_without_a_machine_path(teacher, tmp_path):
+    assert teacher.name in ("anthropic:claude-test", "recorded:answers.jsonl")
