@@ -1,0 +1,43 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pld.adapters.students.label_tree import LabelTree, common_length, with_end
+
+LABELS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5).map(tuple), min_size=1, max_size=6)
+
+
+@given(LABELS)
+def test_the_steps_of_a_label_spell_it_along_the_tree(labels):
+    tree = LabelTree.of(labels)
+    for label, steps in zip(labels, tree.steps, strict=True):
+        assert tuple(token for _, token in steps) == label
+        for at, (where, _) in enumerate(steps):
+            path = tree.ancestors[where - 1] if where else ()
+            assert tuple(tree.tokens[node] for node in path) == label[:at]
+
+
+@given(LABELS)
+def test_what_labels_begin_with_stands_once_in_the_tree(labels):
+    tree = LabelTree.of(labels)
+    assert len(tree.tokens) == len({label[:end] for label in labels for end in range(1, len(label))})
+    assert all(depth == len(path) for depth, path in zip(tree.depths, tree.ancestors, strict=True))
+
+
+@given(LABELS)
+def test_closed_labels_never_nest(labels):
+    closed = with_end(labels, end=9)
+    assert not any(a != b and b[: len(a)] == a for a in closed for b in closed)
+
+
+def test_labels_that_do_not_nest_stay_as_they_are():
+    assert with_end([(1, 2), (1, 3)], end=9) == ((1, 2), (1, 3))
+    assert with_end([(1,), (1, 3), (2,)], end=9) == ((1, 9), (1, 3, 9), (2, 9))
+    assert with_end([(), (1,)], end=9) == ((9,), (1, 9))
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6).map(tuple), min_size=1, max_size=5))
+def test_common_length_is_that_of_the_longest_shared_beginning(sequences):
+    length = common_length(sequences)
+    assert len({sequence[:length] for sequence in sequences}) == 1
+    longer = {sequence[: length + 1] for sequence in sequences}
+    assert len(longer) > 1 or any(len(sequence) == length for sequence in sequences)

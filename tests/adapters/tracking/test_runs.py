@@ -1,0 +1,182 @@
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pld.adapters.tracking.result import PipelineResult, flattened, read_result
+from pld.adapters.tracking.runs import LoggedRun, log_result
+from pld.adapters.tracking.store import Store, connect, experiment_id
+from pld.errors import ArtifactError
+from pld.params import load_config
+from support.artifact_tree import PROMPT, write_artifacts
+
+COMPARABLE = {"macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "prompt_tokens"}
+TIMED = {"latency_p50_ms", "latency_p95_ms", "prefill_ms"}
+SHAPE = {"instructions", "clusters", "noise_share"}
+
+
+def result(project: Path, **changes: Any) -> PipelineResult:
+    write_artifacts(project / "artifacts", **changes)
+    return read_result(load_config())
+
+
+def runs(store: Store) -> dict[str, Any]:
+    found = store.client.search_runs([experiment_id(store, "mail")])
+    by_name = {run.info.run_name: run for run in found}
+    assert len(by_name) == len(found), "no run twice"
+    return by_name
+
+
+def parent_of(store: Store, logged: LoggedRun) -> Any:
+    return store.client.get_run(logged.run_id)
+
+
+def test_one_parent_run_and_a_nested_run_per_trial_and_system(store: Store, project: Path) -> None:
+    found = result(project)
+    logged = log_result(store, found)
+    by_name = runs(store)
+    systems = {"zero_shot", "few_shot", "distilled"}
+    trials = {f"trial {trial.trial_id}" for trial in found.trials} | {"trial 00failed0000"}
+    assert set(by_name) == {f"mail {found.key[:8]}"} | systems | {f"{name}_calibrated" for name in systems} | trials
+    nested = [run for run in by_name.values() if run.info.run_id != logged.run_id]
+    assert {run.data.tags["mlflow.parentRunId"] for run in nested} == {logged.run_id}
+    assert {run.info.status for run in by_name.values()} == {"FINISHED", "FAILED"}
+
+
+def test_parent_trials_and_systems_share_the_names_of_their_metrics(store: Store, project: Path) -> None:
+    found = result(project)
+    parent = parent_of(store, log_result(store, found)).data.metrics
+    by_name = runs(store)
+    trial, system = by_name[f"trial {found.best.trial_id}"].data.metrics, by_name["zero_shot"].data.metrics
+    assert set(parent) >= COMPARABLE | TIMED | SHAPE
+    assert set(trial) >= COMPARABLE | SHAPE
+    assert set(system) >= COMPARABLE | TIMED
+    assert parent["macro_f1"] == found.report.systems["distilled"].macro_f1.value
+    assert (parent["latency_p95_ms"], parent["prefill_ms"], parent["prompt_tokens"]) == (20, 90, 60)
+    assert parent["macro_f1_over_zero_shot"] == pytest.approx(parent["macro_f1"] - system["macro_f1"])
+
+
+def test_settings_are_parameters_and_a_trial_has_its_own(store: Store, project: Path) -> None:
+    found = result(project)
+    parent = parent_of(store, log_result(store, found)).data.params
+    assert parent["student.name"] == "smollm2-135m"
+    assert parent["task.labels"] == '["refund","delivery","praise"]'
+    assert parent["winner.clusterer.min_cluster_size"] == "8"
+    assert not [name for name in parent if name.startswith("tracking")], "a URI may hold a password"
+    trial = runs(store)["trial 00failed0000"]
+    assert trial.data.params == {"clusterer.min_cluster_size": "99", "split": "validation"}
+    assert trial.data.tags["pld.error"] == "nothing was left to ship"
+
+
+def test_what_was_shipped_and_measured_are_artifacts(store: Store, project: Path, tmp_path: Path) -> None:
+    found = result(project, groups=True)
+    run = log_result(store, found).run_id
+    root = {file.path for file in store.client.list_artifacts(run)}
+    assert root >= {"system_prompt.md", "instructions.jsonl", "clusters.jsonl", "trial.json", "calibration.json"}
+    inside = {file.path for file in store.client.list_artifacts(run, "evaluation")}
+    assert inside >= {f"evaluation/{name}" for name in ("report.json", "predictions.jsonl", "groups.json")}
+    assert [file.path for file in store.client.list_artifacts(run, "plots")] == ["plots/confusion.png"]
+    copy = Path(store.client.download_artifacts(run, "system_prompt.md", str(tmp_path)))
+    assert copy.read_bytes() == PROMPT.encode()
+
+
+def test_data_sets_are_inputs_with_the_md5_that_dvc_records(store: Store, project: Path) -> None:
+    parent = parent_of(store, log_result(store, result(project)))
+    inputs = {item.dataset.name: item.dataset.digest for item in parent.inputs.dataset_inputs}
+    wanted = {
+        f"mail-{split}": hashlib.md5((project / f"artifacts/splits/{split}.jsonl").read_bytes()).hexdigest()
+        for split in ("train", "validation", "test")
+    }
+    assert inputs == wanted
+    contexts = {tag.value for item in parent.inputs.dataset_inputs for tag in item.tags}
+    assert contexts == {"training", "validation", "testing"}
+
+
+def test_code_and_lock_are_tags_and_the_lock_is_hashed_without_the_stage_that_logs(store: Store, project: Path) -> None:
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    (project / "dvc.lock").write_text("stages:\n  sweep: {cmd: s}\n")
+    tags = parent_of(store, log_result(store, result(project))).data.tags
+    assert tags["mlflow.source.git.commit"] == head
+    assert tags["pld.git_dirty"] == "false"
+    (project / "dvc.lock").write_text("stages:\n  track: {cmd: t}\n  sweep: {cmd: s}\n")
+    later = parent_of(store, log_result(store, result(project, right=0.8))).data.tags
+    assert later["pld.dvc_lock"] == tags["pld.dvc_lock"]
+    (project / "dvc.lock").write_text("stages:\n  sweep: {cmd: other}\n")
+    other = parent_of(store, log_result(store, result(project, right=0.7))).data.tags
+    assert other["pld.dvc_lock"] != tags["pld.dvc_lock"]
+
+
+def test_the_second_time_nothing_is_added(store: Store, project: Path) -> None:
+    first = log_result(store, result(project))
+    before = {name: run.info.run_id for name, run in runs(store).items()}
+    again = log_result(store, result(project))
+    assert (first.new, again.new) == (True, False)
+    assert again.run_id == first.run_id
+    assert {name: run.info.run_id for name, run in runs(store).items()} == before
+
+
+def test_measuring_latency_again_or_moving_a_gate_makes_no_other_result(project: Path) -> None:
+    config = write_artifacts(project / "artifacts")
+    first = read_result(config)
+    assert result(project, p95_ms=33.0).key == first.key
+    promotion = config.promotion.model_copy(update={"max_prompt_tokens": 5})
+    assert read_result(config.model_copy(update={"promotion": promotion})).key == first.key
+
+
+@pytest.mark.parametrize("changes", [{"right": 0.8}, {"prompt": PROMPT + "\n"}, {"test_size": 63}])
+def test_another_outcome_is_another_result(project: Path, changes: dict[str, Any]) -> None:
+    assert result(project).key != result(project, **changes).key
+
+
+def test_another_setting_is_another_result(project: Path) -> None:
+    config = write_artifacts(project / "artifacts")
+    changed = config.model_copy(update={"student": {**config.student, "batch_size": 3}})
+    assert read_result(config).key != read_result(changed).key
+
+
+def test_with_the_store_deleted_all_is_logged_again(store: Store, project: Path, fresh_database: Path) -> None:
+    found = result(project)
+    assert log_result(store, found).new
+    names = set(runs(store))
+    fresh = connect(f"sqlite:///{fresh_database.parent / 'emptied.db'}")
+    assert log_result(fresh, found).new
+    assert set(runs(fresh)) == names
+
+
+def test_what_a_killed_process_left_is_replaced_and_not_doubled(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = result(project)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pld.adapters.tracking.runs.system_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            log_result(store, found)
+    half = runs(store)
+    assert half, "the test needs something half logged"
+    logged = log_result(store, found)
+    assert logged.new
+    whole = runs(store)
+    assert not {run.info.run_id for run in half.values()} & {run.info.run_id for run in whole.values()}
+    assert {run.data.tags.get("mlflow.parentRunId", logged.run_id) for run in whole.values()} == {logged.run_id}
+    assert not log_result(store, found).new
+
+
+def test_a_prompt_that_was_edited_after_the_evaluation_is_refused(project: Path) -> None:
+    config = write_artifacts(project / "artifacts")
+    (project / "artifacts/best/system_prompt.md").write_text("something else")
+    with pytest.raises(ArtifactError, match="wanted the text that was evaluated"):
+        read_result(config)
+
+
+def test_settings_are_flattened_to_dotted_names() -> None:
+    nested = {"a": {"b": 1, "c": None}, "d": [1, "x"], "e": {}}
+    assert flattened(nested) == {"a.b": "1", "a.c": "None", "d": '[1,"x"]', "e": "{}"}
