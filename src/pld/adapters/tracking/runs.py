@@ -1,0 +1,229 @@
+"""A pipeline result as MLflow runs: one parent, one nested run per trial and per system."""
+
+import contextlib
+import getpass
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pld.adapters.tracking.result import DataSet, FailedTrial, PipelineResult, flattened, provenance, settings
+from pld.adapters.tracking.store import Store, dvc_experiment, experiment_id, translated
+from pld.method.acceptance import base_name, zero_shot_of
+from pld.progress import progress
+from pld.records import Interval, SystemReport, TrialReport, content_id
+
+KEY = "pld.key"
+KIND = "pld.kind"  # result | trial | system
+COMPLETE = "pld.complete"
+EVALUATION = "evaluation"  # a run's folder of artifacts
+_CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
+_LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """The parent run of a result; `new` is False when it had been logged before."""
+
+    run_id: str
+    new: bool
+
+
+def log_result(store: Store, result: PipelineResult) -> LoggedRun:
+    """Log `result` unless it is there: a run is known by its content key.
+
+    What an interrupted run left half logged is deleted and logged again. Raises RegistryError.
+    """
+    with translated(store.uri), store.lock:
+        experiment = experiment_id(store, result.config.task.name)
+        found = store.client.search_runs(
+            [experiment], f"tags.`{KEY}` = '{result.key}' and tags.`{KIND}` = 'result'", order_by=["start_time ASC"]
+        )
+        for run in found:
+            if run.data.tags.get(COMPLETE) == "true":
+                return LoggedRun(run.info.run_id, new=False)
+        for run in found:
+            _delete(store, experiment, run.info.run_id)
+        return LoggedRun(_Logger(store, experiment, result).log(), new=True)
+
+
+def _delete(store: Store, experiment: str, run_id: str) -> None:
+    nested: list[Any] = store.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    for run in nested:
+        store.client.delete_run(run.info.run_id)
+    store.client.delete_run(run_id)
+
+
+class _Logger:
+    """Writes the runs of one result that is not there yet."""
+
+    def __init__(self, store: Store, experiment: str, result: PipelineResult) -> None:
+        self._client = store.client
+        self._experiment = experiment
+        self._result = result
+        self._shared_tags = provenance() | _who()
+
+    def log(self) -> str:
+        result = self._result
+        parent = self._start(f"{result.report.task} {result.key[:8]}", "result", result.key, None)
+        params = settings(result.config) | flattened(result.best.settings, "winner.") | {"split": result.report.split}
+        self._values(parent, params, _parent_metrics(result))
+        self._data_sets(parent, result.datasets)
+        self._parent_files(parent)
+        with progress("track", len(result.trials) + len(result.report.systems)) as advance:
+            for trial in result.trials:
+                self._trial(parent, trial)
+                advance(1)
+            for failed in result.failed_trials:
+                self._failed_trial(parent, failed)
+            for name in result.report.systems:
+                self._system(parent, name)
+                advance(1)
+        self._client.set_tag(parent, COMPLETE, "true")
+        self._client.set_terminated(parent)
+        return parent
+
+    def _trial(self, parent: str, trial: TrialReport) -> None:
+        winner = {"pld.winner": "true"} if trial.trial_id == self._result.best.trial_id else {}
+        key = content_id([self._result.key, "trial", trial.trial_id])
+        run = self._start(f"trial {trial.trial_id}", "trial", key, parent, winner)
+        self._values(run, {**flattened(trial.settings), "split": "validation"}, trial_metrics(trial))
+        self._data_sets(run, [data for data in self._result.datasets if data.split != "test"])
+        for name in ("system_prompt.md", "instructions.jsonl", "clusters.jsonl", "report.json"):
+            self._file(run, self._result.folder / "trials" / trial.trial_id / name)
+        self._client.set_terminated(run)
+
+    def _failed_trial(self, parent: str, trial: FailedTrial) -> None:
+        key = content_id([self._result.key, "trial", trial.trial_id])
+        run = self._start(f"trial {trial.trial_id}", "trial", key, parent, {"pld.error": trial.error})
+        self._values(run, {**flattened(trial.settings), "split": "validation"}, {})
+        self._client.set_terminated(run, "FAILED")
+
+    def _system(self, parent: str, name: str) -> None:
+        result = self._result
+        shipped = {"pld.shipped": "true"} if name == result.report.shipped else {}
+        key = content_id([result.key, "system", name])
+        run = self._start(name, "system", key, parent, shipped)
+        params = {"system": name, "split": result.report.split, "student": str(result.config.student.get("name"))}
+        if base_name(name) == "few_shot":
+            params["evaluation.few_shot"] = str(result.config.evaluation.few_shot)
+        self._values(run, params, system_metrics(result, name))
+        self._data_sets(run, [data for data in result.datasets if data.split == result.report.split])
+        self._client.set_terminated(run)
+
+    def _start(self, name: str, kind: str, key: str, parent: str | None, more: Mapping[str, str] | None = None) -> str:
+        nested = {"mlflow.parentRunId": parent} if parent else {}
+        tags = {**self._shared_tags, **nested, **(more or {}), KEY: key, KIND: kind}
+        return str(self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
+
+    def _values(self, run: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = time.time_ns() // 1_000_000
+        pairs = [Param(_name(key), value[:_LONGEST_VALUE]) for key, value in params.items()]
+        for start in range(0, len(pairs), 100):  # the most that one batch takes
+            self._client.log_batch(run, params=pairs[start : start + 100])
+        if not metrics:
+            return
+        self._client.log_batch(run, metrics=[Metric(_name(key), value, now, 0) for key, value in metrics.items()])
+
+    def _data_sets(self, run: str, datasets: Sequence[DataSet]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        self._client.log_inputs(
+            run,
+            [
+                DatasetInput(
+                    Dataset(
+                        name=f"{self._result.report.task}-{data.split}",
+                        digest=data.digest,
+                        source_type="dvc",
+                        source=json.dumps({"path": data.path.as_posix(), "md5": data.digest}),
+                    ),
+                    [InputTag("mlflow.data.context", _CONTEXTS[data.split])],
+                )
+                for data in datasets
+            ],
+        )
+
+    def _parent_files(self, run: str) -> None:
+        folder, best = self._result.folder, self._result.best.trial_id
+        for name in ("config.yaml", "trials.csv", *(f"best/{name}" for name in _BEST_FILES)):
+            self._file(run, folder / name)
+        self._file(run, folder / "trials" / best / "clusters.jsonl")
+        for path in sorted((folder / "evaluation").glob("*")):
+            self._file(run, path, EVALUATION)
+        for path in sorted((folder / "evaluation/plots").glob("*")):
+            self._file(run, path, "plots")
+
+    def _file(self, run: str, path: Path, place: str | None = None) -> None:
+        if path.is_file():
+            self._client.log_artifact(run, str(path), place)
+
+
+_BEST_FILES = ("system_prompt.md", "instructions.jsonl", "calibration.json", "trial.json")
+
+
+def system_metrics(result: PipelineResult, name: str) -> dict[str, float]:
+    """The figures of one system, under the names that trials and the parent use too."""
+    latency = result.latency.systems.get(name) or result.latency.systems.get(base_name(name))
+    measured = {}
+    if latency is not None:
+        measured = {
+            "latency_p50_ms": latency.p50_ms,
+            "latency_p95_ms": latency.p95_ms,
+            "prefill_ms": latency.prefill_ms,
+        }
+    return _scores(result.report.systems[name]) | measured
+
+
+def trial_metrics(trial: TrialReport) -> dict[str, float]:
+    return _scores(trial.report) | _shape(trial)
+
+
+def _parent_metrics(result: PipelineResult) -> dict[str, float]:
+    shipped = result.report.shipped
+    metrics = system_metrics(result, shipped) | _shape(result.best)
+    for found in result.report.comparisons:
+        if (found.a, found.b) == (shipped, zero_shot_of(shipped)):
+            metrics |= _interval("macro_f1_over_zero_shot", found.macro_f1_delta)
+    return metrics
+
+
+def _scores(report: SystemReport) -> dict[str, float]:
+    return {
+        **_interval("macro_f1", report.macro_f1),
+        **_interval("accuracy", report.accuracy),
+        **{f"f1.{label}": score.f1 for label, score in report.per_label.items()},
+        "unparsable": float(report.unparsable),
+        "prompt_tokens": float(report.prompt_tokens),
+    }
+
+
+def _shape(trial: TrialReport) -> dict[str, float]:
+    return {
+        "instructions": float(trial.instructions),
+        "clusters": float(trial.clusters),
+        "noise_share": trial.noise_share,
+    }
+
+
+def _interval(name: str, found: Interval) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _name(key: str) -> str:
+    """MLflow takes letters, digits and `_-. :` in names."""
+    return re.sub(r"[^\w\-. :]", "_", key)[:250]
+
+
+def _who() -> dict[str, str]:
+    tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL"}
+    if name := dvc_experiment():
+        tags["pld.dvc_experiment"] = name
+    with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags

@@ -1,0 +1,176 @@
+"""Where runs and versions live: which MLflow, its set-up, its lock, and its errors as ours."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pld.errors import RegistryError
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+ROOT_VARIABLE = "DVC_ROOT"  # set by DVC in a stage; the main repository's even in a --temp or --queue workspace
+EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # both set by DVC inside `dvc exp run`
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlartifacts"
+_SQLITE = "sqlite:///"
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow that is ready: `client` is an `MlflowClient`, `artifacts` the absolute place of new experiments'
+    artifacts where this process decides it (None: the server does)."""
+
+    uri: str
+    root: Path
+    client: Any
+    artifacts: Path | None
+    lock: Any = field(repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The URI without its password."""
+        return _without_password(self.uri)
+
+    def how_to_open(self) -> str:
+        """What a person does to look at the runs."""
+        if self.uri == _SQLITE + str(self.root / DATABASE):
+            return "`make ui`"
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            return f"open {self.shown}"
+        return f"`mlflow ui --backend-store-uri '{self.shown}'`"
+
+
+def project_root() -> Path:
+    """The main repository: DVC_ROOT, or the folder that the command runs in."""
+    return Path(os.environ.get(ROOT_VARIABLE) or Path.cwd()).resolve()
+
+
+def dvc_experiment() -> str | None:
+    """The name of the DVC experiment that this process is part of, or None."""
+    return next((os.environ[name] for name in EXPERIMENT_VARIABLES if os.environ.get(name)), None)
+
+
+def tracking_uri(configured: str | None, root: Path) -> str:
+    """MLFLOW_TRACKING_URI, else `configured` (tracking.uri), else sqlite beside the project.
+
+    A relative sqlite path is taken from `root`: from a temporary workspace it would be lost with the workspace.
+    """
+    chosen = os.environ.get(URI_VARIABLE) or configured or _SQLITE + DATABASE
+    if chosen.startswith(_SQLITE):
+        return _SQLITE + str(root / chosen.removeprefix(_SQLITE))
+    scheme = urlsplit(chosen).scheme
+    if scheme in ("", "file"):
+        raise RegistryError(
+            f"tracking.uri (or {URI_VARIABLE}): wanted a server (http://…) or a database (sqlite:///…), found the "
+            f"folder {chosen!r}, which MLflow 3 no longer writes to; use sqlite:///{DATABASE}"
+        )
+    return chosen
+
+
+def connect(configured: str | None) -> Store:
+    """The store, with its database set up where it is a fresh one. Raises RegistryError."""
+    _hush()
+    from filelock import FileLock
+
+    root = project_root()
+    uri = tracking_uri(configured, root)
+    file = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+    beside = file.parent if file else root
+    beside.mkdir(parents=True, exist_ok=True)
+    # beside the database; with a server it is for the processes of this checkout only
+    lock = FileLock(beside / f"{file.name if file else DATABASE}.lock")
+    local = urlsplit(uri).scheme.partition("+")[0] in _DATABASES
+    artifacts = beside / ARTIFACTS if local else None
+    with translated(uri), lock:
+        import mlflow
+
+        if artifacts is not None:
+            _set_up(uri, artifacts)
+        _use(uri)
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)  # a server that can't be reached says so here
+    return Store(uri=uri, root=root, client=client, artifacts=artifacts, lock=lock)
+
+
+def experiment_id(store: Store, task: str) -> str:
+    """The id of the experiment `pld/<task>`, which is made where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    name = f"pld/{task}"
+    found = store.client.get_experiment_by_name(name)
+    if found is None:
+        place = (store.artifacts / name).as_uri() if store.artifacts else None
+        try:
+            return str(store.client.create_experiment(name, artifact_location=place))
+        except MlflowException:
+            found = store.client.get_experiment_by_name(name)  # another machine was first
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise RegistryError(
+            f"{store.shown}: wanted the experiment {name}, found it deleted; "
+            f"run `mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """MLflow's and the database's errors as a RegistryError of one line."""
+    try:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RegistryError(
+            f"{_without_password(uri)}: wanted an MLflow store that answers, found: "
+            f"{_without_password(uri, first):.400}; check {URI_VARIABLE} and tracking.uri"
+        ) from None
+
+
+def _use(uri: str) -> None:
+    """For MLflow's calls that take no client. It would set the variable too, which then overrides the settings."""
+    import mlflow
+
+    before = os.environ.get(URI_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop(URI_VARIABLE, None)
+    else:
+        os.environ[URI_VARIABLE] = before
+
+
+def _set_up(uri: str, artifacts: Path) -> None:
+    """Make the tables of a fresh database; MLflow's own default would put artifacts under the current folder."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, artifacts.as_uri())
+
+
+def _hush() -> None:
+    """No telemetry, no progress bars, no INFO lines, few retries; what the user has set is left."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    level = os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(level)
+
+
+def _without_password(uri: str, text: str | None = None) -> str:
+    """`text` (or the URI itself) with the URI's password left out."""
+    password = urlsplit(uri).password
+    text = uri if text is None else text
+    return text.replace(f":{password}@", ":…@") if password else text

@@ -1,0 +1,141 @@
+"""Trials over the space of conf/sweep/, the leaderboard, and the winner."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from pld.adapters.build import build
+from pld.adapters.composition import with_settings
+from pld.adapters.study import OptunaStudy
+from pld.artifacts import atomic_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
+from pld.errors import ArtifactError
+from pld.method.sweep import Bench, Result, Swept, sweep
+from pld.method.trial import Draft, Material, sample
+from pld.params import Config, TeacherConsolidator, load_config
+from pld.ports import Vectors
+from pld.progress import progress
+from pld.records import Example, Rule, content_id
+
+ARTIFACTS = Path("artifacts")
+
+
+def run() -> None:
+    config = load_config()
+    material = _material(config)
+    study = OptunaStudy(params=config.sweep, name=_study_name(config, material))
+    bench = Bench(
+        configured=lambda settings: with_settings(config, settings),
+        build_clusterer=lambda changed: build(changed.clusterer, "clusterer"),
+        material=material,
+        student=build(config.student, "student"),
+        teacher=build(config.teacher, "teacher") if isinstance(config.consolidator, TeacherConsolidator) else None,
+    )
+    finalists = min(config.sweep.finalists, study.size)
+    with progress("sweep", (study.size + finalists) * len(material.validation)) as advance:
+        swept = sweep(study, bench, finalists, advance)
+    _write(swept)
+
+
+def _material(config: Config) -> Material:
+    rules = read_jsonl(ARTIFACTS / "rules/rules.jsonl", Rule)
+    vectors: Vectors = np.load(ARTIFACTS / "embeddings/vectors.npy")
+    if read_json(ARTIFACTS / "embeddings/rule_ids.json")["rule_ids"] != [rule.id for rule in rules]:
+        raise ArtifactError("artifacts/embeddings: wanted the vectors of artifacts/rules/rules.jsonl; run `dvc repro`")
+    train = read_jsonl(ARTIFACTS / "splits/train.jsonl", Example)
+    return Material(
+        rules=rules,
+        vectors=vectors,
+        train={example.id: example for example in train},
+        validation=read_jsonl(ARTIFACTS / "splits/validation.jsonl", Example),
+        calibration=sample(train, config.calibration.examples, "calibration"),
+    )
+
+
+def _study_name(config: Config, material: Material) -> str:
+    """Everything that determines a trial's result, so that workers which share a storage agree."""
+    settings = config.model_dump(mode="json", exclude={"sweep", "tracking", "promotion"})
+    data = [rule.id for rule in material.rules], [example.id for example in material.validation]
+    return f"pld/{config.task.name}/{content_id([settings, data, config.sweep.model_dump(mode='json')['space']])}"
+
+
+def _write(swept: Swept) -> None:
+    with atomic_folder(ARTIFACTS / "trials") as folder:
+        for result in swept.results:
+            if result.report is None:
+                write_json(
+                    folder / result.trial_id / "error.json", {"settings": result.settings, "error": result.error}
+                )
+                continue
+            _write_draft(folder / result.trial_id, swept.drafts[result.trial_id])
+            write_json(folder / result.trial_id / "report.json", result.report)
+            write_jsonl(folder / result.trial_id / "predictions.jsonl", result.predictions)
+    write_text(ARTIFACTS / "trials.csv", _leaderboard(swept))
+    winner = swept.finalists[0]
+    with atomic_folder(ARTIFACTS / "best") as folder:
+        _write_draft(folder, winner.draft)
+        write_json(folder / "trial.json", winner.report)
+        write_jsonl(folder / "predictions.jsonl", winner.predictions)
+        write_json(folder / "calibration.json", winner.calibration)
+    _say(swept)
+
+
+def _write_draft(folder: Path, draft: Draft) -> None:
+    kept = {instruction.id: instruction for instruction in draft.instructions}
+    write_jsonl(folder / "clusters.jsonl", draft.clustering.clusters)
+    write_jsonl(folder / "instructions.jsonl", [kept[identity] for identity in draft.prompt.instruction_ids])
+    write_text(folder / "system_prompt.md", draft.prompt.text)
+
+
+def _leaderboard(swept: Swept) -> str:
+    """CSV, best first; `final_macro_f1` is a finalist's at the reporting precision."""
+    final = {outcome.report.trial_id: outcome.report.report.macro_f1.value for outcome in swept.finalists}
+    names = sorted({name for result in swept.results for name in result.settings})
+    figures = ["macro_f1", "low", "high", "accuracy", "unparsable", "prompt_tokens", "instructions", "clusters"]
+    columns = ["rank", "trial_id", *names, *figures, "noise_share", "final_macro_f1", "labels_without", "error"]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    for rank, result in enumerate(swept.results, 1):
+        row: dict[str, object] = {"rank": rank, "trial_id": result.trial_id, **result.settings, "error": result.error}
+        if result.report is not None:
+            row |= _figures(result)
+            row["final_macro_f1"] = f"{final[result.trial_id]:.4f}" if result.trial_id in final else ""
+        writer.writerow(row)
+    return buffer.getvalue()
+
+
+def _figures(result: Result) -> dict[str, object]:
+    trial = result.report
+    if trial is None:
+        return {}
+    report = trial.report
+    return {
+        "macro_f1": f"{report.macro_f1.value:.4f}",
+        "low": f"{report.macro_f1.low:.4f}",
+        "high": f"{report.macro_f1.high:.4f}",
+        "accuracy": f"{report.accuracy.value:.4f}",
+        "unparsable": report.unparsable,
+        "prompt_tokens": report.prompt_tokens,
+        "instructions": trial.instructions,
+        "clusters": trial.clusters,
+        "noise_share": f"{trial.noise_share:.4f}",
+        "labels_without": " ".join(trial.labels_without_instruction),
+    }
+
+
+def _say(swept: Swept) -> None:
+    winner = swept.finalists[0].report
+    figure = winner.report.macro_f1
+    print(
+        f"sweep: {len(swept.results)} trials; {winner.trial_id} won with macro-F1 {figure.value:.3f} "
+        f"[{figure.low:.3f}, {figure.high:.3f}] on validation, {winner.instructions} instructions, "
+        f"{winner.report.prompt_tokens} tokens"
+    )
+    bare = [result for result in swept.results if result.report and result.report.labels_without_instruction]
+    for result in bare:
+        print(f"sweep: WARNING: trial {result.trial_id} has no instruction for: {_figures(result)['labels_without']}")
+    failed = [result for result in swept.results if result.report is None]
+    for result in failed:
+        print(f"sweep: WARNING: trial {result.trial_id} failed: {result.error}")

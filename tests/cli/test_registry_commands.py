@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pld.cli.main import main
+from pld.cli.registry import promote, rollback, status
+from pld.records import sha256
+from pld.stages.track import track
+from support.artifact_tree import PROMPT, write_artifacts
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ran(command: object, *arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments, catch_exceptions=False)  # type: ignore[arg-type]
+
+
+def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_artifacts(project / "artifacts", right=0.7)
+    assert "pld-mail has no version yet; `make repro` registers one" in ran(status).output
+    track(config)
+    track(write_artifacts(project / "artifacts", prompt=PROMPT + "worse\n", right=0.4))
+
+    shown = ran(status).output
+    assert "version 2: better_than_zero_shot failed: macro-F1 +0.000 [+0.000, +0.000] against zero_shot" in shown
+    rows = [line for line in shown.splitlines() if sha256(PROMPT)[:12] in line]
+    assert len(rows) == 1
+    assert all(cell in rows[0] for cell in (" 1 ", "production", " 60 ", " hold "))
+    assert "look at the runs: `make ui`" in shown
+
+    with pytest.raises(SystemExit) as ended:
+        main(["promote"])
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("pld: pld-mail version 2 stays candidate: better_than_zero_shot failed")
+
+    assert "version 2 is production: forced (a trial)" in ran(promote, "--force", "--reason", "a trial").output
+    assert ran(rollback).output == "pld-mail version 1 is production again, version 2 is previous\n"
+    assert "rolled back: from production to version 1" in ran(status).output
+
+
+@pytest.mark.parametrize("arguments", [["--force"], ["--reason", "because"], ["--force", "--reason", " "]])
+def test_force_and_reason_come_together(project: Path, arguments: list[str]) -> None:
+    done = ran(promote, *arguments)
+    assert done.exit_code == 2
+    assert "wanted --force and --reason TEXT together" in done.output
+
+
+def test_the_commands_are_imported_without_mlflow() -> None:
+    code = "import sys, pld.cli.registry; print([name for name in sys.modules if name.startswith(('mlflow', 'torch'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

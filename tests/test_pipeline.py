@@ -1,0 +1,168 @@
+"""The whole chain on the shipped tickets with the 135M Student, through the real DVC, Hydra and MLflow."""
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.project import copy_project
+
+pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.timeout(900)]
+
+SMALL = [
+    "evaluation.resamples=200",
+    "evaluation.few_shot=3",
+    "calibration.examples=20",
+    "sweep.finalists=1",
+    "sweep.space.clusterer.min_cluster_size=[5]",
+    "sweep.space.rendering={exemplars:[0,1]}",
+]
+TASK = "pld/tickets"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = copy_project(tmp_path_factory.mktemp("chain") / "project")
+    made.select(SMALL, task="tickets", teacher="recorded_tickets", student="smollm2-135m")
+    made.commit("tickets")
+    made.first = made.run("dvc", "repro") if False else None
+    return made
+
+
+def query(project, sql):
+    with sqlite3.connect(project.folder / "mlflow.db") as connection:
+        return connection.execute(sql).fetchall()
+
+
+def runs(project):
+    return query(project, "select count(*) from runs where lifecycle_stage = 'active'")[0][0]
+
+
+def aliases(project):
+    return dict(query(project, "select alias, version from registered_model_aliases where name = 'pld-tickets'"))
+
+
+def ran(output):
+    """Stages that DVC ran, in order."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+
+
+def hashes(project, *stages):
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+    return {
+        out["path"]: out["md5"]
+        for stage in stages
+        for out in lock[stage]["outs"]
+        if not out["path"].endswith("latency.json")
+    }
+
+
+def test_a_fresh_clone_runs_to_a_registered_prompt_and_closes_with_the_table(project):
+    done = project.run("dvc", "repro")
+    assert ran(done.stdout) == ["config", "prepare", "extract", "embed", "sweep", "evaluate", "track"]
+    for word in ("zero_shot", "few_shot", "distilled", "macro-F1", "p50", "pld-tickets", "make ui"):
+        assert word in done.stdout, word
+    assert "candidate" in aliases(project)
+
+
+def test_what_is_registered_is_byte_for_byte_what_was_measured(project):
+    prompt = (project.folder / "artifacts/best/system_prompt.md").read_bytes()
+    report = json.loads((project.folder / "artifacts/evaluation/report.json").read_text())
+    assert report["prompt_sha256"] == hashlib.sha256(prompt).hexdigest()
+    tags = query(project, "select value from model_version_tags where name = 'pld-tickets'")
+    assert (report["prompt_sha256"],) in tags
+
+
+def test_the_winner_is_the_best_of_the_leaderboard_and_its_files_are_there(project):
+    folder = project.folder / "artifacts"
+    trial = json.loads((folder / "best/trial.json").read_text())
+    own = folder / "trials" / trial["trial_id"]
+    assert {path.name for path in own.iterdir()} == {
+        "clusters.jsonl", "instructions.jsonl", "system_prompt.md", "report.json", "predictions.jsonl",
+    }  # fmt: skip
+    assert (own / "system_prompt.md").read_bytes() == (folder / "best/system_prompt.md").read_bytes()
+    rules = {json.loads(line)["id"] for line in (folder / "rules/rules.jsonl").read_text().splitlines()}
+    for line in (own / "instructions.jsonl").read_text().splitlines():
+        assert set(json.loads(line)["rule_ids"]) <= rules
+
+
+def test_a_second_run_runs_only_tracking_and_adds_nothing(project):
+    project.commit("first run")
+    before = runs(project), aliases(project), hashes(project, "sweep", "evaluate")
+    done = project.run("dvc", "repro")
+    assert ran(done.stdout) == ["track"]
+    assert (runs(project), aliases(project), hashes(project, "sweep", "evaluate")) == before
+
+
+def test_the_same_commit_makes_the_same_bytes_again(project):
+    before = hashes(project, "embed", "sweep", "evaluate")
+    project.run("dvc", "repro", "--force", "--single-item", "embed", "sweep", "evaluate")
+    assert hashes(project, "embed", "sweep", "evaluate") == before
+
+
+def test_metrics_and_plots_are_dvcs_own(project):
+    metrics = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+    (shown,) = metrics[""]["data"].values()
+    assert set(shown["data"]) >= {"zero_shot", "distilled_calibrated"}
+    done = project.run("dvc", "plots", "show", "--json")
+    assert {"artifacts/trials.csv", "artifacts/evaluation/confusion.csv"} <= set(json.loads(done.stdout)["data"])
+
+
+def test_an_edited_clusterer_option_reruns_the_sweep_and_asks_no_teacher(project):
+    option = project.folder / "conf/clusterer/umap_hdbscan.yaml"
+    option.write_text(option.read_text().replace("n_neighbors: 10", "n_neighbors: 9"))
+    done = project.run("dvc", "repro")
+    assert [stage for stage in ran(done.stdout) if stage != "evaluate"] == ["config", "sweep", "track"]
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "-q")
+
+
+def test_a_push_takes_everything_to_the_remote_and_a_pull_brings_it_back(project):
+    project.run("dvc", "push", "-q")
+    project.run("rm", "-rf", "artifacts", ".dvc/cache")
+    done = project.run("dvc", "repro", "--pull")
+    assert ran(done.stdout) == ["track"]
+
+
+def test_an_experiment_runs_and_never_moves_production(project):
+    before = runs(project), aliases(project)
+    done = project.run("dvc", "exp", "run", "-S", "groups.clusterer=dbscan", "-S", "groups.sweep=grid")
+    assert "sweep" in ran(done.stdout)
+    assert aliases(project) == before[1]
+    assert runs(project) > before[0]
+    project.run("git", "checkout", "-q", ".")
+
+
+def test_a_queue_of_four_with_two_workers_loses_no_artifact_and_never_moves_production(project):
+    before = runs(project), aliases(project)
+    for size in (6, 7, 8, 9):
+        override = json.dumps([*SMALL[:-2], f"sweep.space.clusterer.min_cluster_size=[{size}]", SMALL[-1]])
+        project.run("dvc", "exp", "run", "--queue", "-S", f"overrides={override}")
+    project.run("dvc", "queue", "start", "-j", "2")
+    project.run("dvc", "queue", "logs", "--help")
+    deadline_poll(project)
+    status = project.run("dvc", "queue", "status").stdout
+    assert status.count("Success") == 4, status
+    assert aliases(project) == before[1]
+    assert runs(project) > before[0]
+    for (uri,) in query(project, "select artifact_uri from runs where lifecycle_stage = 'active'"):
+        stored = Path(uri.removeprefix("file://"))
+        assert project.folder in stored.parents
+        assert any(stored.rglob("*")), uri
+
+
+def deadline_poll(project, seconds=400):
+    import time
+
+    for _ in range(seconds):
+        status = project.run("dvc", "queue", "status").stdout
+        if "Running" not in status and "Queued" not in status:
+            return
+        time.sleep(1)
+
+
+def test_nothing_asked_for_the_network(project):
+    assert project.contacted() == []
