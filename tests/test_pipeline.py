@@ -28,7 +28,6 @@ def project(tmp_path_factory):
     made = copy_project(tmp_path_factory.mktemp("chain") / "project")
     made.select(SMALL, task="tickets", teacher="recorded_tickets", student="smollm2-135m")
     made.commit("tickets")
-    made.first = made.run("dvc", "repro") if False else None
     return made
 
 
@@ -142,7 +141,6 @@ def test_a_queue_of_four_with_two_workers_loses_no_artifact_and_never_moves_prod
         override = json.dumps([*SMALL[:-2], f"sweep.space.clusterer.min_cluster_size=[{size}]", SMALL[-1]])
         project.run("dvc", "exp", "run", "--queue", "-S", f"overrides={override}")
     project.run("dvc", "queue", "start", "-j", "2")
-    project.run("dvc", "queue", "logs", "--help")
     deadline_poll(project)
     status = project.run("dvc", "queue", "status").stdout
     assert status.count("Success") == 4, status
