@@ -21,7 +21,7 @@ setup: ## make .venv and install the pinned dependencies (repro and test do it b
 	  $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else "make: wanted Python 3.11, found %d.%d; name one: make PYTHON=/path/to/python3.11" % v)'; \
 	  $(PYTHON) -m venv $(VENV); \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock; \
-	  $(UV) install --quiet --require-hashes -r requirements.lock; \
+	  $(UV) install --quiet --compile-bytecode --require-hashes -r requirements.lock; \
 	  $(UV) install --quiet --no-deps --require-hashes -r assets.lock; \
 	  $(UV) install --quiet --no-deps --no-build-isolation -e .; \
 	  echo "$$want" > $(STAMP); fi
@@ -30,7 +30,7 @@ repro: setup ## the whole pipeline on real data: prepare, extract, embed, sweep,
 	@dvc repro
 
 test: setup ## lint, types, layers, then all tests
-	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache && pytest -q -n 2 --dist loadgroup
+	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache && pytest -q -n 2 --dist loadfile
 
 params: setup ## compose params.yaml and conf/ into artifacts/config.yaml, and check every value
 	@PYTHONPATH=src python -m pld.stages config

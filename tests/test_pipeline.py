@@ -1,8 +1,10 @@
 """The whole chain on the shipped tickets with the 135M Student, through the real DVC, Hydra and MLflow."""
 
+import csv
 import hashlib
 import json
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -10,23 +12,22 @@ import yaml
 
 from support.project import copy_project
 
-pytestmark = [pytest.mark.xdist_group("pipeline"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 SMALL = [
     "evaluation.resamples=200",
     "evaluation.few_shot=3",
     "calibration.examples=20",
     "sweep.finalists=1",
-    "sweep.space.clusterer.min_cluster_size=[5]",
     "sweep.space.rendering={exemplars:[0,1]}",
 ]
-TASK = "pld/tickets"
+UMAP = "sweep.space.clusterer.min_cluster_size=[5]"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     made = copy_project(tmp_path_factory.mktemp("chain") / "project")
-    made.select(SMALL, task="tickets", teacher="recorded_tickets", student="smollm2-135m")
+    made.select([*SMALL, UMAP], task="tickets", teacher="recorded_tickets", student="smollm2-135m")
     made.commit("tickets")
     return made
 
@@ -126,40 +127,63 @@ def test_a_push_takes_everything_to_the_remote_and_a_pull_brings_it_back(project
     assert ran(done.stdout) == ["track"]
 
 
+def test_promotion_by_hand_needs_a_reason_where_a_gate_fails(project):
+    if "production" not in aliases(project):
+        refused = project.run("pld", "promote", check=False)
+        assert refused.returncode == 1
+        assert "better_than_zero_shot" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+        project.run("pld", "promote", "--force", "--reason", "a test")
+    assert "production" in aliases(project)
+    assert "production" in project.run("pld", "status").stdout
+
+
+def settings(*more):
+    return f"overrides={json.dumps([*SMALL, *more])}"
+
+
 def test_an_experiment_runs_and_never_moves_production(project):
     before = runs(project), aliases(project)
-    done = project.run("dvc", "exp", "run", "-S", "groups.clusterer=dbscan", "-S", "groups.sweep=grid")
-    assert "sweep" in ran(done.stdout)
+    changed = settings("clustering.noise=drop", "sweep.space.clusterer.eps=[0.01,0.6]")  # at 0.01 all is noise
+    done = project.run("dvc", "exp", "run", "-S", "groups.clusterer=dbscan", "-S", changed)
+    rows = list(csv.DictReader((project.folder / "artifacts/trials.csv").open()))
+    assert {bool(row["error"]) for row in rows} == {True, False}
+    assert all("clustering.noise" in row["error"] for row in rows if row["error"])
+    assert [stage for stage in ran(done.stdout) if stage != "evaluate"] == ["config", "sweep", "track"]
     assert aliases(project) == before[1]
     assert runs(project) > before[0]
     project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "-q")
 
 
 def test_a_queue_of_four_with_two_workers_loses_no_artifact_and_never_moves_production(project):
     before = runs(project), aliases(project)
-    for size in (6, 7, 8, 9):
-        override = json.dumps([*SMALL[:-2], f"sweep.space.clusterer.min_cluster_size=[{size}]", SMALL[-1]])
-        project.run("dvc", "exp", "run", "--queue", "-S", f"overrides={override}")
+    for eps in (0.35, 0.45, 0.55, 0.65):
+        changed = settings(f"sweep.space.clusterer.eps=[{eps}]")
+        project.run("dvc", "exp", "run", "--queue", "-S", "groups.clusterer=dbscan", "-S", changed)
     project.run("dvc", "queue", "start", "-j", "2")
-    deadline_poll(project)
-    status = project.run("dvc", "queue", "status").stdout
+    status = until_done(project)
     assert status.count("Success") == 4, status
     assert aliases(project) == before[1]
     assert runs(project) > before[0]
     for (uri,) in query(project, "select artifact_uri from runs where lifecycle_stage = 'active'"):
         stored = Path(uri.removeprefix("file://"))
         assert project.folder in stored.parents
-        assert any(stored.rglob("*")), uri
+    for (uri,) in query(
+        project,
+        "select artifact_uri from runs join tags on runs.run_uuid = tags.run_uuid "
+        "where tags.key = 'pld.kind' and tags.value in ('result', 'trial') and lifecycle_stage = 'active'",
+    ):
+        assert (Path(uri.removeprefix("file://")) / "system_prompt.md").exists(), uri
 
 
-def deadline_poll(project, seconds=400):
-    import time
-
-    for _ in range(seconds):
+def until_done(project, seconds=500):
+    for _ in range(seconds // 2):
         status = project.run("dvc", "queue", "status").stdout
         if "Running" not in status and "Queued" not in status:
-            return
-        time.sleep(1)
+            return status
+        time.sleep(2)
+    raise AssertionError(status)
 
 
 def test_nothing_asked_for_the_network(project):

@@ -2,6 +2,6 @@
 
 import os
 
-# OpenMP reads it when the first heavy library loads. By default its threads spin while they wait: with one other busy
-# process on a 2-core machine, scoring then took 399 ms per example instead of 34 (docs/decisions.md)
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# GNU OpenMP reads it when the first heavy library loads. By default its threads spin long while they wait: with one
+# other busy process on a 2-core machine, scoring then took 399 ms per example instead of 35 (docs/decisions.md)
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

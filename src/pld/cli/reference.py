@@ -18,7 +18,7 @@ def reference() -> str:
 
 
 def _commands() -> list[str]:
-    root = click.Context(pld, info_name="pld", max_content_width=100)
+    root = click.Context(pld, info_name="pld", max_content_width=100, **pld.context_settings)
     texts = [pld.get_help(root)]
     for name in COMMANDS:
         command = pld.get_command(root, name)

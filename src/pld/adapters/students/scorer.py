@@ -154,16 +154,31 @@ class Scorer:
         column = {token: at for at, token in enumerate(tokens)}
         log_probabilities = []
         for rows in hidden.flatten(0, 1).split(_HEAD_ROWS):
-            logits = self._head(rows).float()  # [rows, vocabulary]
-            if self._soft_cap is not None:
-                logits = torch.tanh(logits / self._soft_cap) * self._soft_cap
-            log_probabilities.append(logits[:, tokens] - logits.logsumexp(dim=1, keepdim=True))
+            logits = self._capped(self._head(rows).float())  # [rows, vocabulary]
+            log_probabilities.append(self._of_tokens(rows, logits, tokens) - logits.logsumexp(dim=1, keepdim=True))
         steps = torch.cat(log_probabilities).view(batch, places, len(tokens)).cpu().double().numpy()
         scores = np.zeros((batch, len(tree.steps)))
         for label, parts in enumerate(tree.steps):
             for place, token in parts:
                 scores[:, label] += steps[:, place, column[token]]
         return scores
+
+    def _of_tokens(self, hidden: Any, logits: Any, tokens: Sequence[int]) -> Any:
+        """The logits [rows, tokens] of a few tokens; in a coarse dtype computed again in float32.
+
+        A bfloat16 logit near 20 moves in steps of 0.125, in which labels tie that the hidden state tells apart.
+        """
+        import torch
+
+        weight = getattr(self._head, "weight", None)
+        if weight is None or weight.dtype not in (torch.bfloat16, torch.float16) or self._head.bias is not None:
+            return logits[:, tokens]
+        return self._capped(hidden.float() @ weight[tokens].float().T)
+
+    def _capped(self, logits: Any) -> Any:
+        import torch
+
+        return logits if self._soft_cap is None else torch.tanh(logits / self._soft_cap) * self._soft_cap
 
     def _forward(self, ids: Any, run: Pass) -> Any:
         """`ids` [B, S] → the body's last hidden states [B, S, d]."""

@@ -197,7 +197,7 @@ def _scores(report: SystemReport) -> dict[str, float]:
     return {
         **_interval("macro_f1", report.macro_f1),
         **_interval("accuracy", report.accuracy),
-        **{f"f1.{label}": score.f1 for label, score in report.per_label.items()},
+        **{f"per_label_f1.{label}": score.f1 for label, score in report.per_label.items()},
         "unparsable": float(report.unparsable),
         "prompt_tokens": float(report.prompt_tokens),
     }
