@@ -1,7 +1,12 @@
 """The only importers of what is heavy or outside."""
 
 import os
+import sys
 
 # GNU OpenMP reads it when the first heavy library loads. By default its threads spin long while they wait: with one
 # other busy process on a 2-core machine, scoring then took 399 ms per example instead of 35 (docs/decisions.md)
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# the bars of libraries belong on a terminal, as ours do
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_DISABLE", "1")

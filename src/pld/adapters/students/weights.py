@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +125,7 @@ def _convert(file: Path, sha256: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():
+            print(f"student: dequantising {file.name} into {folder}, once", file=sys.stderr, flush=True)
             try:
                 with hub.quiet(), atomic_folder(folder) as temporary:
                     _write_converted(file, temporary)
