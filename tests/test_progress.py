@@ -31,7 +31,6 @@ def test_work_on_nothing_ends(capsys):
 def test_on_a_terminal_it_is_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(module, "DELAY_S", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     with progress("embed", 2) as advance:
         advance(1)
     assert "embed" in capsys.readouterr().err

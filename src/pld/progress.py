@@ -14,7 +14,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], object]]:
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=label, delay=DELAY_S) as bar:
+        with tqdm(total=total, desc=label, delay=DELAY_S, disable=False) as bar:
             yield bar.update
         return
     started = time.monotonic()
