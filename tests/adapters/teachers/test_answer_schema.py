@@ -1,6 +1,6 @@
 """Answers against the JSON schemas that pydantic writes."""
 
-import re
+import json
 from typing import Literal
 
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pld.adapters.teachers.answer_schema import misfit, read_answer
+from pld.adapters.teachers.answer_schema import read_answer
 
 
 class Edit(BaseModel):
@@ -33,40 +33,43 @@ SCHEMA = Answer.model_json_schema()
 FITS = {"edits": [{"place": 1, "text": None, "kind": "add"}], "why": "so", "sure": True, "share": 1}
 
 
+def fault(value):
+    try:
+        read_answer(json.dumps(value), SCHEMA)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def test_an_answer_that_fits_is_read():
-    assert misfit(FITS, SCHEMA) is None
+    assert read_answer(json.dumps(FITS), SCHEMA) == FITS
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "place"),
     [
-        ({"why": ""}, "answer.why: wanted minLength 1"),
-        ({"why": 1}, "answer.why: wanted string, found int"),
-        ({"sure": 1}, "answer.sure: wanted boolean, found int"),
-        ({"share": True}, "answer.share: wanted number, found bool"),
-        ({"edits": {}}, "answer.edits: wanted array, found dict"),
-        ({"edits": FITS["edits"] * 3}, "answer.edits: wanted minItems None, maxItems 2, found 3"),
-        ({"edits": [{"place": 0, "text": None, "kind": "add"}]}, r"answer.edits\[0\].place: wanted minimum 1"),
-        ({"edits": [{"place": True, "text": None, "kind": "add"}]}, r"answer.edits\[0\].place: wanted integer"),
-        ({"edits": [{"place": 1, "text": 2, "kind": "add"}]}, r"answer.edits\[0\].text: fits none of 2"),
-        ({"edits": [{"place": 1, "text": None, "kind": "mend"}]}, r"answer.edits\[0\].kind: wanted one of"),
-        ({"edits": [{"place": 1, "kind": "add"}]}, r"answer.edits\[0\]: wanted text"),
-        ({"more": 1}, "answer: unknown more"),
+        ({"why": ""}, "$.why"),
+        ({"why": 1}, "$.why"),
+        ({"sure": 1}, "$.sure"),
+        ({"share": True}, "$.share"),
+        ({"edits": {}}, "$.edits"),
+        ({"edits": FITS["edits"] * 3}, "$.edits"),
+        ({"edits": [{"place": 0, "text": None, "kind": "add"}]}, "$.edits[0].place"),
+        ({"edits": [{"place": True, "text": None, "kind": "add"}]}, "$.edits[0].place"),
+        ({"edits": [{"place": 1, "text": 2, "kind": "add"}]}, "$.edits[0].text"),
+        ({"edits": [{"place": 1, "text": None, "kind": "mend"}]}, "$.edits[0].kind"),
+        ({"edits": [{"place": 1, "kind": "add"}]}, "$.edits[0]"),
+        ({"more": 1}, "$"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_place(change, words):
-    assert re.match(words, misfit({**FITS, **change}, SCHEMA) or "")
+def test_what_does_not_fit_is_named_with_its_place(change, place):
+    assert (fault({**FITS, **change}) or "").startswith(f"{place}: ")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
 def test_what_is_no_json_object_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"not JSON|wanted an object"):
         read_answer(text, SCHEMA)
-
-
-def test_a_keyword_that_would_be_skipped_is_an_error_of_the_program():
-    with pytest.raises(NotImplementedError, match="pattern"):
-        misfit("x", {"type": "string", "pattern": "y"})
 
 
 _scalars = st.none() | st.booleans() | st.integers(-1, 11) | st.sampled_from(["", "a", "add", "drop"])
@@ -85,4 +88,4 @@ def test_it_agrees_with_pydantic(value):
         fits = True
     except ValidationError:
         fits = False
-    assert (misfit(value, SCHEMA) is None) == fits
+    assert (fault(value) is None) == fits

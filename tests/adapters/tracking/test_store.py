@@ -39,7 +39,7 @@ def test_the_variable_overrides_the_setting_and_the_setting_the_default(
     assert tracking_uri("http://server:5000", project) == "http://other:5000"
 
 
-@pytest.mark.parametrize("folder", ["mlruns", "./mlruns", "file:///tmp/mlruns"])
+@pytest.mark.parametrize("folder", ["mlruns", "./mlruns", "file:///srv/mlruns"])
 def test_a_folder_of_files_is_refused_with_what_to_use_instead(project: Path, folder: str) -> None:
     with pytest.raises(RegistryError, match=r"found the folder '.*mlruns'.*use sqlite:///mlflow.db"):
         connect(folder)
