@@ -14,3 +14,10 @@ def _nothing_of_this_machine(monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     os.chdir(ROOT)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The current folder, empty: a project of which a test writes what it needs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pld import prompts
 from pld.errors import ConfigError
-from pld.records import sha256
 
 MERGE = {"rules": "R", "label": "red"}
 
@@ -37,10 +36,6 @@ def test_missing_variables_are_listed():
 def test_surplus_variables_are_listed():
     with pytest.raises(ConfigError, match="Surplus variables: lable, x; it takes: label, rules"):
         prompts.render("merge_user", **MERGE, x=1, lable=2)
-
-
-def test_a_templates_hash_is_its_files():
-    assert prompts.template_hash("merge_user") == sha256(prompts.template_text("merge_user"))
 
 
 @given(st.text())

@@ -12,14 +12,6 @@ from pld.stages.track import track
 from support.artifact_tree import PROMPT, write_artifacts
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def ran(command: object, *arguments: str) -> Result:
     return CliRunner().invoke(command, arguments, catch_exceptions=False)  # type: ignore[arg-type]
 

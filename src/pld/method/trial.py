@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pld.errors import ConfigError
 from pld.method.clustering import Clustering, cluster_rules
 from pld.method.consolidation import labels_without_instruction, medoids, rule_groups
 from pld.method.evaluation import calibrate, calibration_of, choose, indices, predictions, system_report
@@ -66,10 +67,12 @@ def draft(config: Config, material: Material, clusterer: Clusterer, student: Stu
     """
     clustering = cluster_rules(material.rules, material.vectors, clusterer, config.clustering.noise)
     groups = rule_groups(clustering.clusters, material.rules, material.vectors, config.consolidator.min_share)
-    if isinstance(config.consolidator, TeacherConsolidator) and teacher is not None:
+    if not isinstance(config.consolidator, TeacherConsolidator):
+        instructions = medoids(groups)
+    elif teacher is not None:
         instructions = merge(config.task, groups, config.consolidator, teacher)
     else:
-        instructions = medoids(groups)
+        raise ConfigError("groups.consolidator=teacher: wanted a Teacher to merge rules, found none")
     by_id = {rule.id: rule for rule in material.rules}
     exemplars = exemplars_of(instructions, by_id, material.train)
     prompt = render_system_prompt(config.task, instructions, exemplars, config.rendering, student.count_text_tokens)

@@ -33,11 +33,6 @@ def template_text(name: str) -> str:
     return (_FOLDER / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
 
 
-def template_hash(name: str) -> str:
-    """Hex sha256 of the template."""
-    return sha256(template_text(name))
-
-
 def render(name: str, /, **values: object) -> str:
     """Fill the template `name`; the file's last newline is dropped.
 
