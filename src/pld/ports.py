@@ -66,6 +66,16 @@ class Clusterer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Generation:
+    """What a Student wrote freely: `text` without control tokens, its `tokens`, and whether it `finished` its turn by
+    itself (otherwise it was cut at the limit)."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
 class Student(Protocol):
     """A small model that classifies by the log-likelihood of each label after a chat prompt."""
 
@@ -84,6 +94,21 @@ class Student(Protocol):
         `labels` [k] → [n, k] float64: the sum of the label's token log-probabilities. A row that can't be
         scored (longer than the context) is NaN.
         Raises StudentError when the model can't be loaded.
+        """
+        ...
+
+    def score_chats(
+        self, chats: Sequence[Sequence[Message]], labels: Sequence[str], on_progress: OnProgress | None = None
+    ) -> Scores:
+        """`score` for chats [n] that have beginnings of their own; each ends in a user's turn."""
+        ...
+
+    def generate(
+        self, chats: Sequence[Sequence[Message]], max_tokens: int, on_progress: OnProgress | None = None
+    ) -> list[Generation]:
+        """What the Student answers freely (greedy) to each chat [n], which ends in a user's turn.
+
+        A chat that leaves no room for `max_tokens` in the context gets an empty text that is not finished.
         """
         ...
 

@@ -13,6 +13,7 @@ SETTINGS = {
     "search_dtype": "auto",
     "quantization": "none",
     "device": "cpu",
+    "pack_tokens": None,
     "batch_size": 4,
 }
 WINDOW = 8
@@ -48,11 +49,22 @@ def _sizes(vocabulary, **more):
 
 
 def _configs(vocabulary):
-    from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config
+    from transformers import (
+        BloomConfig,
+        Gemma2Config,
+        Gemma3TextConfig,
+        LlamaConfig,
+        MistralConfig,
+        Qwen2Config,
+        Qwen3Config,
+    )
 
     return {
         "llama": LlamaConfig(**_sizes(vocabulary)),
         "qwen2": Qwen2Config(**_sizes(vocabulary, tie_word_embeddings=True)),
+        "qwen3": Qwen3Config(**_sizes(vocabulary, head_dim=8)),
+        "bloom": BloomConfig(vocab_size=vocabulary, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3),
+        "gemma2": Gemma2Config(**_sizes(vocabulary, head_dim=8, sliding_window=WINDOW, initializer_range=0.2)),
         "gemma3": Gemma3TextConfig(
             **_sizes(vocabulary, head_dim=8, sliding_window=WINDOW, initializer_range=0.2),
             layer_types=["sliding_attention", "full_attention"],

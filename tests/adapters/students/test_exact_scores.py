@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pld.adapters.students import scorer
 from pld.records import Message
 
 # log-probabilities in float32: products are summed in another order
@@ -65,17 +66,31 @@ def test_smollm_scores_equal_plain_forwards_with_labels_that_share_tokens_and_ne
     )
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3", "mistral"])
-def test_every_architecture_scores_as_plain_forwards_do(architecture, tiny_folder, make_student, plainly):
-    folder = tiny_folder(architecture)
-    student = make_student(model=folder, batch_size=3)
+@pytest.fixture
+def asked_for_cascade(monkeypatch):
+    """A function: whether the two parts of attention may be computed apart."""
+    return lambda wanted: monkeypatch.setattr(scorer, "can_cascade", lambda device: wanted)
 
-    @settings(
-        max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
-    )
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3", "mistral"])
+@pytest.mark.parametrize("cascade", [True, False])
+@pytest.mark.parametrize("pack_tokens", [9, None])
+def test_every_architecture_scores_as_plain_forwards_do(
+    architecture, cascade, pack_tokens, tiny_folder, make_student, plainly, asked_for_cascade
+):
+    asked_for_cascade(cascade)
+    folder = tiny_folder(architecture)
+    student = make_student(model=folder, pack_tokens=pack_tokens)
+    assert student.describe()["engine"] == "packed token trie"
+
+    @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
     @given(
         system=st.one_of(st.none(), st.text(alphabet="ab 1\n", max_size=60)),
-        inputs=st.lists(st.text(alphabet="abé 12\n.", max_size=40), min_size=1, max_size=5),
+        inputs=st.lists(
+            st.one_of(st.text(alphabet="abé 12\n.", max_size=40), st.integers(0, 90).map(lambda n: "word " * n)),
+            min_size=1,
+            max_size=6,
+        ),
         labels=st.lists(st.text(alphabet="abc ", min_size=1, max_size=12), min_size=1, max_size=4, unique=True),
     )
     def check(system, inputs, labels):
@@ -91,9 +106,11 @@ def test_every_architecture_scores_as_plain_forwards_do(architecture, tiny_folde
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "mistral"])
+@pytest.mark.parametrize("cascade", [True, False])
 def test_a_prefix_longer_than_the_sliding_window_is_masked_by_position(
-    architecture, tiny_folder, make_student, plainly
+    architecture, cascade, tiny_folder, make_student, plainly, asked_for_cascade
 ):
+    asked_for_cascade(cascade)
     folder = tiny_folder(architecture)
     messages = [Message(role="system", content=" ".join(f"word{n}" for n in range(40)))]
     student = make_student(model=folder)
@@ -111,3 +128,59 @@ def test_a_prefix_of_several_pieces_is_continued_exactly(tiny_folder, make_stude
         np.testing.assert_allclose(
             scores, plainly(folder, messages, ["a", "b c"], ["x", "yz"]), atol=TOLERANCE, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+def test_questions_about_shared_documents_are_scored_exactly(architecture, tiny_folder, make_student, plainly):
+    folder = tiny_folder(architecture, max_position_embeddings=2048)
+    student = make_student(model=folder, pack_tokens=64)
+    documents = [" ".join(f"{name}{n}" for n in range(60)) for name in ("clause", "article", "term")]
+    inputs = [f"{document}\n{question}" for document in documents for question in ("May it?", "Must it?", "", "May")]
+    messages, labels = [Message(role="system", content="Yes or no?")], ["yes", "no", "not said"]
+    scores = student.score(messages, inputs, labels)
+    np.testing.assert_allclose(scores, plainly(folder, messages, inputs, labels), atol=TOLERANCE, rtol=1e-5)
+
+
+def test_chats_with_beginnings_of_their_own_are_scored_exactly(smollm, smollm_folder, plainly):
+    chats = [
+        [Message(role="system", content="Name the topic."), Message(role="user", content="Nurses are kind.")],
+        [*MESSAGES, Message(role="user", content="She prays.")],
+        [Message(role="user", content="Nurses are kind.")],
+        [*MESSAGES, Message(role="user", content="He sews.")],
+    ]
+    wanted = [plainly(smollm_folder, chat[:-1], [chat[-1].content], LABELS, end="<|im_end|>")[0] for chat in chats]
+    np.testing.assert_allclose(smollm.score_chats(chats, LABELS), wanted, atol=TOLERANCE)
+
+
+# bfloat16 moves a log-probability by up to 0.4 (docs/performance.md), and of two labels each its own way
+MARGIN = 0.8
+
+
+def test_bfloat16_chooses_the_same_label_wherever_float32_is_clear_about_it(smollm, make_student):
+    coarse = make_student(dtype="bfloat16")
+    who, does = (
+        ("nurses", "priests", "my aunt", "plumbers", "Danes", "she"),
+        ("pray", "sew", "sing.", "lie, they say", ""),
+    )
+    inputs = [f"{one} {other}{end}" for one in who for other in does for end in ("", " a lot")]
+    labels = ["gender", "profession", "race", "religion"]
+    exact, found = (student.score(MESSAGES, inputs, labels) for student in (smollm, coarse))
+    two = np.sort(exact, axis=1)
+    clear = two[:, -1] - two[:, -2] > MARGIN
+    assert clear.sum() > 10
+    assert (exact.argmax(axis=1) == found.argmax(axis=1))[clear].all()
+
+
+@pytest.mark.parametrize("architecture", ["bloom", "gemma2"])
+def test_a_family_that_is_not_known_falls_back_to_the_plain_cache_and_says_so(
+    architecture, tiny_folder, make_student, plainly, capsys
+):
+    folder = tiny_folder(architecture)
+    student = make_student(model=folder)
+    inputs = ["a b c", "", "one two three four five six seven eight nine ten", "a b"]
+    scores = student.score(MESSAGES, inputs, LABELS)
+    np.testing.assert_allclose(
+        scores, plainly(folder, MESSAGES, inputs, LABELS, end="<|im_end|>"), atol=TOLERANCE, rtol=1e-5
+    )
+    assert student.describe()["engine"] == "plain prefix cache"
+    assert architecture in capsys.readouterr().err

@@ -6,21 +6,25 @@ from pld.adapters.students.label_tree import LabelTree, common_length, with_end
 LABELS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5).map(tuple), min_size=1, max_size=6)
 
 
+def spelled(tree, where):
+    """The tokens from the prompt's end to a place of the tree."""
+    return (*spelled(tree, tree.parents[where - 1]), tree.tokens[where - 1]) if where else ()
+
+
 @given(LABELS)
 def test_the_steps_of_a_label_spell_it_along_the_tree(labels):
     tree = LabelTree.of(labels)
     for label, steps in zip(labels, tree.steps, strict=True):
         assert tuple(token for _, token in steps) == label
         for at, (where, _) in enumerate(steps):
-            path = tree.ancestors[where - 1] if where else ()
-            assert tuple(tree.tokens[node] for node in path) == label[:at]
+            assert spelled(tree, where) == label[:at]
 
 
 @given(LABELS)
 def test_what_labels_begin_with_stands_once_in_the_tree(labels):
     tree = LabelTree.of(labels)
     assert len(tree.tokens) == len({label[:end] for label in labels for end in range(1, len(label))})
-    assert all(depth == len(path) for depth, path in zip(tree.depths, tree.ancestors, strict=True))
+    assert all(parent <= node for node, parent in enumerate(tree.parents))
 
 
 @given(LABELS)

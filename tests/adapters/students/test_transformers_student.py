@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from pld.adapters.students.label_tree import common_length
 from pld.adapters.students.machine import exact_products, has_bfloat16
 from pld.errors import AssetError, StudentError
 from pld.records import Message
@@ -22,7 +23,7 @@ def counted(student):
     """The token counts of all forwards from here on."""
     sizes, scorer = [], student._ready_scorer()
     forward = scorer._forward
-    scorer._forward = lambda ids, run: sizes.append(tuple(ids.shape)) or forward(ids, run)
+    scorer._forward = lambda ids, run: sizes.append(len(ids)) or forward(ids, run)
     return sizes
 
 
@@ -39,10 +40,12 @@ def test_an_input_does_not_change_another_ones_scores(tiny):
 
 
 def test_duplicates_are_scored_once_and_progress_counts_them(tiny_folder, make_student):
-    student = make_student(model=tiny_folder("llama"), batch_size=2)
+    student = make_student(model=tiny_folder("llama"))
     sizes, finished = counted(student), []
     scores = student.score(SYSTEM, ["a", "b", "a", "c", "a"], LABELS, finished.append)
-    assert sum(rows for rows, _ in sizes[1:]) == 3
+    once = sizes.copy()
+    student.score(SYSTEM, ["a", "b", "c"], LABELS)
+    assert sizes[len(once) :] == once[1:]  # all but the prefix
     assert sum(finished) == 5
     assert (scores[0] == scores[2]).all()
     assert (scores[0] == scores[4]).all()
@@ -77,44 +80,44 @@ def test_prefill_is_what_later_requests_reuse(tiny_folder, make_student):
     for text in ("one request", "another"):
         sizes.clear()
         student.score(SYSTEM, [text], LABELS)
-        assert [width < prefilled[1] for _, width in sizes] == [True]
+        assert [size < prefilled for size in sizes] == [True]
     sizes.clear()
     student.score(SYSTEM, ["the same word first", "the other text"], LABELS)
     assert len(sizes) == 1
 
 
-def test_the_two_prefixes_used_last_are_held(tiny_folder, make_student):
+def test_prefixes_are_held_up_to_a_bound_and_the_ones_used_last_stay(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"))
     others = [[Message(role="system", content=text)] for text in ("first", "second", "third")]
     sizes = counted(student)
-    for messages in others:
+
+    def prefilled(messages):
+        sizes.clear()
         student.score(messages, ["a"], LABELS)
-    sizes.clear()
-    student.score(others[1], ["b"], LABELS)
-    student.score(others[2], ["b"], LABELS)
-    assert len(sizes) == 2
-    student.score(others[0], ["b"], LABELS)
-    assert len(sizes) == 4
+        return len(sizes) == 2
+
+    assert [prefilled(messages) for messages in others * 2] == [True] * 3 + [False] * 3
+    student.prefill(others[0])
+    layers = student._ready_scorer().prefill(student._ready_chat().shared_ids(others[0]))
+    student._ready_scorer()._store._limit = 2.5 * sum(tensor.nbytes for pair in layers.values() for tensor in pair)
+    assert [prefilled(messages) for messages in others] == [False, True, True]
+    assert [prefilled(messages) for messages in others[::-1]] == [False, False, True]
 
 
-def test_prompts_that_begin_alike_share_whole_pieces(tiny_folder, make_student):
-    folder = tiny_folder("llama", max_position_embeddings=2048)
+@pytest.mark.parametrize(("dtype", "piece"), [("float32", 128), ("bfloat16", 1)])
+def test_an_edited_prompt_is_computed_again_from_the_edit_on(dtype, piece, tiny_folder, make_student):
+    student = make_student(model=tiny_folder("llama", max_position_embeddings=2048), dtype=dtype)
     rules = [f"rule {n}" for n in range(200)]
-    fresh, used = make_student(model=folder), make_student(model=folder)
-    used.prefill([Message(role="system", content="\n".join(rules))])
-    sizes = counted(fresh), counted(used)
-    for student in (fresh, used):
-        student.prefill([Message(role="system", content="nothing in common")])
-        student.score([Message(role="system", content="\n".join([*rules, "one more"]))], ["a", "b"], LABELS)
-    del sizes[0][0], sizes[1][0]
-    assert len(sizes[0]) > 3
-    # not one held before: prefill forgets
-    assert sizes[0] == sizes[1]
-    sizes[1].clear()
-    used.score([Message(role="system", content="\n".join([*rules, "one else"]))], ["a", "b"], LABELS)
-    # the same pieces as from the beginning, only fewer: what was held before does not change a bit
-    assert len(sizes[1]) < len(sizes[0])
-    assert sizes[1] == sizes[0][-len(sizes[1]) :]
+    before = [Message(role="system", content="\n".join(rules))]
+    edited = [Message(role="system", content="\n".join([*rules[:150], "another one", *rules[151:]]))]
+    chat = student._ready_chat()
+    whole = chat.shared_ids(edited)
+    common = common_length([chat.shared_ids(before), whole])
+    assert 128 < common < len(whole) - 100
+    student.prefill(before)
+    sizes = counted(student)
+    student.score(edited, ["a"], LABELS)
+    assert sum(sizes[:-1]) == len(whole) - common // piece * piece
 
 
 def test_scores_do_not_depend_on_what_was_scored_before(tiny_folder, make_student):
@@ -164,7 +167,7 @@ def test_bitsandbytes_weights_score_near_the_full_ones(quantization, smollm, mak
     scores = student.score(SYSTEM, ["Nuns pray.", "She sews."], LABELS)
     np.testing.assert_allclose(scores, smollm.score(SYSTEM, ["Nuns pray.", "She sews."], LABELS), atol=3)
     assert student.describe()["quantization"] == quantization
-    weight = student._ready_scorer()._body.layers[0].mlp.up_proj.weight
+    weight = student._model_loaded.get_decoder().layers[0].mlp.up_proj.weight
     assert weight.dtype.itemsize == 1
     assert "will be cast" not in caplog.text
 
@@ -219,25 +222,61 @@ def test_cuda_that_is_not_there_is_one_line(make_student, monkeypatch):
         make_student(device="cuda").score(SYSTEM, ["a"], LABELS)
 
 
-def test_an_architecture_with_another_attention_is_refused(smollm_folder, tmp_path, make_student):
-    from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
+def saved(model, smollm_folder, folder):
+    from transformers import AutoTokenizer
 
-    BloomForCausalLM(BloomConfig(vocab_size=49152, hidden_size=16, n_layer=1, n_head=2)).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(smollm_folder).save_pretrained(tmp_path)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(smollm_folder).save_pretrained(folder)
+    return str(folder)
+
+
+def test_an_architecture_without_a_cache_to_continue_is_refused(smollm_folder, tmp_path, make_student):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    model = MambaForCausalLM(MambaConfig(vocab_size=49152, hidden_size=16, num_hidden_layers=1))
     with pytest.raises(StudentError) as raised:
-        make_student(model=str(tmp_path)).score(SYSTEM, ["a"], LABELS)
-    assert "not supported" in str(raised.value)
+        make_student(model=saved(model, smollm_folder, tmp_path)).score(SYSTEM, ["a"], LABELS)
+    assert "mamba is not supported" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_a_soft_cap_inside_attention_is_refused(smollm_folder, tmp_path, make_student):
-    from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+def test_free_text_is_what_plain_greedy_steps_give_and_says_whether_it_ended(smollm, smollm_folder):
+    import torch
+    from transformers import AutoModelForCausalLM
 
-    config = Gemma2Config(
-        vocab_size=49152, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8,
-    )  # fmt: skip
-    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(smollm_folder).save_pretrained(tmp_path)
-    with pytest.raises(StudentError, match="softcap"):
-        make_student(model=str(tmp_path)).score(SYSTEM, ["a"], LABELS)
+    chats = [
+        [Message(role="user", content="Say hello.")],
+        [Message(role="system", content="Count."), Message(role="user", content="Count from one to twenty in words.")],
+    ]
+    finished = []
+    written = smollm.generate(chats, 12, finished.append)
+    model = AutoModelForCausalLM.from_pretrained(smollm_folder, dtype=torch.float32).eval()
+    chat = smollm._ready_chat()
+    for one, found in zip(chats, written, strict=True):
+        (prompt,) = chat.prompts(one[:-1], [one[-1].content], ())
+        ids = list(prompt.ids)
+        while len(ids) - len(prompt.ids) < 12:
+            with torch.inference_mode():
+                token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+            if token in chat.ends():
+                break
+            ids.append(token)
+        new = ids[len(prompt.ids) :]
+        assert (found.text, found.tokens, found.finished) == (chat.decode(tuple(new)), len(new), len(new) < 12)
+    assert sum(finished) == 2
+    assert not written[1].finished
+
+
+def test_a_chat_that_leaves_no_room_is_not_generated(tiny_folder, make_student):
+    student = make_student(model=tiny_folder("llama"))
+    long, short = ([Message(role="user", content=text)] for text in ("word " * 250, "word"))
+    written = student.generate([long, short], 4)
+    assert (written[0].text, written[0].tokens, written[0].finished) == ("", 0, False)
+    assert written[1].tokens > 0
+
+
+def test_the_stopwatch_says_where_the_time_went(tiny_folder, make_student):
+    student = make_student(model=tiny_folder("llama"))
+    student.score(SYSTEM, ["a", "b"], LABELS)
+    assert set(student.timings()) == {"load", "render", "prefill", "score"}
+    assert all(seconds > 0 for seconds in student.timings().values())

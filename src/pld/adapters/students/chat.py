@@ -119,6 +119,15 @@ class Chat:
             raise StudentError(f"{self._name}: wanted a token that ends a turn, found none; name another model")
         return int(self._tokenizer.eos_token_id)
 
+    def ends(self) -> list[int]:
+        """The tokens that end what is generated: a turn's end and the tokenizer's own."""
+        own = self._tokenizer.eos_token_id
+        return list(dict.fromkeys([self.end_of_turn(), *([] if own is None else [int(own)])]))
+
+    def decode(self, ids: Ids) -> str:
+        """Generated tokens as text, without control tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered messages, markup included; 0 for none."""
         if not messages:

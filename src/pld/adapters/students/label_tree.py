@@ -8,29 +8,24 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LabelTree:
-    """`tokens` [T], `depths` [T] (from 1) and `ancestors` (per node the nodes that it sees, itself included).
+    """`tokens` [T] and `parents` [T] of the nodes: 0 for the prompt's last token, else 1 + a node that comes before.
 
     `steps[label]` are the label's tokens as (where, token): `where` is 0 for the prompt's last token, which foretells
     the label's first, and 1 + node for a node.
     """
 
     tokens: Ids
-    depths: Ids
-    ancestors: tuple[Ids, ...]
+    parents: Ids
     steps: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
     def of(cls, labels: Sequence[Ids]) -> "LabelTree":
         prefixes = sorted({label[:end] for label in labels for end in range(1, len(label))})
-        number = {prefix: index for index, prefix in enumerate(prefixes)}
-        number_or_root = {(): 0} | {prefix: 1 + index for prefix, index in number.items()}
+        place = {(): 0} | {prefix: 1 + index for index, prefix in enumerate(prefixes)}
         return cls(
             tokens=tuple(prefix[-1] for prefix in prefixes),
-            depths=tuple(len(prefix) for prefix in prefixes),
-            ancestors=tuple(tuple(number[prefix[:end]] for end in range(1, len(prefix) + 1)) for prefix in prefixes),
-            steps=tuple(
-                tuple((number_or_root[label[:at]], token) for at, token in enumerate(label)) for label in labels
-            ),
+            parents=tuple(place[prefix[:-1]] for prefix in prefixes),
+            steps=tuple(tuple((place[label[:at]], token) for at, token in enumerate(label)) for label in labels),
         )
 
 

@@ -2,10 +2,15 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pld.errors import StudentError
+
+_CPU_NODES = 384
+_MOST_NODES = 4096
 
 
 def choose_device(wanted: str) -> str:
@@ -27,6 +32,30 @@ def has_bfloat16(device: str) -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def pack_nodes(device: Any, text: Any) -> int:
+    """Tokens of one forward: enough to keep the products busy, on a GPU as many as its free memory lets be.
+
+    `text` is the model's configuration; a token's activations in one layer at a time are taken as 16 hidden and 4
+    intermediate vectors of 4 bytes, and a quarter of the free memory is for them.
+    """
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return _CPU_NODES
+    free, _ = torch.cuda.mem_get_info(device)
+    token = 4 * (16 * int(text.hidden_size) + 4 * int(text.intermediate_size))
+    return max(_CPU_NODES, min(_MOST_NODES, int(free) // 4 // token))
+
+
+def held_bytes(device: Any) -> int:
+    """Memory for held prefixes: a sixteenth of the machine's, or a quarter of what is free on a GPU."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16
+    return int(torch.cuda.mem_get_info(device)[0]) // 4
 
 
 @contextlib.contextmanager

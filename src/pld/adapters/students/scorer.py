@@ -1,214 +1,203 @@
-"""Log-likelihoods of labels after prompts that begin alike: the shared prefix is computed once and held."""
+"""Log-likelihoods of labels after prompts that begin alike: the shared prefix is computed once, the rest as a trie."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
-from pld.adapters.students.attention import Layers, Pass
+from pld.adapters.students.attention import Layers, Pass, can_cascade
 from pld.adapters.students.chat import Prompt
-from pld.adapters.students.label_tree import Ids, LabelTree, common_length
-from pld.adapters.students.machine import exact_products
+from pld.adapters.students.head import Head
+from pld.adapters.students.label_tree import Ids, LabelTree
+from pld.adapters.students.machine import exact_products, held_bytes, pack_nodes
+from pld.adapters.students.prefix_store import PrefixStore
+from pld.adapters.students.prepacked import prepack
+from pld.adapters.students.reference import Reference
+from pld.adapters.students.token_trie import Branch, Pack, Rest, plan
+from pld.adapters.students.workers import in_parallel
 from pld.errors import StudentError
 from pld.ports import Scores
 
-# prefill in pieces of so many tokens; what two prefixes share is reused in whole pieces, so that the bits of a piece
-# do not depend on what was held before
-_PIECE = 256
-_HELD = 2
-# rows whose logits over the whole vocabulary are in memory at once
-_HEAD_ROWS = 128
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text")
+"""Architectures (`model_type` of the text model) whose scores are tested against plain forwards."""
+
+# prefill in pieces of so many tokens. In float32, in which figures are reported, prefixes are also reused in whole
+# pieces only, so that the bits of a score do not depend on what was held before; a shorter piece would cost speed
+_EXACT_PIECE = 128
+_PIECE = 512
+# prompts whose hidden states are held until they meet the head
+_CHUNK = 4096
 
 
-@dataclass(frozen=True)
-class _Held:
-    ids: Ids
-    layers: Layers
+class UnsupportedArchitectureError(StudentError):
+    """The architecture's attention or head does more than is done here."""
 
 
 class Scorer:
     """Runs one loaded model. `context`: the most tokens of a sequence, `dtype`: of its weights, by torch's name."""
 
-    def __init__(self, model: Any, name: str) -> None:
+    engine = "packed token trie"
+
+    def __init__(self, model: Any, name: str, nodes: int | None) -> None:
         text = model.config.get_text_config()
         self._name = name
-        if getattr(text, "max_position_embeddings", None) is None:
-            self._refuse("no max_position_embeddings")
+        if text.model_type not in FAMILIES:
+            self._refuse(f"{text.model_type}")
         self.context = int(text.max_position_embeddings)
         self.dtype = str(model.dtype).removeprefix("torch.")
         types = getattr(text, "layer_types", None) or ["full_attention"] * int(text.num_hidden_layers)
         self._layer_types: tuple[str, ...] = tuple(types)
-        self._soft_cap = getattr(text, "final_logit_softcapping", None)
         self._body = model.get_decoder()
-        self._head = model.get_output_embeddings()
         self._device = model.device
-        self._held: list[_Held] = []
-        self._check_against(model)
+        self._quantized = bool(getattr(model, "is_quantized", False))
+        self._cascade = can_cascade(model.device)
+        self._head = Head(model.get_output_embeddings(), getattr(text, "final_logit_softcapping", None))
+        exact = self.dtype == "float32"
+        self._piece = _EXACT_PIECE if exact else _PIECE
+        self._store = PrefixStore(held_bytes(model.device), _EXACT_PIECE if exact else 1)
+        self._nodes = nodes or pack_nodes(model.device, text)
+        reference = Reference.of(model)
+        if self._cascade and not self._quantized:
+            prepack(self._body)
+        self._check_against(reference)
 
     def forget(self) -> None:
         """Drop every held prefix."""
-        self._held.clear()
+        self._store.clear()
 
     def prefill(self, ids: Ids) -> Layers:
-        """Keys and values of a prefix, from what is held as far as that goes; the two used last are held."""
+        """Keys and values of a prefix, computed as far as they are not held."""
         import torch
 
-        held = next((held for held in self._held if held.ids == ids), None)
-        if held is not None:
-            self._held.remove(held)
-        else:
+        layers = self._store.get(ids)
+        if layers is None:
             with torch.inference_mode(), exact_products():
-                held = _Held(ids, self._compute(ids))
-        self._held = [*self._held, held][-_HELD:]
-        return held.layers
+                common, layers = self._store.beginning(ids)
+                layers = self._continued(layers, common, ids[common:])
+        self._store.put(ids, layers)
+        return layers
 
-    def score(self, prefix: Ids, prompts: Sequence[Prompt], batch_size: int) -> Iterator[tuple[list[Prompt], Scores]]:
-        """Batches of `prompts`, all of which begin with `prefix` and are longer, with their [b, k] scores."""
+    def score(self, prefix: Ids, prompts: Sequence[Prompt], on_scored: Callable[[Sequence[int]], object]) -> Scores:
+        """[n, k] for `prompts`, all of which begin with `prefix` and are longer and have k labels.
+
+        `on_scored` is called with the places of those that are finished.
+        """
         import torch
 
         layers = self.prefill(prefix) if prefix else {}
-        by_labels: dict[tuple[Ids, ...], list[Prompt]] = {}
-        for prompt in prompts:
-            by_labels.setdefault(prompt.labels, []).append(prompt)
-        for labels, group in by_labels.items():
-            tree = LabelTree.of(labels)
-            group.sort(key=lambda prompt: len(prompt.ids))
-            for start in range(0, len(group), batch_size):
-                batch = group[start : start + batch_size]
-                with torch.inference_mode(), exact_products():
-                    scores = self._score_batch(layers, len(prefix), [prompt.ids for prompt in batch], tree)
-                yield batch, scores
+        scores = np.full((len(prompts), len(prompts[0].labels)), np.nan)
+        order = sorted(range(len(prompts)), key=lambda at: prompts[at].ids)
+        with torch.inference_mode(), exact_products():
+            for start in range(0, len(order), _CHUNK):
+                chunk = order[start : start + _CHUNK]
+                trees = _trees([prompts[at].labels for at in chunk])
+                rests = [Rest(at, prompts[at].ids[len(prefix) :], tree) for at, tree in zip(chunk, trees, strict=True)]
+                hidden = self._hidden(layers, len(prefix), rests, on_scored)
+                for rest, values in zip(rests, self._head.scores(hidden, trees), strict=True):
+                    scores[rest.index] = values
+        return scores
 
-    def _compute(self, ids: Ids) -> Layers:
+    def _hidden(
+        self, layers: Layers, length: int, rests: Sequence[Rest], on_scored: Callable[[Sequence[int]], object]
+    ) -> list[Any]:
+        """Per prompt the hidden states [1 + T, d] that foretell its labels' tokens."""
+        workers = self._workers()
+        root = plan(rests, self._nodes, workers)
+        tasks: list[Pack | Branch] = [*root.branches, *root.packs]
+        found: dict[int, Any] = {}
+
+        def work(task: Pack | Branch) -> dict[int, Any]:
+            return dict(self._run(layers, length, task))
+
+        for hidden in in_parallel(work, tasks, workers):
+            found |= hidden
+            on_scored(list(hidden))
+        return [found[rest.index] for rest in rests]
+
+    def _workers(self) -> int:
+        """Single-threaded workers; one with all threads where the device or the layers can't be shared."""
         import torch
 
-        common, layers = self._in_common(ids)
-        for start in range(common, len(ids), _PIECE):
-            piece = torch.tensor([ids[start : start + _PIECE]], device=self._device)
-            length = piece.shape[1]
-            run = Pass(
-                prefix=layers,
-                prefix_length=start,
-                positions=torch.arange(start, start + length, device=self._device)[None],
-                ancestors=torch.ones(1, length, length, dtype=torch.bool, device=self._device).tril(),
-                keep=True,
-            )
+        return 1 if self._quantized or not self._cascade else int(torch.get_num_threads())
+
+    def _run(self, layers: Layers, length: int, task: Pack | Branch) -> Iterator[tuple[int, Any]]:
+        """A pack, or a branch with all that hangs on it: (prompt, hidden states)."""
+        import torch
+
+        if isinstance(task, Branch):
+            continued = self._continued(layers, length, task.ids)
+            parts: list[Pack | Branch] = [*task.branches, *task.packs]
+            for part in parts:
+                yield from self._run(continued, length + len(task.ids), part)
+            return
+        positions = length + np.asarray(task.depths, dtype=np.int64)
+        hidden = self._forward(task.tokens, self._pass(layers, length, positions, task.sees()))[0]  # [Q, d]
+        for index, places in task.places.items():
+            yield index, hidden[torch.tensor(places, device=hidden.device)]
+
+    def _continued(self, layers: Layers, length: int, ids: Ids) -> Layers:
+        """The keys and values of `length` tokens and then of `ids`."""
+        import torch
+
+        for start in range(0, len(ids), self._piece):
+            piece = ids[start : start + self._piece]
+            positions = length + start + np.arange(len(piece))
+            run = self._pass(layers, length + start, positions, np.tri(len(piece), dtype=bool), keep=True)
             self._forward(piece, run)
             self._check_layers(run.windows)
             layers = {
                 layer: tuple(
                     torch.cat([old, new], dim=2) for old, new in zip(layers[layer], run.kept[layer], strict=True)
                 )
-                if start
+                if layers
                 else pair
                 for layer, pair in run.kept.items()
             }
         return layers
 
-    def _in_common(self, ids: Ids) -> tuple[int, Layers]:
-        """The whole pieces at the beginning of `ids` that are held already."""
-        best = max(self._held, key=lambda held: common_length([held.ids, ids]), default=None)
-        common = common_length([best.ids, ids]) // _PIECE * _PIECE if best else 0
-        if best is None or not common:
-            return 0, {}
-        return common, {layer: (k[:, :, :common], v[:, :, :common]) for layer, (k, v) in best.layers.items()}
-
-    def _score_batch(self, layers: Layers, prefix: int, prompts: Sequence[Ids], tree: LabelTree) -> Scores:
-        """Rows are the prompts' ends, then the tree's nodes, then padding, which no other token sees."""
-        import torch
-
-        nodes = len(tree.tokens)
-        lengths = [len(ids) - prefix for ids in prompts]
-        width = max(lengths) + nodes
-        ids = np.zeros((len(prompts), width), dtype=np.int64)
-        positions = np.tile(np.arange(prefix, prefix + width), (len(prompts), 1))
-        sees = np.tile(np.tri(width, dtype=bool), (len(prompts), 1, 1))
-        wanted = np.zeros((len(prompts), 1 + nodes), dtype=np.int64)
-        for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-            ids[row, :length] = prompt[prefix:]
-            wanted[row] = np.arange(length - 1, length + nodes)
-            for node in range(nodes):
-                at = length + node
-                ids[row, at] = tree.tokens[node]
-                positions[row, at] = len(prompt) + tree.depths[node] - 1
-                sees[row, at, length:] = False
-                sees[row, at, [length + ancestor for ancestor in tree.ancestors[node]]] = True
-        run = Pass(
+    def _pass(
+        self,
+        layers: Layers,
+        length: int,
+        positions: npt.NDArray[np.int64],
+        sees: npt.NDArray[np.bool_],
+        keep: bool = False,
+    ) -> Pass:
+        return Pass(
             prefix=layers,
-            prefix_length=prefix,
-            positions=torch.from_numpy(positions).to(self._device),
-            ancestors=torch.from_numpy(sees).to(self._device),
+            prefix_length=length,
+            positions=positions,
+            sees=sees,
+            device=self._device,
+            cascade=self._cascade,
+            keep=keep,
         )
-        hidden = self._forward(torch.from_numpy(ids).to(self._device), run)  # [B, S, d]
-        rows = torch.arange(len(prompts), device=hidden.device)[:, None]
-        chosen = hidden[rows, torch.from_numpy(wanted).to(hidden.device)]  # [B, 1 + T, d]
-        return self._label_scores(chosen, tree)
 
-    def _label_scores(self, hidden: Any, tree: LabelTree) -> Scores:
-        """`hidden` [B, 1 + T, d] → the sum of each label's log-probabilities [B, k]."""
-        import torch
-
-        batch, places, _ = hidden.shape
-        tokens = sorted({token for steps in tree.steps for _, token in steps})
-        column = {token: at for at, token in enumerate(tokens)}
-        log_probabilities = []
-        for rows in hidden.flatten(0, 1).split(_HEAD_ROWS):
-            logits = self._capped(self._head(rows).float())  # [rows, vocabulary]
-            log_probabilities.append(self._of_tokens(rows, logits, tokens) - logits.logsumexp(dim=1, keepdim=True))
-        steps = torch.cat(log_probabilities).view(batch, places, len(tokens)).cpu().double().numpy()
-        scores = np.zeros((batch, len(tree.steps)))
-        for label, parts in enumerate(tree.steps):
-            for place, token in parts:
-                scores[:, label] += steps[:, place, column[token]]
-        return scores
-
-    def _of_tokens(self, hidden: Any, logits: Any, tokens: Sequence[int]) -> Any:
-        """The logits [rows, tokens] of a few tokens; in a coarse dtype computed again in float32.
-
-        A bfloat16 logit near 20 moves in steps of 0.125, in which labels tie that the hidden state tells apart.
-        """
-        import torch
-
-        weight = getattr(self._head, "weight", None)
-        if weight is None or weight.dtype not in (torch.bfloat16, torch.float16) or self._head.bias is not None:
-            return logits[:, tokens]
-        return self._capped(hidden.float() @ weight[tokens].float().T)
-
-    def _capped(self, logits: Any) -> Any:
-        import torch
-
-        return logits if self._soft_cap is None else torch.tanh(logits / self._soft_cap) * self._soft_cap
-
-    def _forward(self, ids: Any, run: Pass) -> Any:
-        """`ids` [B, S] → the body's last hidden states [B, S, d]."""
+    def _forward(self, ids: Sequence[int], run: Pass) -> Any:
+        """`ids` [Q] → the body's last hidden states [1, Q, d]."""
         import torch
 
         # a mask of four dimensions is taken as it is, so that transformers builds none: the run holds what is seen
         stand_in = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self._device)
         output = self._body(
-            input_ids=ids, attention_mask=stand_in, position_ids=run.positions, use_cache=False, shared=run
+            input_ids=torch.tensor([ids], device=self._device),
+            attention_mask=stand_in,
+            position_ids=torch.from_numpy(run.positions)[None].to(self._device),
+            use_cache=False,
+            shared=run,
         )
         return output.last_hidden_state
 
-    def _check_against(self, model: Any) -> None:
-        """Refuse an architecture whose attention or head does more than is done here, by one short plain forward."""
-        import torch
-
-        ids = torch.arange(1, 13, device=self._device)[None]
+    def _check_against(self, reference: Reference) -> None:
+        """Refuse an architecture whose attention or head does more than is done here."""
         try:
-            with torch.inference_mode(), exact_products():
-                plain = model(input_ids=ids, use_cache=False).logits[0, -1].float().log_softmax(dim=0)
-                best = int(plain.argmax())
-                layers = self._compute(tuple(ids[0, :6].tolist()))
-                ours = self._score_batch(layers, 6, [tuple(ids[0].tolist())], LabelTree.of([(best,)]))[0, 0]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            ours = float(self.score(reference.ids[:6], [reference.prompt], lambda _places: None)[0, 0])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             self._refuse(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        # coarse weights and products differ by more than rounding in float32 does
-        exact = self.dtype == "float32" and not getattr(model, "is_quantized", False)
-        tolerance = 1e-3 if exact else 0.5
-        if not abs(ours - float(plain[best])) < tolerance:
-            self._refuse(f"a log-probability of {float(plain[best]):.4f} plainly and {ours:.4f} with a shared prefix")
+        self.forget()
+        if not reference.agrees(ours):
+            self._refuse(f"a log-probability of {reference.log_probability:.4f} plainly and {ours:.4f} in a trie")
 
     def _check_layers(self, windows: dict[int, int | None]) -> None:
         """Every layer must be attention that went through ours, and a sliding one must have said its window."""
@@ -219,7 +208,9 @@ class Scorer:
                 self._refuse(f"no window at the sliding layer {layer}")
 
     def _refuse(self, found: str) -> NoReturn:
-        raise StudentError(
-            f"student {self._name}: wanted attention and a head as in Llama, Qwen, Mistral or Gemma 3, found {found}; "
-            "the architecture is not supported, name another model"
-        )
+        raise UnsupportedArchitectureError(f"student {self._name}: wanted one of {', '.join(FAMILIES)}, found {found}")
+
+
+def _trees(labels: Sequence[tuple[Ids, ...]]) -> list[LabelTree]:
+    made = {one: LabelTree.of(one) for one in set(labels)}
+    return [made[one] for one in labels]

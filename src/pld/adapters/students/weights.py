@@ -60,8 +60,9 @@ def load_tokenizer(source: Source) -> Any:
     )
 
 
-def load_model(source: Source, dtype: Any, quantization: Quantization, device: str, attention: str) -> Any:
-    """The model in evaluation mode on `device`. `dtype` is torch's, or "auto". Raises StudentError."""
+def load_model(source: Source, dtype: Any, quantization: Quantization, device: str, attention: str | None) -> Any:
+    """The model in evaluation mode on `device`. `dtype` is torch's, or "auto"; `attention` one of transformers' names,
+    or None for its own choice. Raises StudentError."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 

@@ -1,0 +1,106 @@
+"""Laws of packs: every prompt and label is spelled, nothing twice, nothing too large."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pld.adapters.students.label_tree import LabelTree
+from pld.adapters.students.token_trie import WORTH_A_BRANCH, Rest, plan
+
+TREES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3).map(
+    LabelTree.of
+)
+IDS = st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple)
+
+
+@st.composite
+def rests(draw):
+    """Prompts of a few short tails after beginnings of any length, some of which many of them share."""
+    beginnings = draw(st.lists(st.integers(0, 90).map(lambda n: (5, 6, 7) * n), min_size=1, max_size=3))
+    tails = draw(st.lists(st.tuples(st.sampled_from(beginnings), IDS, TREES), min_size=1, max_size=25))
+    return [Rest(index, beginning + tail, tree) for index, (beginning, tail, tree) in enumerate(tails)]
+
+
+def packs_of(branch, before=()):
+    before = before + branch.ids
+    for pack in branch.packs:
+        yield before, pack
+    for inner in branch.branches:
+        yield from packs_of(inner, before)
+
+
+def spelled(pack, node):
+    return (*spelled(pack, pack.parents[node]), pack.tokens[node]) if node >= 0 else ()
+
+
+@given(rests(), st.integers(1, 60), st.integers(1, 3))
+def test_every_prompt_and_label_is_spelled_once_by_the_way_to_its_nodes(rests, nodes, parallel):
+    found = []
+    for before, pack in packs_of(plan(rests, nodes, parallel)):
+        for index, places in pack.places.items():
+            found.append(index)
+            rest = rests[index]
+            assert len(places) == 1 + len(rest.tree.tokens)
+            assert before + spelled(pack, places[0]) == rest.ids
+            for at, (token, parent) in enumerate(zip(rest.tree.tokens, rest.tree.parents, strict=True), 1):
+                assert pack.parents[places[at]] == places[parent]
+                assert pack.tokens[places[at]] == token
+    assert sorted(found) == list(range(len(rests)))
+
+
+@given(rests(), st.integers(1, 60))
+def test_a_node_comes_after_its_parent_one_deeper_and_no_other_node_spells_the_same(rests, nodes):
+    for _, pack in packs_of(plan(rests, nodes)):
+        for node, parent in enumerate(pack.parents):
+            assert parent < node
+            assert pack.depths[node] == (pack.depths[parent] + 1 if parent >= 0 else 0)
+        assert len(set(zip(pack.parents, pack.tokens, strict=True))) == len(pack.tokens)
+
+
+@given(rests(), st.integers(1, 60))
+def test_a_node_sees_its_ancestors_and_itself_alone(rests, nodes):
+    for _, pack in packs_of(plan(rests, nodes)):
+        sees = pack.sees()
+        for node, parent in enumerate(pack.parents):
+            wanted = {node} | (set(sees[parent].nonzero()[0]) if parent >= 0 else set())
+            assert set(sees[node].nonzero()[0]) == wanted
+
+
+@given(rests(), st.integers(1, 60), st.integers(1, 3))
+def test_packs_are_no_larger_than_asked_unless_one_prompt_alone_is(rests, nodes, parallel):
+    largest = max(min(len(rest.ids), WORTH_A_BRANCH + 12) + len(rest.tree.tokens) for rest in rests)
+    for _, pack in packs_of(plan(rests, nodes, parallel)):
+        assert len(pack.tokens) <= max(nodes, largest)
+
+
+@given(rests(), st.integers(40, 90))
+def test_what_is_computed_again_is_shorter_than_a_branch_in_each_pack(rests, nodes):
+    root = plan(rests, nodes)
+    once = {rest.ids[:end] for rest in rests for end in range(1, len(rest.ids) + 1)}
+    once |= {rest.ids + tuple(rest.tree.tokens[node] for node in path) for rest in rests for path in _paths(rest.tree)}
+    packs = sum(1 for _ in packs_of(root))
+    assert len(once) <= root.computed() <= len(once) + packs * (WORTH_A_BRANCH + 3)
+
+
+def _paths(tree):
+    paths = {0: ()}
+    for node, parent in enumerate(tree.parents):
+        paths[1 + node] = (*paths[parent], node)
+    return [path for path in paths.values() if path]
+
+
+def test_a_document_that_many_questions_share_is_computed_once():
+    label = LabelTree.of([(1,), (2,)])
+    document = tuple(range(1000, 1900))
+    rests = [Rest(n, (*document, n, n + 1, n + 2), label) for n in range(17)]
+    root = plan(rests, 384, 2)
+    assert [len(branch.ids) for branch in root.branches] == [900]
+    assert root.computed() == 900 + 17 * 3
+
+
+def test_packs_share_the_work_evenly_among_workers():
+    label = LabelTree.of([(1,)])
+    rests = [Rest(n, tuple(range(100 * n, 100 * n + 20)), label) for n in range(30)]
+    sizes = [len(pack.tokens) for pack in plan(rests, 384, 2).packs]
+    assert sizes == [300, 300]
+    assert [len(pack.tokens) for pack in plan(rests, 384, 1).packs] == [300, 300]
+    assert [len(pack.tokens) for pack in plan(rests[:10], 384, 2).packs] == [200]
