@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -265,6 +266,38 @@ def test_free_text_is_what_plain_greedy_steps_give_and_says_whether_it_ended(smo
         assert (found.text, found.tokens, found.finished) == (chat.decode(tuple(new)), len(new), len(new) < 12)
     assert sum(finished) == 2
     assert not written[1].finished
+
+
+def test_requests_of_several_threads_are_answered_as_if_alone(tiny_folder, make_student):
+    student = make_student(model=tiny_folder("llama"), pack_tokens=16)
+    student._ready_scorer()._store._limit = 0
+    asked = [([Message(role="system", content=f"prompt {n % 3}")], [f"input {n}", "b", "c"], LABELS) for n in range(12)]
+    alone = [student.score(*one) for one in asked]
+    watched = Counted(student._ready_scorer())
+    student._scorer = watched
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda one: student.score(*one), asked * 3))
+    for one, found in zip(alone * 3, together, strict=True):
+        assert one.tobytes() == found.tobytes()
+    assert watched.most == 1
+
+
+class Counted:
+    """A scorer that notes how many score at once."""
+
+    def __init__(self, scorer):
+        self._scorer, self._now, self.most = scorer, 0, 0
+
+    def __getattr__(self, name):
+        return getattr(self._scorer, name)
+
+    def score(self, *arguments):
+        self._now += 1
+        self.most = max(self.most, self._now)
+        try:
+            return self._scorer.score(*arguments)
+        finally:
+            self._now -= 1
 
 
 def test_a_chat_that_leaves_no_room_is_not_generated(tiny_folder, make_student):

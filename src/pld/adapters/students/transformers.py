@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -56,6 +57,8 @@ class TransformersStudent:
         self._pack_tokens = pack_tokens
         self._batch_size = batch_size
         self._watch = Stopwatch()
+        # a server's threads share one Student: its held prefixes, and torch's number of threads
+        self._alone = threading.RLock()
         self._source: Source | None = None
         self._chat: Chat | None = None
         self._model_loaded: Any = None
@@ -69,38 +72,28 @@ class TransformersStudent:
         labels: Sequence[str],
         on_progress: OnProgress | None = None,
     ) -> Scores:
-        return self._score([(messages, inputs)], labels, on_progress)
+        with self._alone:
+            return self._score([(messages, inputs)], labels, on_progress)
 
     def score_chats(
         self, chats: Sequence[Sequence[Message]], labels: Sequence[str], on_progress: OnProgress | None = None
     ) -> Scores:
-        return self._score(_by_beginning(chats), labels, on_progress)
+        with self._alone:
+            return self._score(_by_beginning(chats), labels, on_progress)
 
     def generate(
         self, chats: Sequence[Sequence[Message]], max_tokens: int, on_progress: OnProgress | None = None
     ) -> list[Generation]:
-        chat, scorer = self._ready_chat(), self._ready_scorer()
-        with self._watch.measure("render"):
-            prompts = self._prompts(_by_beginning(chats), ())
-        written = [Generation("", 0, False) for _ in prompts]
-        fitting = [at for at, prompt in enumerate(prompts) if len(prompt.ids) + max_tokens <= scorer.context]
-        advance = on_progress or (lambda _finished: None)
-        if len(fitting) < len(prompts):
-            advance(len(prompts) - len(fitting))
-        with self._watch.measure("generate"):
-            ids = [prompts[at].ids for at in fitting]
-            ends = chat.ends()
-            for place, new, finished in continue_greedily(self._model_loaded, ids, max_tokens, ends, self._batch_size):
-                written[fitting[place]] = Generation(chat.decode(new), len(new), finished)
-                advance(1)
-        return written
+        with self._alone:
+            return self._generate(chats, max_tokens, on_progress or (lambda _finished: None))
 
     def prefill(self, messages: Sequence[Message]) -> None:
-        scorer = self._ready_scorer()
-        scorer.forget()
-        ids = self._ready_chat().shared_ids(messages)[: scorer.context]
-        with self._watch.measure("prefill"):
-            scorer.prefill(ids)
+        with self._alone:
+            scorer = self._ready_scorer()
+            scorer.forget()
+            ids = self._ready_chat().shared_ids(messages)[: scorer.context]
+            with self._watch.measure("prefill"):
+                scorer.prefill(ids)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return self._ready_chat().count(messages)
@@ -183,6 +176,22 @@ class TransformersStudent:
         for prompt, row in zip(fitting, values, strict=True):
             scores[rows[prompt]] = row
         return scores
+
+    def _generate(self, chats: Sequence[Sequence[Message]], max_tokens: int, advance: OnProgress) -> list[Generation]:
+        chat, scorer = self._ready_chat(), self._ready_scorer()
+        with self._watch.measure("render"):
+            prompts = self._prompts(_by_beginning(chats), ())
+        written = [Generation("", 0, False) for _ in prompts]
+        fitting = [at for at, prompt in enumerate(prompts) if len(prompt.ids) + max_tokens <= scorer.context]
+        if len(fitting) < len(prompts):
+            advance(len(prompts) - len(fitting))
+        with self._watch.measure("generate"):
+            ids = [prompts[at].ids for at in fitting]
+            ends = chat.ends()
+            for place, new, finished in continue_greedily(self._model_loaded, ids, max_tokens, ends, self._batch_size):
+                written[fitting[place]] = Generation(chat.decode(new), len(new), finished)
+                advance(1)
+        return written
 
     def _prompts(
         self, beginnings: Sequence[tuple[Sequence[Message], Sequence[str]]], labels: Sequence[str]
