@@ -16,7 +16,8 @@ pytestmark = pytest.mark.timeout(900)
 
 SMALL = [
     "evaluation.resamples=200",
-    "evaluation.few_shot=3",
+    "baselines.few_shot=3",
+    "baselines.chain_of_thought={max_tokens:12,examples:9,latency_requests:2}",
     "calibration.examples=20",
     "sweep.finalists=1",
     "sweep.space.rendering={frame:[list],exemplars:[1],exemplars_per:[label]}",
@@ -66,7 +67,17 @@ def hashes(project, *stages):
 def test_a_fresh_clone_runs_to_a_registered_prompt_and_closes_with_the_table(project):
     done = project.run("dvc", "repro")
     assert ran(done.stdout) == ["config", "prepare", "extract", "embed", "sweep", "evaluate", "track"]
-    for word in ("zero_shot", "few_shot", "distilled", "macro-F1", "p50", "pld-tickets", "make ui"):
+    for word in (
+        "zero_shot",
+        "few_shot",
+        "chain_of_thought",
+        "tfidf_logreg",
+        "distilled",
+        "macro-F1",
+        "p50",
+        "pld-tickets",
+        "make ui",
+    ):
         assert word in done.stdout, word
     assert aliases(project) == {"candidate": 1}
 

@@ -146,10 +146,58 @@ class CalibrationParams(Section):
 
 
 class EvaluationParams(Section):
+    """`seed` and `resamples` of the bootstrap."""
+
     seed: int
     resamples: Annotated[int, Field(ge=100)]
+
+
+class LatencyParams(Section):
+    """Timed requests of each system; a chain of thought has its own number."""
+
+    requests: Annotated[int, Field(ge=50)]
+
+
+class ChainOfThoughtParams(Section):
+    """Greedy thinking of at most `max_tokens`, on `examples` of the test set (null: all of them)."""
+
+    max_tokens: Annotated[int, Field(gt=0)]
+    examples: Annotated[int, Field(gt=0)] | None
+    latency_requests: Annotated[int, Field(gt=0)]
+
+
+class LoraParams(Section):
+    """LoRA fine-tuning of the Student on the training examples; an example above `max_tokens` is left out."""
+
+    rank: Annotated[int, Field(gt=0)]
+    alpha: Annotated[int, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    epochs: Annotated[int, Field(gt=0)]
+    batch_size: Annotated[int, Field(gt=0)]
+    max_tokens: Annotated[int, Field(gt=0)]
+    seed: int
+
+
+class GepaParams(Section):
+    """GEPA's search for a system prompt: scored Student answers, and calls of the Teacher (null: as many as the
+    distillation made)."""
+
+    max_metric_calls: Annotated[int, Field(gt=0)]
+    max_teacher_calls: Annotated[int, Field(gt=0)] | None
+    seed: int
+
+
+class BaselinesParams(Section):
+    """What the distilled prompt is compared with. `few_shot`, `few_shot_nearest`: training examples shown.
+    `lora` and `gepa` (null: not run) train for minutes; `gepa` needs a Teacher that can be asked."""
+
+    seed: int
     few_shot: Annotated[int, Field(gt=0)]
-    latency_requests: Annotated[int, Field(ge=50)]
+    few_shot_nearest: Annotated[int, Field(gt=0)]
+    chain_of_thought: ChainOfThoughtParams
+    lora: LoraParams | None
+    gepa: GepaParams | None
 
 
 class TrackingParams(Section):
@@ -182,6 +230,8 @@ class Config(Section):
     calibration: CalibrationParams
     sweep: SweepParams
     evaluation: EvaluationParams
+    baselines: BaselinesParams
+    latency: LatencyParams
     tracking: TrackingParams
     promotion: PromotionParams
 

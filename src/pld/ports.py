@@ -18,7 +18,7 @@ OnProgress = Callable[[int], object]
 @dataclass(frozen=True)
 class TeacherRequest:
     """One structured question. `key` is unique in a batch (an example id, a cluster's key); `role` is
-    extract | consolidate | resolve; `schema` is the JSON schema that the answer must fit."""
+    extract | consolidate | resolve | optimise; `schema` is the JSON schema that the answer must fit."""
 
     key: str
     role: str

@@ -156,7 +156,8 @@ class LabelScore(Record):
 
 
 class SystemReport(Record):
-    """How one system did on one split; `confusion[i][j]`: gold label i answered as label j."""
+    """How one system did on one split; `confusion[i][j]`: gold label i answered as label j; `n` is less than the split
+    where it answered only a part; `prompt_tokens`: of the beginning that every request shares (0 without an LLM)."""
 
     macro_f1: Interval
     accuracy: Interval
@@ -182,8 +183,10 @@ class Comparison(Record):
 
 
 class EvaluationReport(Record):
-    """artifacts/evaluation/report.json. `shipped` names the system whose prompt and calibration are registered,
-    `rivals` the baselines that it is compared with (the same calibration on both sides)."""
+    """artifacts/evaluation/report.json. `shipped` names the system whose prompt and calibration are registered;
+    `comparisons` set it against every other system (the same calibration on both sides, where the other has it);
+    `findings` are sentences for a person, on what needs no LLM and does better all the same; `student` is what
+    determines its scores, and how they were computed."""
 
     task: str
     split: Split
@@ -193,6 +196,45 @@ class EvaluationReport(Record):
     shipped: str
     systems: dict[str, SystemReport]
     comparisons: tuple[Comparison, ...]
+    findings: tuple[str, ...] = ()
+    student: dict[str, str] = {}
+
+
+class TrainingCost(Record):
+    """What was spent once, before a system answers. `teacher_tokens` are 0 where `recorded` answers were played back
+    (they cost nothing now, and what they cost then is not in the recording); `student_answers` were scored to choose
+    among prompts. Seconds stand in latency.json."""
+
+    teacher_calls: int = 0
+    teacher_tokens: int = 0
+    recorded: bool = False
+    student_answers: int = 0
+
+
+class SystemCost(Record):
+    """What one system costs and shows. `tokens_per_request`: median over its test examples of all tokens that the
+    Student reads and writes (prompt, input, thoughts), the label left out; `readable`: what of it a person can read;
+    `cut_share`: of its chains of thought, those that were cut at the limit."""
+
+    tokens_per_request: int
+    training: TrainingCost
+    readable: str
+    cut_share: float | None = None
+
+
+class CostReport(Record):
+    """artifacts/evaluation/costs.json."""
+
+    systems: dict[str, SystemCost]
+
+
+class Chain(Record):
+    """One row of chains.jsonl: what the Student thought about a test example; `finished`: not cut at the limit."""
+
+    example_id: str
+    text: str
+    tokens: int
+    finished: bool
 
 
 class Latency(Record):
@@ -205,10 +247,12 @@ class Latency(Record):
 
 
 class LatencyReport(Record):
-    """artifacts/evaluation/latency.json: a measurement, so it stands beside its machine and is no hashed output."""
+    """artifacts/evaluation/latency.json: a measurement, so it stands beside its machine and is no hashed output.
+    `training_seconds`: of the systems that are trained or indexed on this machine."""
 
     machine: str
     systems: dict[str, Latency]
+    training_seconds: dict[str, float] = {}
 
 
 class TrialReport(Record):

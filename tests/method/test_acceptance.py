@@ -17,7 +17,7 @@ from pld.params import EvaluationParams, PromotionParams
 from pld.records import Comparison, EvaluationReport, Interval, Latency, LatencyReport, Prediction
 
 LABELS = ("yes", "no")
-EVALUATION = EvaluationParams(seed=0, resamples=400, few_shot=4, latency_requests=50)
+EVALUATION = EvaluationParams(seed=0, resamples=400)
 
 
 def gates(**changes: object) -> PromotionParams:

@@ -5,41 +5,74 @@ import pytest
 
 from pld.adapters.composition import compose
 from pld.method.evaluation import calibration_of
-from pld.method.measurement import Answers, evaluation_report
-from pld.records import Example
+from pld.method.measurement import Answers, answers_of, asked_of, evaluation_report
+from pld.method.systems import Replies, System
+from pld.ports import Generation
+from pld.records import Example, Message, SystemCost, TrainingCost
+
+LABELS = ("a", "b")
+COST = SystemCost(tokens_per_request=7, training=TrainingCost(), readable="all of it")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config():
     composed = compose(Path("conf"), Path("params.yaml"))
-    task = composed.task.model_copy(update={"labels": ("a", "b")})
-    return composed.model_copy(update={"task": task})
+    return composed.model_copy(update={"task": composed.task.model_copy(update={"labels": LABELS})})
 
 
 TEST = [Example(id=f"e{i}", inputs={"sentence": str(i)}, label="ab"[i % 2], split="test") for i in range(40)]
 
 
-def answers(right, shift=0.0):
+def answers(right, shift=0.0, examples=TEST, calibrated=True):
     """Scores that choose the gold label for the first `right` examples; `shift` favours label b everywhere."""
-    scores = np.array([[-1.0, -2.0] if (e.label == "a") == (i < right) else [-2.0, -1.0] for i, e in enumerate(TEST)])
+    scores = np.array(
+        [[-1.0, -2.0] if (e.label == "a") == (i < right) else [-2.0, -1.0] for i, e in enumerate(examples)]
+    )
     scores[:, 1] += shift
-    return Answers(scores, calibration_of(scores, ("a", "b")), prompt_tokens=10 * right)
+    calibration = calibration_of(scores, LABELS) if calibrated else None
+    return Answers(examples, scores, calibration, prompt_tokens=10 * right, cost=COST)
 
 
 def report_of(config, **changed):
-    given = {"zero_shot": answers(10), "few_shot": answers(20), "distilled": answers(40)} | changed
-    return evaluation_report(config, "sha", TEST, given)
+    given = {
+        "zero_shot": answers(10),
+        "few_shot": answers(20),
+        "tfidf_logreg": answers(15, calibrated=False),
+        "distilled": answers(40),
+    } | changed
+    return evaluation_report(config, "sha", TEST, given, {"engine": "plain prefix cache"})
 
 
-def test_every_system_is_reported_with_and_without_calibration(config):
+def test_every_system_is_reported_and_with_calibration_where_it_has_one(config):
     report, predictions = report_of(config)
     names = {"zero_shot", "few_shot", "distilled"}
-    assert set(report.systems) == names | {f"{name}_calibrated" for name in names}
+    assert set(report.systems) == names | {f"{name}_calibrated" for name in names} | {"tfidf_logreg"}
     assert {item.system for item in predictions} == set(report.systems)
-    assert len(predictions) == 6 * len(TEST)
+    assert len(predictions) == 7 * len(TEST)
+    assert report.student == {"engine": "plain prefix cache"}
     assert {(c.a, c.b) for c in report.comparisons} == {
         (f"distilled{kind}", f"{rival}{kind}") for kind in ("", "_calibrated") for rival in ("zero_shot", "few_shot")
-    }
+    } | {("distilled", "tfidf_logreg"), ("distilled_calibrated", "tfidf_logreg")}
+
+
+def test_a_system_that_answered_a_part_is_compared_on_that_part(config):
+    part = TEST[5:15]
+    report, predictions = report_of(
+        config, distilled=answers(8), chain_of_thought=answers(10, examples=part, calibrated=False)
+    )
+    assert report.systems["chain_of_thought"].n == 10
+    assert report.systems["distilled"].n == report.n == 40
+    (found,) = (c for c in report.comparisons if (c.a, c.b) == ("distilled", "chain_of_thought"))
+    # of the ten, the distilled prompt has examples 5, 6 and 7 right and the chain of thought all
+    assert (found.fixed, found.broken) == (0, 7)
+    answered = [item.example_id for item in predictions if item.system == "chain_of_thought"]
+    assert answered == [example.id for example in part]
+
+
+def test_the_report_says_when_a_system_without_an_llm_wins(config):
+    assert report_of(config)[0].findings == ()
+    (sentence,) = report_of(config, distilled=answers(5))[0].findings
+    assert sentence.startswith("tfidf_logreg, which needs no LLM, does better than distilled")
 
 
 def test_what_ships_follows_the_setting(config):
@@ -58,3 +91,56 @@ def test_stored_scores_choose_the_stored_label(config):
     _, predictions = report_of(config, distilled=answers(17, shift=0.4))
     for item in predictions:
         assert item.predicted == "ab"[int(np.argmax(item.scores))]
+
+
+class WordCounter:
+    """As much of a Student as counting takes."""
+
+    def count_tokens(self, messages):
+        return sum(len(message.content.split()) for message in messages)
+
+
+def thinker(**changes):
+    """A system whose chats and chains grow with the example's number; every second chain is cut."""
+
+    def answer(examples, on_progress=None):
+        numbers = [int(example.inputs["sentence"]) for example in examples]
+        chats = [(Message(role="user", content="word " * number),) for number in numbers]
+        chains = [Generation(text="so", tokens=number, finished=number % 2 == 0) for number in numbers]
+        return Replies(np.array([[-1.0 - number, -2.0] for number in numbers]), chats, chains)
+
+    beginning = (Message(role="system", content="think about it"),)
+    return System("thinker", answer, readable="chains", student=WordCounter(), beginning=beginning, **changes)
+
+
+def test_tokens_are_the_median_of_all_that_was_read_and_written():
+    found = answers_of(thinker(), TEST[:5], LABELS)
+    assert (found.cost.tokens_per_request, found.prompt_tokens) == (2, 3)
+    assert [message.content for message in found.beginning] == ["think about it"]
+
+
+def test_cut_chains_are_counted_and_every_chain_is_kept():
+    found = answers_of(thinker(), TEST[1:4], LABELS)
+    assert found.cost.cut_share == 2 / 3
+    assert [(chain.example_id, chain.tokens, chain.finished) for chain in found.chains] == [
+        ("e1", 1, False), ("e2", 2, True), ("e3", 3, False),
+    ]  # fmt: skip
+
+
+def test_a_system_is_calibrated_on_its_answers_to_training_examples_or_not_at_all():
+    assert answers_of(thinker(), TEST[:3], LABELS).calibration is None
+    calibration = answers_of(thinker(calibrated_on=TEST[10:13]), TEST[:3], LABELS).calibration
+    assert calibration is not None
+    assert (calibration.mean_log_scores, calibration.examples) == ((-12.0, -2.0), 3)
+    # one that is given is what ships
+    given = thinker(calibration=calibration, calibrated_on=TEST[:2])
+    assert answers_of(given, TEST[:3], LABELS).calibration == calibration
+
+
+def test_a_dear_system_answers_a_seeded_sample_in_the_order_of_the_test_set():
+    drawn = asked_of(thinker(sample=10), TEST, 0)
+    assert len(drawn) == 10
+    assert drawn == [example for example in TEST if example in drawn]
+    assert drawn == asked_of(thinker(sample=10), TEST[::-1], 0)[::-1]
+    assert drawn != asked_of(thinker(sample=10), TEST, 1)
+    assert asked_of(thinker(), TEST, 0) == asked_of(thinker(sample=99), TEST, 0) == TEST

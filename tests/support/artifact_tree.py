@@ -17,11 +17,14 @@ from pld.records import (
     SPLITS,
     Calibration,
     Cluster,
+    CostReport,
     Example,
     Instruction,
     Latency,
     LatencyReport,
     Split,
+    SystemCost,
+    TrainingCost,
     TrialReport,
     content_id,
     sha256,
@@ -43,6 +46,16 @@ _TEXTS = {
     "refund": "Please send my money for order {n} back.",
     "delivery": "My parcel number {n} has not arrived yet.",
     "praise": "I have bought {n} of these and love every one.",
+}
+COSTS = {
+    "zero_shot": SystemCost(tokens_per_request=35, training=TrainingCost(), readable="the base instruction"),
+    "few_shot": SystemCost(tokens_per_request=215, training=TrainingCost(), readable="12 examples"),
+    "tfidf_logreg": SystemCost(tokens_per_request=0, training=TrainingCost(), readable="weights of 1,234 terms"),
+    "distilled": SystemCost(
+        tokens_per_request=75,
+        training=TrainingCost(teacher_calls=349, recorded=True, student_answers=2793),
+        readable="2 instructions",
+    ),
 }
 PROMPT = "Answer with one word.\n\n- money back, {{ curly }} and all: refund\n- a parcel that is late: delivery\n"
 
@@ -70,17 +83,22 @@ def write_artifacts(
     answers four in ten. Two trials and a failed one."""
     config = (config or composed()).model_copy(update={"task": task})
     write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    splits = {split: _examples(split, test_size if split == "test" else 9, groups) for split in SPLITS}
+    splits = {split: mails(split, test_size if split == "test" else 9, groups) for split in SPLITS}
     for split, examples in splits.items():
         write_jsonl(folder / f"splits/{split}.jsonl", examples)
     write_json(folder / "splits/md5.json", {split: _md5(folder / f"splits/{split}.jsonl") for split in SPLITS})
     calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -1.1, -0.9), examples=9)
     test = splits["test"]
     answers = {
-        name: Answers(_scores(test, share), calibration, tokens)
-        for name, share, tokens in (("zero_shot", 0.4, 20), ("few_shot", 0.6, 200), ("distilled", right, 60))
+        name: Answers(test, _scores(test, share), calibration if calibrated else None, tokens, COSTS[name])
+        for name, share, tokens, calibrated in (
+            ("zero_shot", 0.4, 20, True),
+            ("few_shot", 0.6, 200, True),
+            ("tfidf_logreg", 0.5, 0, False),
+            ("distilled", right, 60, True),
+        )
     }
-    report, predictions = evaluation_report(config, sha256(prompt), test, answers)
+    report, predictions = evaluation_report(config, sha256(prompt), test, answers, {"engine": "packed token trie"})
     evaluation = folder / "evaluation"
     write_json(evaluation / "groups.json", dict(zip((e.id for e in test), groups_of(test) or (), strict=False)))
     write_json(evaluation / "report.json", report)
@@ -89,8 +107,12 @@ def write_artifacts(
     write_text(evaluation / "plots/confusion.png", "not really a picture")
     timing = Latency(p50_ms=p95_ms / 2, p95_ms=p95_ms, prefill_ms=90.0, requests=50)
     write_json(
-        evaluation / "latency.json", LatencyReport(machine="a test", systems=dict.fromkeys(report.systems, timing))
+        evaluation / "latency.json",
+        LatencyReport(
+            machine="a test", systems=dict.fromkeys(report.systems, timing), training_seconds={"tfidf_logreg": 0.42}
+        ),
     )
+    write_json(evaluation / "costs.json", CostReport(systems={name: COSTS[name] for name in answers}))
     for number in (4, 8):
         settings = {"clusterer.min_cluster_size": number, "rendering.order": "support"}
         trial = TrialReport(
@@ -127,7 +149,8 @@ def _write_trial(folder: Path, trial: TrialReport, prompt: str, report_name: str
     write_json(folder / report_name, trial)
 
 
-def _examples(split: Split, size: int, groups: bool) -> list[Example]:
+def mails(split: Split, size: int, groups: bool = False) -> list[Example]:
+    """Made-up mails, the labels in turn."""
     found = []
     for n in range(size):
         label = LABELS[n % len(LABELS)]

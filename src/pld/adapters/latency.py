@@ -1,4 +1,4 @@
-"""Latency as it is served: one request at a time, warm, the system prompt's cache held."""
+"""Latency as it is served: one request at a time, warm, what all requests share held in the Student's cache."""
 
 import os
 import platform
@@ -9,19 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pld.ports import Student
-from pld.records import Latency, Message
+from pld.method.systems import System
+from pld.records import Example, Latency
 
 WARM_UP = 3
 
 
-def measure_latency(
-    student: Student, messages: Sequence[Message], inputs: Sequence[str], labels: Sequence[str], requests: int
-) -> Latency:
-    """Milliseconds: one prefill of `messages`, then p50 and p95 over `requests` single requests, `inputs` in turn."""
-    prefill_ms = _milliseconds(lambda: student.prefill(messages))
-    turn = [inputs[i % len(inputs)] for i in range(WARM_UP + requests)]
-    taken = [_milliseconds(partial(student.score, messages, [text], labels)) for text in turn][WARM_UP:]
+def measure_latency(system: System, examples: Sequence[Example], requests: int) -> Latency:
+    """Milliseconds: one prefill of what all requests share (0 without an LLM), then p50 and p95 over `requests` single
+    requests (or the system's own number of them), `examples` in turn, from the fields of the input to the scores."""
+    requests = system.requests or requests
+    student = system.student
+    prefill_ms = _milliseconds(lambda: student.prefill(system.beginning)) if student else 0.0
+    warm_up = min(WARM_UP, 1 + requests // 16)  # fewer where one request is dear
+    turn = [examples[i % len(examples)] for i in range(warm_up + requests)]
+    taken = [_milliseconds(partial(system.answer, [example])) for example in turn][warm_up:]
     p50, p95 = np.percentile(taken, [50, 95])
     return Latency(p50_ms=float(p50), p95_ms=float(p95), prefill_ms=prefill_ms, requests=requests)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pld.artifacts import atomic_path
-from pld.records import SystemReport
+from pld.method.baselines import CALIBRATED
+from pld.records import EvaluationReport, SystemReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,42 @@ def draw_f1_against_tokens(path: Path, trials: Sequence[Mapping[str, str]], winn
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
     _save(figure, path)
+
+
+def draw_systems(path: Path, report: EvaluationReport) -> None:
+    """Every system's macro-F1 on test with its interval, the shipped one marked; calibrated ones hollow beside."""
+    names = [name for name in report.systems if not name.endswith(CALIBRATED)]
+    figure = _figure(7, 0.45 * len(names) + 1.3)
+    axes = figure.subplots()
+    for place, name in enumerate(names):
+        for variant, shift in ((name, -0.12), (name + CALIBRATED, 0.12)):
+            if variant not in report.systems:
+                continue
+            found = report.systems[variant].macro_f1
+            axes.errorbar(
+                found.value,
+                place + shift,
+                xerr=[[found.value - found.low], [found.high - found.value]],
+                fmt="*" if variant == report.shipped else "o",
+                markersize=14 if variant == report.shipped else 5,
+                color="#d1495b" if variant == report.shipped else "#30638e",
+                markerfacecolor="white" if shift > 0 and variant != report.shipped else None,
+                elinewidth=0.8,
+            )
+    axes.set(
+        yticks=range(len(names)),
+        xlabel="macro-F1 (95 % interval; hollow: calibrated; star: shipped)",
+        title=f"{report.task}: {report.n} test examples",
+    )
+    axes.set_yticklabels([_with_n(name, report) for name in names])
+    axes.invert_yaxis()
+    axes.grid(visible=True, axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def _with_n(name: str, report: EvaluationReport) -> str:
+    n = report.systems[name].n
+    return name if n == report.n else f"{name} (on {n})"
 
 
 def _figure(width: float, height: float) -> "Figure":

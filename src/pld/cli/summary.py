@@ -1,72 +1,177 @@
-"""The closing table: what the run reached against its baselines, and where the winner stands."""
+"""The closing tables: what the run reached against its baselines, what each costs, and where the winner stands."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pld.artifacts import read_record
-from pld.method.baselines import CALIBRATED
-from pld.records import Comparison, EvaluationReport, Interval, LatencyReport, TrialReport
+from pld.method.baselines import CALIBRATED, rivals
+from pld.records import (
+    Comparison,
+    CostReport,
+    EvaluationReport,
+    Interval,
+    LatencyReport,
+    SystemCost,
+    TrialReport,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FOLDER = Path("artifacts/evaluation")
+_VERDICTS = ("better than", "not clearly different from", "worse than")
 
 
 @click.command()
-def summary() -> None:
-    """Print the table of the last evaluation (quality on test, latency, tokens) and the verdicts."""
-    from rich.console import Console
-    from rich.table import Table
-
+@click.option("--json", "as_json", is_flag=True, help="Print one object for each system instead, for a program.")
+def summary(as_json: bool) -> None:
+    """Print what the last evaluation found: quality on test, latency, tokens, cost, and the verdicts."""
     report = read_record(FOLDER / "report.json", EvaluationReport)
     latency = read_record(FOLDER / "latency.json", LatencyReport)
+    costs = read_record(FOLDER / "costs.json", CostReport)
+    if as_json:
+        click.echo(json.dumps(rows(report, latency, costs), ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
     trial = read_record(Path("artifacts/best/trial.json"), TrialReport)
-    table = Table(title=f"{report.task}: {report.n} test examples, the same for all", title_justify="left")
-    for column in (
-        "system",
-        "macro-F1 [95 %]",
-        "accuracy",
-        "calibrated macro-F1",
-        "accuracy",
-        "p50 ms",
-        "p95 ms",
-        "tokens",
-    ):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for name, system in report.systems.items():
-        if name.endswith(CALIBRATED):
-            continue
-        calibrated, timing = report.systems[name + CALIBRATED], latency.systems[name]
-        table.add_row(
-            name,
-            _interval(system.macro_f1),
-            f"{system.accuracy.value:.3f}",
-            _interval(calibrated.macro_f1),
-            f"{calibrated.accuracy.value:.3f}",
-            f"{timing.p50_ms:.0f}",
-            f"{timing.p95_ms:.0f}",
-            str(system.prompt_tokens),
-        )
     console = Console(width=None if Console().is_terminal else 120)
     console.print()
-    console.print(table)
-    for comparison in report.comparisons:
-        console.print(_verdict(comparison), highlight=False)
-    console.print(
-        f"shipped: {report.shipped}, prompt {report.prompt_sha256[:12]}, {trial.instructions} instructions, "
+    console.print(_quality(report))
+    console.print(_cost(report, latency, costs))
+    lines = [
+        *report.findings,
+        *_verdicts(report),
+        *_chains(costs),
+        f"shipped: {report.shipped}, prompt {report.prompt_sha256[:12]}, {costs.systems['distilled'].readable}, "
         f"trial {trial.trial_id}: artifacts/best/system_prompt.md",
-        highlight=False,
-    )
-    console.print(f"latency: one request at a time, prompt cache held; {latency.machine}", highlight=False)
+        f"latency: one request at a time, what all requests share in the cache; {latency.machine}",
+    ]
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> list[dict[str, Any]]:
+    """The whole table for a program: a row for each system, calibrated ones too."""
+    found = []
+    for name, system in report.systems.items():
+        base = name.removesuffix(CALIBRATED)
+        found.append(
+            {
+                "system": name,
+                "n": system.n,
+                "macro_f1": system.macro_f1.model_dump(),
+                "accuracy": system.accuracy.model_dump(),
+                "latency": latency.systems[name].model_dump(),
+                **costs.systems[base].model_dump(),
+                "training_seconds": latency.training_seconds.get(base),
+            }
+        )
+    return found
+
+
+def _quality(report: EvaluationReport) -> "Table":
+    shipped = report.shipped
+    title = f"{report.task}: quality on {report.n} test examples, the same for all unless n says less"
+    table = _table(title, ("system", "n", "macro-F1 [95 %]", "accuracy", "calibrated", f"{shipped} is ahead by [95 %]"))
+    ahead = {found.b.removesuffix(CALIBRATED): found.macro_f1_delta for found in _of_the_shipped(report)}
+    for name in _systems(report):
+        system, calibrated = report.systems[name], report.systems.get(name + CALIBRATED)
+        table.add_row(
+            name,
+            str(system.n),
+            _interval(system.macro_f1),
+            f"{system.accuracy.value:.3f}",
+            _interval(calibrated.macro_f1) if calibrated else "–",
+            _signed(ahead[name]) if name in ahead else "–",
+        )
+    return table
+
+
+def _cost(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> "Table":
+    table = _table("what it costs", ("system", "p50 ms", "p95 ms", "tokens", "training", "what a person can read"))
+    for column in table.columns[-2:]:
+        column.justify = "left"
+    for name in _systems(report):
+        cost, timing = costs.systems[name], latency.systems[name]
+        table.add_row(
+            name,
+            _milliseconds(timing.p50_ms),
+            _milliseconds(timing.p95_ms),
+            f"{cost.tokens_per_request:,}",
+            training(cost, latency.training_seconds.get(name)),
+            cost.readable,
+        )
+    return table
+
+
+def training(cost: SystemCost, seconds: float | None) -> str:
+    """What was spent once, in words."""
+    spent, parts = cost.training, []
+    if spent.teacher_calls:
+        tokens = f" of {_thousands(spent.teacher_tokens)} tokens" if spent.teacher_tokens else ""
+        parts.append(f"{spent.teacher_calls:,} Teacher calls{tokens}{' (recorded)' if spent.recorded else ''}")
+    if spent.student_answers:
+        parts.append(f"{spent.student_answers:,} Student answers")
+    if seconds is not None:
+        parts.append(f"{seconds:.1f} s")
+    return ", ".join(parts) or "none"
+
+
+def _table(title: str, columns: Sequence[str]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "system" else "right")
+    return table
+
+
+def _systems(report: EvaluationReport) -> list[str]:
+    return [name for name in report.systems if not name.endswith(CALIBRATED)]
+
+
+def _of_the_shipped(report: EvaluationReport) -> list[Comparison]:
+    wanted = rivals(report.shipped, report.systems)
+    return [found for found in report.comparisons if found.a == report.shipped and found.b in wanted]
+
+
+def _verdicts(report: EvaluationReport) -> list[str]:
+    """One line for each verdict that there is; the figures behind it stand in report.json."""
+    by_verdict: dict[str, list[str]] = {verdict: [] for verdict in _VERDICTS}
+    for found in _of_the_shipped(report):
+        delta = found.macro_f1_delta
+        verdict = _VERDICTS[0 if delta.low > 0 else 2 if delta.high < 0 else 1]
+        by_verdict[verdict].append(
+            f"{found.b} ({found.fixed} fixed, {found.broken} broken, McNemar p = {found.mcnemar_p:.2g})"
+        )
+    return [f"{report.shipped} is {verdict}: {', '.join(names)}" for verdict, names in by_verdict.items() if names]
+
+
+def _chains(costs: CostReport) -> list[str]:
+    return [
+        f"{name}: {cost.cut_share:.0%} of the chains were cut at the limit (baselines.chain_of_thought.max_tokens); "
+        "all of them: artifacts/evaluation/chains.jsonl"
+        for name, cost in costs.systems.items()
+        if cost.cut_share is not None
+    ]
 
 
 def _interval(interval: Interval) -> str:
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _verdict(comparison: Comparison) -> str:
-    delta = comparison.macro_f1_delta
-    word = "better than" if delta.low > 0 else "worse than" if delta.high < 0 else "not clearly different from"
-    return (
-        f"{comparison.a} is {word} {comparison.b}: macro-F1 {delta.value:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}], "
-        f"{comparison.fixed} fixed, {comparison.broken} broken, McNemar p = {comparison.mcnemar_p:.2g}"
-    )
+def _signed(interval: Interval) -> str:
+    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _thousands(tokens: int) -> str:
+    return f"{tokens / 1000:,.0f}k" if tokens >= 10_000 else f"{tokens:,}"

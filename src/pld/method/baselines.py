@@ -1,14 +1,33 @@
-"""What the distilled prompt is measured against, for the same Student on the same examples."""
+"""What the distilled prompt is measured against: names, the examples that are shown, and what a reader is told."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
-from pld.method.system_prompt import base_messages, few_shot_messages, prompt_messages
-from pld.records import Example, Message, Task, content_id
+import numpy as np
+import numpy.typing as npt
+
+from pld.method.extraction import ExtractionSummary
+from pld.method.merging import MERGED
+from pld.params import RenderingParams
+from pld.ports import Vectors
+from pld.records import Comparison, Example, Instruction, SystemReport, Task, TrainingCost, content_id
 
 CALIBRATED = "_calibrated"
 """Suffix of a system's name when its scores are calibrated."""
 
-BASELINES = ("zero_shot", "few_shot")
+MAJORITY = "majority"
+ZERO_SHOT = "zero_shot"
+FEW_SHOT = "few_shot"
+FEW_SHOT_NEAREST = "few_shot_nearest"
+CHAIN_OF_THOUGHT = "chain_of_thought"
+TFIDF_LOGREG = "tfidf_logreg"
+EMBEDDING_LOGREG = "embedding_logreg"
+LORA = "lora"
+GEPA = "gepa"
+DISTILLED = "distilled"
+
+WITHOUT_LLM = (MAJORITY, TFIDF_LOGREG, EMBEDDING_LOGREG)
 
 
 def few_shot_examples(task: Task, train: Sequence[Example], size: int, seed: int) -> list[Example]:
@@ -22,24 +41,92 @@ def few_shot_examples(task: Task, train: Sequence[Example], size: int, seed: int
     return sorted(drawn, key=lambda example: _draw(seed, example))
 
 
-def systems(task: Task, prompt: str, shots: Sequence[Example]) -> dict[str, tuple[Message, ...]]:
-    """System name → the messages that come before an input."""
-    return {
-        "zero_shot": base_messages(task),
-        "few_shot": few_shot_messages(task, shots),
-        "distilled": prompt_messages(prompt),
-    }
+def nearest_examples(
+    train: Sequence[Example], vectors: Vectors, asked: Sequence[Example], queries: Vectors, size: int
+) -> list[list[Example]]:
+    """For each of `asked` [m] (`queries` [m, d]) the `size` examples of `train` [n] (`vectors` [n, d]) of the highest
+    cosine, the nearest one last; rows are of length one. An example that is itself in `train` is not its own
+    neighbour; ties go to the earlier one."""
+    similarity = queries @ vectors.T  # (m, n)
+    found = []
+    for row, example in zip(similarity, asked, strict=True):
+        order = np.argsort(-row, kind="stable")[: size + 1]  # one more, should it be itself
+        found.append([train[at] for at in order if train[at].id != example.id][:size][::-1])
+    return found
+
+
+def majority_scores(train: Sequence[Example], labels: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Log of each label's share of `train` [k], with one more example of each, so that none is impossible."""
+    counts = Counter(example.label for example in train)
+    return np.array([math.log((counts[label] + 1) / (len(train) + len(labels))) for label in labels])
 
 
 def shipped_system(method: str) -> str:
     """The system that is registered, by `calibration.method`."""
-    return "distilled" + (CALIBRATED if method == "batch" else "")
+    return DISTILLED + (CALIBRATED if method == "batch" else "")
 
 
-def rivals(system: str) -> tuple[str, ...]:
-    """The baselines that `system` is compared with: with calibration where it has it, else without."""
-    suffix = CALIBRATED if system.endswith(CALIBRATED) else ""
-    return tuple(name + suffix for name in BASELINES)
+def rivals(system: str, measured: Collection[str]) -> tuple[str, ...]:
+    """The other systems of `measured` that `system` is compared with: with calibration where it has it and they have
+    it, else without."""
+    wanted = []
+    for name in measured:
+        if name.endswith(CALIBRATED) or name == system.removesuffix(CALIBRATED):
+            continue
+        calibrated = name + CALIBRATED
+        wanted.append(calibrated if system.endswith(CALIBRATED) and calibrated in measured else name)
+    return tuple(wanted)
+
+
+def findings(
+    shipped: str, systems: Mapping[str, SystemReport], comparisons: Sequence[Comparison], task: str
+) -> tuple[str, ...]:
+    """One plain sentence for each system without an LLM that does better than the `shipped` one."""
+    own = systems[shipped].macro_f1.value
+    sentences = []
+    for found in comparisons:
+        delta = found.macro_f1_delta
+        if found.a != shipped or found.b not in WITHOUT_LLM or delta.value >= 0:
+            continue
+        figures = f"macro-F1 {systems[found.b].macro_f1.value:.3f} against {own:.3f}"
+        difference = f"by {-delta.value:.3f} [{-delta.high:.3f}, {-delta.low:.3f}]"
+        clear = difference if delta.high < 0 else f"{difference}, which may be chance"
+        sentences.append(f"{found.b}, which needs no LLM, does better than {shipped} on {task}: {figures}, {clear}.")
+    return tuple(sentences)
+
+
+def readable_prompt(instructions: Sequence[Instruction], rendering: RenderingParams) -> str:
+    """What a person can read of a distilled prompt with these `instructions`, in words."""
+    shown = sum(len(rules[: rendering.exemplars]) for rules in _exemplar_pools(instructions, rendering))
+    told = _count(len(instructions), "instruction")
+    return f"{told} with {_count(shown, 'example')}" if shown else told
+
+
+def distillation_cost(
+    summary: ExtractionSummary, instructions: Sequence[Instruction], student_answers: int
+) -> TrainingCost:
+    """Of the rules, of the merges behind `instructions`, and of the sweep's `student_answers` on validation."""
+    merges = sum(instruction.origin == MERGED or "merge refused" in instruction.origin for instruction in instructions)
+    return TrainingCost(
+        teacher_calls=summary.answered + merges,
+        teacher_tokens=sum(count for name, count in summary.usage.items() if name.endswith("tokens")),
+        recorded=summary.recorded,
+        student_answers=student_answers,
+    )
+
+
+def _exemplar_pools(instructions: Sequence[Instruction], rendering: RenderingParams) -> list[list[str]]:
+    """The rules (each of one example) from which the rendering takes its exemplars, by instruction or by label."""
+    if rendering.exemplars_per == "instruction":
+        return [list(instruction.rule_ids) for instruction in instructions]
+    pools: dict[str, dict[str, None]] = {}
+    for instruction in instructions:
+        pools.setdefault(instruction.label, {}).update(dict.fromkeys(instruction.rule_ids))
+    return [list(pool) for pool in pools.values()]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _draw(seed: int, example: Example) -> str:

@@ -1,28 +1,29 @@
-"""The only stage that sees the test split: baselines and the distilled prompt on the same examples."""
+"""The only stage that sees the test split: the distilled prompt and its baselines on the same examples."""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from pld.adapters.build import build
+from pld.adapters.composition import with_settings
 from pld.adapters.latency import machine, measure_latency
-from pld.adapters.plots import draw_confusion, draw_f1_against_tokens
+from pld.adapters.lineup import Distilled, Ground, lineup
+from pld.adapters.plots import draw_confusion, draw_f1_against_tokens, draw_systems
 from pld.artifacts import read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
-from pld.method.baselines import CALIBRATED, few_shot_examples, systems
-from pld.method.evaluation import calibration_of
-from pld.method.measurement import Answers, evaluation_report
-from pld.method.system_prompt import render_input
-from pld.method.trial import groups_of, sample, score_examples
+from pld.method.baselines import CALIBRATED, distillation_cost, few_shot_examples, readable_prompt
+from pld.method.extraction import ExtractionSummary
+from pld.method.measurement import Answers, answers_of, asked_of, evaluation_report
+from pld.method.trial import groups_of, sample
 from pld.params import Config, load_config
-from pld.ports import Student
 from pld.progress import progress
 from pld.records import (
     Calibration,
+    CostReport,
     EvaluationReport,
     Example,
+    Instruction,
+    Latency,
     LatencyReport,
-    Message,
     Prediction,
     TrialReport,
     sha256,
@@ -34,60 +35,74 @@ FOLDER = ARTIFACTS / "evaluation"
 
 def run() -> None:
     config = load_config()
-    prompt = read_text(ARTIFACTS / "best/system_prompt.md")
-    train = read_jsonl(ARTIFACTS / "splits/train.jsonl", Example)
+    ground = _ground(config)
     test = read_jsonl(ARTIFACTS / "splits/test.jsonl", Example)
-    student: Student = build(config.student, "student")
-    shots = few_shot_examples(config.task, train, config.evaluation.few_shot, config.evaluation.seed)
-    messages = systems(config.task, prompt, shots)
-    answers = _answers(config, student, messages, train, test)
-    report, predictions = evaluation_report(config, sha256(prompt), test, answers)
+    answers, latency = _measured(config, ground, test)
+    report, predictions = evaluation_report(
+        config, sha256(ground.distilled.prompt), test, answers, ground.student.describe()
+    )
     write_json(FOLDER / "report.json", report)
     write_jsonl(FOLDER / "predictions.jsonl", predictions)
+    write_json(FOLDER / "costs.json", CostReport(systems={name: found.cost for name, found in answers.items()}))
+    write_jsonl(FOLDER / "chains.jsonl", [chain for found in answers.values() for chain in found.chains])
+    prompts = {name: [message.model_dump() for message in found.beginning] for name, found in answers.items()}
+    write_json(FOLDER / "prompts.json", prompts)
     # which examples are not independent of one another, for whoever compares these predictions with others
     groups = groups_of(test) or []
     write_json(FOLDER / "groups.json", dict(zip((example.id for example in test), groups, strict=False)))
-    write_json(FOLDER / "few_shot.json", {"example_ids": [example.id for example in shots]})
+    write_json(FOLDER / "few_shot.json", {"example_ids": [example.id for example in ground.shots]})
     _write_views(report, predictions)
-    write_json(FOLDER / "latency.json", _latency(config, student, messages, test))
+    write_json(FOLDER / "latency.json", latency)
 
 
-def _answers(
-    config: Config,
-    student: Student,
-    messages: Mapping[str, Sequence[Message]],
-    train: Sequence[Example],
-    test: Sequence[Example],
-) -> dict[str, Answers]:
-    """Each system's scores on test; a baseline is calibrated on the same training examples as the trial was."""
-    own = read_record(ARTIFACTS / "best/calibration.json", Calibration)
-    drawn = sample(train, config.calibration.examples, "calibration")
-    found = {}
-    with progress("evaluate", len(messages) * len(test) + (len(messages) - 1) * len(drawn)) as advance:
-        for name, beginning in messages.items():
-            scores = score_examples(student, config.task, beginning, test, advance)
-            calibration = own
-            if name != "distilled":
-                trained = score_examples(student, config.task, beginning, drawn, advance)
-                calibration = calibration_of(trained, config.task.labels)
-            found[name] = Answers(scores, calibration, student.count_tokens(beginning))
-    return found
+def _ground(config: Config) -> Ground:
+    train = read_jsonl(ARTIFACTS / "splits/train.jsonl", Example)
+    return Ground(
+        config=config,
+        train=train,
+        validation=read_jsonl(ARTIFACTS / "splits/validation.jsonl", Example),
+        calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same ones as the trial's
+        shots=few_shot_examples(config.task, train, config.baselines.few_shot, config.baselines.seed),
+        distilled=_distilled(config),
+    )
 
 
-def _latency(
-    config: Config, student: Student, messages: Mapping[str, Sequence[Message]], test: Sequence[Example]
-) -> LatencyReport:
-    inputs = [render_input(config.task, example.inputs) for example in test]
-    requests = config.evaluation.latency_requests
-    found = {}
-    with progress("latency", len(messages)) as advance:
-        for name, beginning in messages.items():
-            latency = measure_latency(student, beginning, inputs, config.task.labels, requests)
+def _distilled(config: Config) -> Distilled:
+    best = ARTIFACTS / "best"
+    winner = read_record(best / "trial.json", TrialReport)
+    cut = {cut.instruction_id for cut in winner.cut}
+    instructions = read_jsonl(best / "instructions.jsonl", Instruction)
+    scored = sum(bool(row["macro_f1"]) + bool(row["final_macro_f1"]) for row in _trials())
+    return Distilled(
+        prompt=read_text(best / "system_prompt.md"),
+        calibration=read_record(best / "calibration.json", Calibration),
+        readable=readable_prompt(
+            [instruction for instruction in instructions if instruction.id not in cut],
+            with_settings(config, winner.settings).rendering,
+        ),
+        training=distillation_cost(
+            read_record(ARTIFACTS / "rules/summary.json", ExtractionSummary), instructions, scored * winner.report.n
+        ),
+    )
+
+
+def _measured(config: Config, ground: Ground, test: Sequence[Example]) -> tuple[dict[str, Answers], LatencyReport]:
+    """Every system's answers, and how fast it gives them."""
+    answers: dict[str, Answers] = {}
+    latency: dict[str, Latency] = {}
+    seconds: dict[str, float] = {}
+    for system in lineup(ground):
+        asked = asked_of(system, test, config.baselines.seed)
+        with progress(f"evaluate: {system.name}", len(asked) + len(system.calibrated_on)) as advance:
+            answers[system.name] = answers_of(system, asked, config.task.labels, advance)
+        latency[system.name] = measure_latency(system, test, config.latency.requests)
+        if answers[system.name].calibration is not None:
             # calibration subtracts one number per label: the same requests, the same latency
-            found[name] = found[name + CALIBRATED] = latency
-            advance(1)
-    settings = ", ".join(f"{key} {value}" for key, value in student.describe().items())
-    return LatencyReport(machine=f"{machine()}; {settings}", systems=found)
+            latency[system.name + CALIBRATED] = latency[system.name]
+        if system.training_seconds is not None:
+            seconds[system.name] = system.training_seconds
+    settings = ", ".join(f"{key} {value}" for key, value in ground.student.describe().items())
+    return answers, LatencyReport(machine=f"{machine()}; {settings}", systems=latency, training_seconds=seconds)
 
 
 def _write_views(report: EvaluationReport, predictions: Sequence[Prediction]) -> None:
@@ -104,6 +119,10 @@ def _write_views(report: EvaluationReport, predictions: Sequence[Prediction]) ->
     write_text(FOLDER / "confusion.csv", buffer.getvalue())
     shipped = report.systems[report.shipped]
     draw_confusion(FOLDER / "plots/confusion.png", shipped, report.labels, f"{report.task}: {report.shipped} on test")
-    trials = list(csv.DictReader(io.StringIO(read_text(ARTIFACTS / "trials.csv"))))
+    draw_systems(FOLDER / "plots/systems.png", report)
     winner = read_record(ARTIFACTS / "best/trial.json", TrialReport)
-    draw_f1_against_tokens(FOLDER / "plots/f1_tokens.png", trials, winner.trial_id)
+    draw_f1_against_tokens(FOLDER / "plots/f1_tokens.png", _trials(), winner.trial_id)
+
+
+def _trials() -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(read_text(ARTIFACTS / "trials.csv"))))

@@ -196,5 +196,7 @@ def requirements(spec: ServedSpec) -> list[str]:
     wanted = list(_REQUIREMENTS)
     if spec.student.get("quantization", "none") != "none":
         wanted.append("bitsandbytes")
+    if "openai_compatible" in str(spec.student.get("_target_")):
+        wanted.append("openai")
     # a local version (2.0+cpu) is a build, which the index of a serving host may not have
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in wanted]

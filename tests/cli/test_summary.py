@@ -1,0 +1,86 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from pld.cli.summary import summary, training
+from pld.records import SystemCost, TrainingCost
+from support.artifact_tree import composed, write_artifacts
+
+
+def shown(*arguments):
+    return CliRunner().invoke(summary, arguments, catch_exceptions=False).output
+
+
+def row(output, system, title):
+    table = output[output.index(title) :]
+    return next(line for line in table.splitlines() if line.startswith(f"│ {system} "))
+
+
+def test_two_tables_show_quality_and_cost_in_120_columns(project):
+    write_artifacts(project / "artifacts")
+    output = shown()
+    assert max(map(len, output.splitlines())) <= 120
+    quality = row(output, "tfidf_logreg", "quality on 60 test examples")
+    assert " 60 │" in quality
+    assert quality.count("[") == 2  # its own interval, and that of the lead over it: no calibrated variant
+    assert row(output, "few_shot", "quality on").count("[") == 3
+    cost = row(output, "distilled", "what it costs")
+    for cell in (" 10 ", " 20 ", " 75 ", "2 instructions", "349 Teacher calls (recorded)"):
+        assert cell in cost, cell
+    assert "0.4 s" in row(output, "tfidf_logreg", "what it costs")
+    assert "none" in row(output, "zero_shot", "what it costs")
+
+
+def test_each_verdict_is_a_line_that_names_the_systems_it_holds_for(project):
+    write_artifacts(project / "artifacts", right=0.95, test_size=200)
+    output = " ".join(shown().split())
+    assert "distilled is better than: zero_shot (" in output
+    assert "distilled is worse than" not in output
+    assert "needs no LLM" not in output
+
+
+def test_the_summary_says_in_a_plain_sentence_that_no_llm_was_needed(project):
+    write_artifacts(project / "artifacts", right=0.1)
+    output = " ".join(shown().split())
+    assert "tfidf_logreg, which needs no LLM, does better than distilled on mail: macro-F1" in output
+    assert "distilled is worse than: " in output
+
+
+@pytest.mark.parametrize("method", ["none", "batch"])
+def test_what_ships_is_set_against_its_own_kind(project, method):
+    config = composed()
+    config = config.model_copy(update={"calibration": config.calibration.model_copy(update={"method": method})})
+    write_artifacts(project / "artifacts", config)
+    output = " ".join(shown().split())
+    assert ("distilled_calibrated is" in output) == (method == "batch")
+    assert ("zero_shot_calibrated (" in output) == (method == "batch")
+    assert "tfidf_logreg (" in output
+
+
+def test_a_program_gets_the_whole_table_as_json(project):
+    write_artifacts(project / "artifacts")
+    rows = {one["system"]: one for one in json.loads(shown("--json"))}
+    assert set(rows) == {"tfidf_logreg"} | {
+        name + kind for name in ("zero_shot", "few_shot", "distilled") for kind in ("", "_calibrated")
+    }
+    found = rows["distilled_calibrated"]
+    assert found["tokens_per_request"] == 75
+    assert found["training"]["teacher_calls"] == 349
+    assert found["latency"]["p95_ms"] == 20
+    assert set(found["macro_f1"]) == {"value", "low", "high"}
+    assert rows["tfidf_logreg"]["training_seconds"] == 0.42
+
+
+@pytest.mark.parametrize(
+    ("spent", "seconds", "words"),
+    [
+        (TrainingCost(), None, "none"),
+        (TrainingCost(), 3.21, "3.2 s"),
+        (TrainingCost(teacher_calls=1200, teacher_tokens=456_789), None, "1,200 Teacher calls of 457k tokens"),
+        (TrainingCost(teacher_calls=2, recorded=True, student_answers=9), 1.0,
+         "2 Teacher calls (recorded), 9 Student answers, 1.0 s"),
+    ],
+)  # fmt: skip
+def test_what_training_cost_is_said_in_words(spent, seconds, words):
+    assert training(SystemCost(tokens_per_request=0, training=spent, readable=""), seconds) == words
