@@ -107,6 +107,10 @@ def test_a_point_that_leaves_no_prompt_is_a_row_with_its_error_and_the_sweep_goe
     rows = list(csv.DictReader((project.folder / "artifacts/trials.csv").open()))
     assert [bool(row["error"]) for row in rows] == [False, False, True]
     assert "choose clustering.noise=nearest" in rows[-1]["error"]
+    for row in rows[:-1]:
+        prompt = (project.folder / "artifacts/trials" / row["trial_id"] / "system_prompt.md").read_bytes()
+        assert hashlib.sha256(prompt).hexdigest().startswith(row["prompt"])
+        assert len(row["prompt"]) == 12
 
 
 def test_a_second_run_runs_only_tracking_and_adds_nothing(project):

@@ -72,7 +72,9 @@ def _distilled(config: Config) -> Distilled:
     winner = read_record(best / "trial.json", TrialReport)
     cut = {cut.instruction_id for cut in winner.cut}
     instructions = read_jsonl(best / "instructions.jsonl", Instruction)
-    scored = sum(bool(row["macro_f1"]) + bool(row["final_macro_f1"]) for row in _trials())
+    trials = _trials()
+    searched = {row["prompt"] for row in trials if row["macro_f1"]}
+    scored = len(searched) + sum(bool(row["final_macro_f1"]) for row in trials)
     return Distilled(
         prompt=read_text(best / "system_prompt.md"),
         calibration=read_record(best / "calibration.json", Calibration),

@@ -89,11 +89,13 @@ def _write_draft(folder: Path, draft: Draft) -> None:
 
 
 def _leaderboard(swept: Swept) -> str:
-    """CSV, best first; `final_macro_f1` is a finalist's at the reporting precision."""
-    final = {outcome.report.trial_id: outcome.report.report.macro_f1.value for outcome in swept.finalists}
+    """CSV, best first; `final_macro_f1` is a finalist's at the reporting precision, `prompt` its text's sha256: trials
+    that come to the same prompt are measured once."""
+    final = {finalist.report.trial_id: finalist.report.report.macro_f1.value for finalist in swept.finalists}
     names = sorted({name for result in swept.results for name in result.settings})
     figures = ["macro_f1", "low", "high", "accuracy", "unparsable", "prompt_tokens", "instructions", "clusters"]
-    columns = ["rank", "trial_id", *names, *figures, "noise_share", "final_macro_f1", "labels_without", "error"]
+    outcome = ["noise_share", "final_macro_f1", "prompt", "labels_without", "error"]
+    columns = ["rank", "trial_id", *names, *figures, *outcome]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
@@ -101,6 +103,7 @@ def _leaderboard(swept: Swept) -> str:
         row: dict[str, object] = {"rank": rank, "trial_id": result.trial_id, **result.settings, "error": result.error}
         if result.report is not None:
             row |= _figures(result)
+            row["prompt"] = swept.drafts[result.trial_id].prompt.sha256[:12]
             row["final_macro_f1"] = f"{final[result.trial_id]:.4f}" if result.trial_id in final else ""
         writer.writerow(row)
     return buffer.getvalue()

@@ -104,3 +104,5 @@ def test_packs_share_the_work_evenly_among_workers():
     assert sizes == [300, 300]
     assert [len(pack.tokens) for pack in plan(rests, 384, 1).packs] == [300, 300]
     assert [len(pack.tokens) for pack in plan(rests[:10], 384, 2).packs] == [200]
+    # on many cores packs stay worth reading the weights for
+    assert [len(pack.tokens) for pack in plan(rests, 384, 64).packs] == [100] * 6

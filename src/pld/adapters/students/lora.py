@@ -8,7 +8,6 @@ into a model folder of their own, so that the same engine scores and times it.
 import contextlib
 import hashlib
 import importlib.metadata
-import logging
 import random
 import time
 import warnings
@@ -158,8 +157,6 @@ def check(section: Mapping[str, Any]) -> None:
             f"baselines.lora: wanted a Student whose weights can be trained here, found {section['_target_']}; "
             "choose another groups.student or set baselines.lora=null"
         )
-    # bitsandbytes 0.50, which peft imports, tells at each import of a kernel that it did not find
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import peft  # noqa: F401
     except ImportError:

@@ -16,6 +16,8 @@ from pld.adapters.students.label_tree import Ids, LabelTree, common_length
 
 # a beginning of fewer tokens is cheaper to compute again than to make a forward of its own for it
 WORTH_A_BRANCH = 32
+# a smaller pack spends more time on reading the model's weights than on its nodes
+_WORTH_A_PACK = 96
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,10 @@ def _size(rests: Sequence[Rest], start: int) -> int:
 def _parts(units: Sequence[_Unit], nodes: int, parallel: int) -> Iterator[list[_Unit]]:
     """Neighbouring units, at most `nodes` nodes together, in parts of about the same size."""
     total = sum(unit.size for unit in units)
-    wanted = -(-total // nodes)
-    # with few packs, one more for some workers than for others would leave those idle
-    wanted = -(-wanted // parallel) * parallel if wanted > 1 else 1
+    fewest = -(-total // nodes)
+    # with few packs, one more for some workers than for others would leave those idle; but each pack reads all weights
+    even = -(-fewest // parallel) * parallel if fewest > 1 else 1
+    wanted = max(fewest, min(even, total // _WORTH_A_PACK))
     part: list[_Unit] = []
     taken, before, number = 0, 0, 1
     for unit in units:
