@@ -181,7 +181,7 @@ def test_a_queue_with_two_workers_loses_no_artifact_and_never_moves_production(p
     for eps in (0.55, 0.65):
         changed = settings(f"sweep.space.clusterer.eps=[{eps}]")
         project.run("dvc", "exp", "run", "--queue", "-S", changed)
-    project.run("dvc", "queue", "start", "-j", "2")
+    project.start("dvc", "queue", "start", "-j", "2")
     status = until_done(project)
     assert status.count("Success") == 2, status
     assert aliases(project) == before[1]

@@ -3,13 +3,14 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from pld.cli.summary import summary, training
+from pld.cli.main import pld
+from pld.cli.summary import training
 from pld.records import SystemCost, TrainingCost
 from support.artifact_tree import composed, write_artifacts
 
 
 def shown(*arguments):
-    return CliRunner().invoke(summary, arguments, catch_exceptions=False).output
+    return CliRunner().invoke(pld, ["summary", *arguments], catch_exceptions=False).output
 
 
 def row(output, system, title):
