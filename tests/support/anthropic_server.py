@@ -4,25 +4,15 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.http_reply import Reply, send
+
 Body = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One HTTP response, sent after `delay_s`; `drop` closes the connection instead."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
-    delay_s: float = 0.0
-    drop: bool = False
 
 
 def answer(content: object, stop_reason: str = "end_turn", delay_s: float = 0.0, **extra: Any) -> Reply:
@@ -98,24 +88,10 @@ class AnthropicServer:
         try:
             reply = self.respond(body, attempt)
             time.sleep(reply.delay_s)
-            self._send(handler, reply)
+            send(handler, reply)
         finally:
             with self._lock:
                 self.in_flight -= 1
-
-    def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
-        if reply.drop:
-            handler.close_connection = True
-            return
-        try:
-            handler.send_response(reply.status)
-            for name, value in {"content-type": "application/json", **reply.headers}.items():
-                handler.send_header(name, value)
-            handler.send_header("content-length", str(len(reply.body)))
-            handler.end_headers()
-            handler.wfile.write(reply.body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the client was killed
 
 
 @pytest.fixture

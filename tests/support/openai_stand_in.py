@@ -9,26 +9,16 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from support.http_reply import Reply, send
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
 END = 1
 END_TEXT = "<end>"
 CONTEXT = 200
 MODEL = "toy"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One HTTP response, sent after `delay_s`; `drop` closes the connection instead."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
-    delay_s: float = 0.0
-    drop: bool = False
 
 
 def reply(value: object, status: int = 200, delay_s: float = 0.0, **headers: str) -> Reply:
@@ -127,7 +117,7 @@ class OpenAIStandIn:
         finally:
             with self._lock:
                 self.in_flight -= 1
-        _send(handler, answer)
+        send(handler, answer)
 
     def _toy(self, path: str, body: dict[str, Any]) -> Reply:
         if path == "/v1/models":
@@ -180,18 +170,3 @@ def _ending(body: dict[str, Any]) -> str:
     if body.get("continue_final_message"):
         return "continued"
     return "answer" if body.get("add_generation_prompt", True) else "closed"
-
-
-def _send(handler: BaseHTTPRequestHandler, answer: Reply) -> None:
-    if answer.drop:
-        handler.close_connection = True
-        return
-    try:
-        handler.send_response(answer.status)
-        for name, value in {"content-type": "application/json", **answer.headers}.items():
-            handler.send_header(name, value)
-        handler.send_header("content-length", str(len(answer.body)))
-        handler.end_headers()
-        handler.wfile.write(answer.body)
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the client gave up

@@ -54,31 +54,32 @@ class Pass:
     keep: bool = False
     kept: Layers = field(default_factory=dict)
     windows: dict[int, int | None] = field(default_factory=dict)
-    _tiles: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    _made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def reach(self, window: int | None) -> int:
         """The first position of the prefix that any node sees."""
         return 0 if window is None else min(self.prefix_length, max(0, int(self.positions.min()) - window + 1))
 
-    def before(self, window: int | None, groups: int) -> Any:
-        """[groups · Q, P - reach] additive mask of the prefix, or None where every node sees all that is in reach."""
+    def before(self, window: int | None, groups: int, dtype: Any) -> Any:
+        """[1, 1, groups · Q, P - reach] additive mask of the prefix; None: every node sees all in reach."""
         import torch
 
         start = self.reach(window)
         if window is None or int(self.positions.max()) - window + 1 <= start:
             return None
         key = ("before", window, groups)
-        if key not in self._tiles:
+        if key not in self._made:
             sees = self.positions[:, None] - np.arange(start, self.prefix_length)[None] < window
-            self._tiles[key] = _additive(torch.from_numpy(np.tile(sees, (groups, 1))).to(self.device), torch.float32)
-        return self._tiles[key]
+            mask = _additive(torch.from_numpy(np.tile(sees, (groups, 1))).to(self.device), dtype)
+            self._made[key] = mask[None, None]
+        return self._made[key]
 
     def tiles(self, window: int | None) -> list[Tile]:
         """Made once for all layers of a kind."""
         key = ("tiles", window)
-        if key not in self._tiles:
-            self._tiles[key] = list(self._cut(window))
-        found: list[Tile] = self._tiles[key]
+        if key not in self._made:
+            self._made[key] = list(self._cut(window))
+        found: list[Tile] = self._made[key]
         return found
 
     def mask(self, tile: Tile, window: int | None, groups: int, with_prefix: bool, dtype: Any) -> Any:
@@ -86,7 +87,7 @@ class Pass:
         import torch
 
         key = ("mask", tile.start, window, groups, with_prefix)
-        if key not in self._tiles:
+        if key not in self._made:
             sees = tile.sees
             if with_prefix:
                 start = self.reach(window)
@@ -95,8 +96,8 @@ class Pass:
                 seen = np.broadcast_to(True, (len(rows), keys.shape[1])) if window is None else rows - keys < window
                 sees = np.concatenate([seen, sees], axis=1)
             mask = _additive(torch.from_numpy(np.tile(sees, (groups, 1))).to(self.device), dtype)
-            self._tiles[key] = mask[None, None]
-        return self._tiles[key]
+            self._made[key] = mask[None, None]
+        return self._made[key]
 
     def _cut(self, window: int | None) -> Iterator[Tile]:
         import torch
@@ -218,17 +219,17 @@ def _cascade(query: Any, key: Any, value: Any, prefix: Any, shared: Pass, window
         sums[:, :, :, tile.start : tile.stop] = logs.reshape(1, heads, groups, -1)
     if prefix is None or not prefix[0].shape[2]:
         return own
-    mask = shared.before(window, groups)
+    mask = shared.before(window, groups, query.dtype)
     found, logs = flash(
         query.reshape(1, heads, groups * nodes, size),
         *prefix,
-        attn_mask=None if mask is None else mask[None, None].to(query.dtype),
+        attn_mask=mask,
         scale=scale,
     )
     logs = logs.reshape(1, heads, groups, nodes)
     if mask is not None:
         # for a query that sees nothing the kernel says 0
-        nothing = torch.isinf(mask).all(dim=1).view(1, 1, groups, nodes)
+        nothing = torch.isinf(mask).all(dim=-1).view(1, 1, groups, nodes)
         logs = logs.masked_fill(nothing, -torch.inf)
     weight = torch.sigmoid(logs - sums)[..., None]  # the prefix's share of all attention
     return torch.lerp(own.float(), found.view(query.shape).float(), weight).to(query.dtype)

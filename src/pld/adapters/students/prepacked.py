@@ -6,18 +6,18 @@ much as a quarter of the product, for one request more. torch.compile prepacks b
 
 from typing import Any
 
-# the layout is chosen for a product of about so many rows
-_ROWS = 384
+from pld.adapters.students.machine import CPU_NODES
+
 _ACTIVATIONS = {"SiLU": ("swish", ""), "SiLUActivation": ("swish", ""), "GELUTanh": ("gelu", "tanh")}
 
 
-def prepack(decoder: Any) -> bool:
+def prepack(decoder: Any) -> None:
     """Replace the linear layers of `decoder` (in place), and join each gated MLP's activation and product with its
-    linear layers; whether this machine's torch has what it takes."""
+    linear layers, where this machine's torch has what it takes."""
     import torch
 
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
+        return
     packed = _layer_type()
     for name, module in list(decoder.named_modules()):
         if type(module) is torch.nn.Linear and module.weight.device.type == "cpu" and _multiplies(module.weight.dtype):
@@ -29,7 +29,6 @@ def prepack(decoder: Any) -> bool:
         if activation is not None and all(isinstance(part, packed) for part in parts):
             gate, up, down = parts
             module.forward = _gated(gate, up, down, *activation)
-    return True
 
 
 def _multiplies(dtype: Any) -> bool:
@@ -58,7 +57,8 @@ def _layer_type() -> Any:
     class PrepackedLinear(torch.nn.Module):  # type: ignore[misc]
         def __init__(self, linear: Any) -> None:
             super().__init__()
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
+            # the layout is chosen for a product of about a pack's rows
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), CPU_NODES)
             self.bias = linear.bias
 
         def forward(self, x: Any) -> Any:
