@@ -11,6 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pld.adapters.teachers.answer_schema import read_answer
 
 
+def test_half_of_a_surrogate_pair_is_refused_before_it_reaches_a_file():
+    with pytest.raises(ValueError, match="lone surrogate"):
+        read_answer('{"text": "\\ud800"}', {"type": "object"})
+    assert read_answer('{"text": "\\ud83d\\ude00"}', {"type": "object"}) == {"text": "\U0001f600"}
+
+
 class Edit(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -14,6 +14,10 @@ def read_answer(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from None
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, but no file can hold it
+        raise ValueError("wanted text, found a lone surrogate") from None
     if not isinstance(value, dict):
         raise ValueError(f"wanted an object, found {type(value).__name__}")
     problem = best_match(Draft202012Validator(dict(schema)).iter_errors(value))
