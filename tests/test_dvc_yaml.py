@@ -14,6 +14,7 @@ SPLITS = ("train", "validation", "test")
 SEEN = {
     "extract": {"train"},
     "sweep": {"train", "validation"},
+    "resolve": {"train", "validation"},
     "evaluate": {"train", "validation", "test"},  # test alone is measured; the others make and calibrate the baselines
 }
 

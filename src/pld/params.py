@@ -145,6 +145,61 @@ class CalibrationParams(Section):
     examples: Annotated[int, Field(gt=0)]
 
 
+class NoResolver(Section):
+    """The winner of the sweep ships as it is."""
+
+    kind: Literal["none"]
+
+
+class SearchResolver(Section):
+    """Edits without an LLM: rules that are there already are added, exchanged, removed and moved."""
+
+    kind: Literal["search"]
+
+
+class TeacherResolver(Section):
+    """One structured Teacher call a round, which sees the instructions, failures and successes; of its answer the
+    first `max_edits` are tried, none of more than `max_words`. No further call once `max_tokens` are used (null: no
+    limit)."""
+
+    kind: Literal["teacher"]
+    max_edits: Annotated[int, Field(gt=0)]
+    max_words: Annotated[int, Field(gt=0)]
+    max_tokens: Annotated[int, Field(gt=0)] | None
+
+
+class GateParams(Section):
+    """An Edit is accepted when macro-F1 on validation gains at least `min_gain`, the gain's probability of being
+    positive is at least `min_confidence` (raised for the number of candidates it was chosen from), and no declared
+    label's recall falls by more than `max_label_loss`."""
+
+    min_gain: Annotated[float, Field(ge=0, le=1)]
+    min_confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    max_label_loss: Share
+    resamples: Annotated[int, Field(ge=100)]
+
+
+class ResolutionParams(Section):
+    """The loop. `pool`: training examples predicted a round; `failures`: shown of them, with as many successes;
+    `proposals`: lists that are measured on the pool a round, of which the best `candidates` race on validation. It ends
+    after `rounds`, or `patience` rounds without an accepted Edit, or when nothing fits into `token_budget` (of the
+    prompt; null: rendering.token_budget). `ablation`: measure what every instruction of the result does; `pruning:
+    ablation` drops those that do nothing."""
+
+    rounds: Annotated[int, Field(gt=0)]
+    patience: Annotated[int, Field(gt=0)]
+    pool: Annotated[int, Field(gt=0)]
+    failures: Annotated[int, Field(gt=0)]
+    sampler: Literal["covering", "random"]
+    proposals: Annotated[int, Field(gt=0)]
+    candidates: Annotated[int, Field(gt=0)]
+    seed: int
+    token_budget: Annotated[int, Field(gt=0)] | None
+    gate: GateParams
+    ablation: bool
+    pruning: Literal["none", "ablation"]
+
+
 class EvaluationParams(Section):
     """`seed` and `resamples` of the bootstrap."""
 
@@ -229,6 +284,8 @@ class Config(Section):
     student: Target
     calibration: CalibrationParams
     sweep: SweepParams
+    resolver: Annotated[NoResolver | SearchResolver | TeacherResolver, Discriminator("kind")]
+    resolution: ResolutionParams
     evaluation: EvaluationParams
     baselines: BaselinesParams
     latency: LatencyParams

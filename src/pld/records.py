@@ -147,6 +147,11 @@ class Interval(Record):
     low: float
     high: float
 
+    @property
+    def signed(self) -> str:
+        """A difference in words."""
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 class LabelScore(Record):
     precision: float
@@ -182,11 +187,22 @@ class Comparison(Record):
     mcnemar_p: float
 
 
+class LoopEffect(Record):
+    """What the conflict loop did, where it was chosen and where it was not: macro-F1 of what ships less that of the
+    list that came in. `candidates`: lists that were tried on validation; the gain there is too good by the choosing."""
+
+    rounds: int
+    candidates: int
+    accepted: int
+    validation: Comparison
+    test: Comparison
+
+
 class EvaluationReport(Record):
     """artifacts/evaluation/report.json. `shipped` names the system whose prompt and calibration are registered;
     `comparisons` set it against every other system (the same calibration on both sides, where the other has it);
     `findings` are sentences for a person, on what needs no LLM and does better all the same; `student` is what
-    determines its scores, and how they were computed."""
+    determines its scores, and how they were computed; `loop`: None where none was run."""
 
     task: str
     split: Split
@@ -198,6 +214,7 @@ class EvaluationReport(Record):
     comparisons: tuple[Comparison, ...]
     findings: tuple[str, ...] = ()
     student: dict[str, str] = {}
+    loop: LoopEffect | None = None
 
 
 class TrainingCost(Record):

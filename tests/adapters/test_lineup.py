@@ -11,15 +11,16 @@ from pld.adapters.composition import compose
 from pld.adapters.lineup import Distilled, Ground, lineup
 from pld.adapters.students import lora
 from pld.errors import ConfigError
-from pld.method.measurement import answers_of, evaluation_report
+from pld.method.measurement import answers_of, evaluation_report, twin_of
 from pld.records import Calibration, TrainingCost
-from support.artifact_tree import LABELS, PROMPT, composed, mails
+from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
+from support.resolve_tree import resolution_report
 
 LORA = "{rank:4,alpha:8,dropout:0.0,learning_rate:1e-3,epochs:1,batch_size:4,max_tokens:200,seed:0}"
 GEPA = "{max_metric_calls:40,max_teacher_calls:null,seed:0}"
 ALWAYS = (
     "majority", "zero_shot", "few_shot", "few_shot_nearest", "chain_of_thought", "tfidf_logreg", "embedding_logreg",
-    "distilled",
+    "clustered", "distilled",
 )  # fmt: skip
 
 
@@ -34,11 +35,17 @@ def ground(**baselines):
         validation=mails("validation", 3),
         calibrated_on=train[:3],
         shots=train[:3],
+        clustered=Distilled(
+            CLUSTERED,
+            Calibration(labels=LABELS, mean_log_scores=(-2.0, -2.0, -2.0), examples=3),
+            "1 instruction",
+            TrainingCost(teacher_calls=9, recorded=True),
+        ),
         distilled=Distilled(
             PROMPT,
             Calibration(labels=LABELS, mean_log_scores=(-1.0, -1.0, -1.0), examples=3),
             "2 instructions",
-            TrainingCost(teacher_calls=9, recorded=True),
+            TrainingCost(teacher_calls=11, recorded=True),
         ),
     )
 
@@ -63,7 +70,7 @@ def test_every_system_answers_in_the_order_of_the_report(measured):
 
 def test_systems_of_one_prompt_or_of_chosen_examples_are_calibrated_and_no_others(measured):
     calibrated = {name for name, (_, answers) in measured.items() if answers.calibration is not None}
-    assert calibrated == {"zero_shot", "few_shot", "few_shot_nearest", "distilled"}
+    assert calibrated == {"zero_shot", "few_shot", "few_shot_nearest", "clustered", "distilled"}
     assert measured["distilled"][1].calibration.mean_log_scores == (-1.0, -1.0, -1.0)  # what ships, not another one
 
 
@@ -83,7 +90,16 @@ def test_only_a_student_reads_tokens_and_it_reads_more_than_the_shared_beginning
 def test_what_was_spent_is_told_of_the_systems_that_are_trained(measured):
     timed = {name for name, (system, _) in measured.items() if system.training_seconds is not None}
     assert timed == {"few_shot_nearest", "tfidf_logreg", "embedding_logreg"}
-    assert measured["distilled"][1].cost.training.teacher_calls == 9
+    assert measured["clustered"][1].cost.training.teacher_calls == 9
+    assert measured["distilled"][1].cost.training.teacher_calls == 11
+
+
+def test_before_and_after_the_loop_are_two_systems_with_prompts_and_calibrations_of_their_own(measured):
+    before, after = measured["clustered"], measured["distilled"]
+    assert [system.beginning[0].content for system, _ in (before, after)] == [CLUSTERED, PROMPT]
+    assert before[1].calibration.mean_log_scores == (-2.0, -2.0, -2.0)
+    assert (before[1].scores != after[1].scores).any()
+    assert twin_of(after[0], [before[0]]) is None
 
 
 def test_the_line_up_makes_a_whole_report(measured):
@@ -93,6 +109,7 @@ def test_the_line_up_makes_a_whole_report(measured):
         mails("test", 4),
         {name: answers for name, (_, answers) in measured.items()},
         {"engine": "any"},
+        resolution_report(composed()),
     )
     assert {name for name in report.systems if not name.endswith("_calibrated")} == set(ALWAYS)
     assert len([row for row in predictions if row.system == "chain_of_thought"]) == 2
@@ -124,7 +141,7 @@ def test_an_optional_baseline_that_cannot_run_is_refused_before_the_first_system
         next(lineup(ground(gepa=settings)))
 
 
-def test_the_optional_baselines_stand_before_the_distilled_prompt(tmp_path, monkeypatch):
+def test_the_optional_baselines_stand_before_the_prompts_of_the_pipeline(tmp_path, monkeypatch):
     baselines = composed_with(tmp_path, f"baselines.lora={LORA}", f"baselines.gepa={GEPA}").baselines
     own = ground(lora=baselines.lora, gepa=baselines.gepa)
     asked = {}
@@ -142,9 +159,9 @@ def test_the_optional_baselines_stand_before_the_distilled_prompt(tmp_path, monk
     monkeypatch.setattr(gepa_optimizer, "optimise", optimise)
     monkeypatch.setattr(gepa_optimizer, "check", lambda teacher: None)
     found = {system.name: system for system in lineup(own)}
-    assert tuple(found)[-3:] == ("lora", "gepa", "distilled")
+    assert tuple(found)[-4:] == ("lora", "gepa", "clustered", "distilled")
     assert asked["lora"] == (9, [example.label for example in own.train], LABELS)
-    assert asked["gepa"] == (9, 3, 9)
+    assert asked["gepa"] == (9, 3, 11)
     assert (found["lora"].training_seconds, found["gepa"].training_seconds) == (12.5, 3.5)
     assert found["gepa"].training.teacher_calls == 4
     assert found["gepa"].readable == "a prompt of 5 words"

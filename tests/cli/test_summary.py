@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from pld.cli.main import pld
 from pld.cli.summary import training
+from pld.params import NoResolver
 from pld.records import SystemCost, TrainingCost
 from support.artifact_tree import composed, write_artifacts
 
@@ -48,6 +49,41 @@ def test_the_summary_says_in_a_plain_sentence_that_no_llm_was_needed(project):
     assert "distilled is worse than: " in output
 
 
+def test_the_loop_is_a_line_with_its_gain_where_it_was_chosen_and_on_test(project):
+    write_artifacts(project / "artifacts", test_size=200)
+    output = " ".join(shown().split())
+    rows = {one["system"]: one["macro_f1"]["value"] for one in json.loads(shown("--json"))}
+    on_test = rows["distilled"] - rows["clustered"]
+    assert f"{on_test:+.3f}" != "+0.100"
+    assert (
+        "the loop: 1 round, 3 lists tried on validation, 1 Edit accepted; macro-F1 there +0.100 [+0.020, +0.180] "
+        f"(chosen there, so too good), on test {on_test:+.3f} ["
+    ) in output
+    assert "What the loop accepted gained nothing" not in output
+    assert "shipped: distilled" in output
+    assert "artifacts/resolve/final/system_prompt.md" in output
+    assert "pld explain <id>" in output
+    assert "pld ablate" in output
+    before, after = row(shown(), "clustered", "quality on"), row(shown(), "distilled", "quality on")
+    assert before.count("[") == 3  # its own interval, calibrated, and the shipped one's lead over it
+    assert after.count("[") == 2
+
+
+def test_a_gain_that_test_does_not_show_is_told_in_a_plain_sentence(project):
+    write_artifacts(project / "artifacts", gained=-0.05, test_size=200)
+    output = " ".join(shown().split())
+    assert "What the loop accepted gained nothing on examples that it had not seen: macro-F1 +0.100 on valid" in output
+
+
+def test_where_no_loop_was_run_the_summary_says_so(project):
+    config = composed().model_copy(update={"resolver": NoResolver(kind="none")})
+    write_artifacts(project / "artifacts", config)
+    output = " ".join(shown().split())
+    assert "the loop: none was run" in output
+    assert "too good" not in output
+    assert "clustered (0 fixed, 0 broken" in output
+
+
 @pytest.mark.parametrize("method", ["none", "batch"])
 def test_what_ships_is_set_against_its_own_kind(project, method):
     config = composed()
@@ -63,7 +99,7 @@ def test_a_program_gets_the_whole_table_as_json(project):
     write_artifacts(project / "artifacts")
     rows = {one["system"]: one for one in json.loads(shown("--json"))}
     assert set(rows) == {"tfidf_logreg"} | {
-        name + kind for name in ("zero_shot", "few_shot", "distilled") for kind in ("", "_calibrated")
+        name + kind for name in ("zero_shot", "few_shot", "clustered", "distilled") for kind in ("", "_calibrated")
     }
     found = rows["distilled_calibrated"]
     assert found["tokens_per_request"] == 75

@@ -9,22 +9,36 @@ from pld.method.baselines import (
     distillation_cost,
     few_shot_examples,
     findings,
+    loop_findings,
     majority_scores,
     nearest_examples,
     readable_prompt,
+    resolution_cost,
     rivals,
     shipped_system,
 )
 from pld.method.extraction import ExtractionSummary
 from pld.method.trial import groups_of, sample
 from pld.params import RenderingParams
-from pld.records import Comparison, Example, Instruction, Interval, SystemReport, Task
+from pld.records import (
+    Comparison,
+    Example,
+    Instruction,
+    Interval,
+    LoopEffect,
+    SystemReport,
+    Task,
+    TrainingCost,
+)
+from support.artifact_tree import composed
+from support.resolve_tree import resolution_report
 
 TASK = Task(
     name="t", labels=("a", "b", "c"), fields=("x",), input_template="{{ x }}", base_instruction="Say a, b or c."
 )
 TRAIN = [Example(id=f"e{i}", inputs={"x": str(i)}, label="abc"[i % 3], split="train") for i in range(60)]
-MEASURED = ("majority", "zero_shot", "zero_shot_calibrated", "tfidf_logreg", "distilled", "distilled_calibrated")
+MEASURED = ("majority", "zero_shot", "zero_shot_calibrated", "tfidf_logreg", "clustered",
+            "clustered_calibrated", "distilled", "distilled_calibrated")  # fmt: skip
 
 
 @given(st.integers(1, 30), st.integers(0, 3))
@@ -72,8 +86,9 @@ def test_the_majority_is_the_most_frequent_label_and_no_label_is_impossible():
 
 
 def test_what_ships_is_compared_with_every_other_system_of_its_own_kind_where_there_is_one():
-    assert rivals(shipped_system("none"), MEASURED) == ("majority", "zero_shot", "tfidf_logreg")
-    assert rivals(shipped_system("batch"), MEASURED) == ("majority", "zero_shot_calibrated", "tfidf_logreg")
+    assert rivals(shipped_system("none"), MEASURED) == ("majority", "zero_shot", "tfidf_logreg", "clustered")
+    calibrated = rivals(shipped_system("batch"), MEASURED)
+    assert calibrated == ("majority", "zero_shot_calibrated", "tfidf_logreg", "clustered_calibrated")
 
 
 def report(f1):
@@ -108,6 +123,34 @@ def test_a_lead_without_an_llm_that_may_be_chance_is_named_as_one():
 
 def test_a_better_system_with_an_llm_is_no_finding_about_llms():
     assert found(compared("few_shot", -0.1, -0.15, -0.05)) == ()
+
+
+def loop(chosen, honest, accepted=2):
+    validation, test = compared("clustered", chosen, 0.0, 0.1), compared("clustered", *honest)
+    return LoopEffect(rounds=2, candidates=20, accepted=accepted, validation=validation, test=test)
+
+
+def test_a_gain_that_test_shows_too_is_no_finding():
+    assert loop_findings(loop(0.04, (0.02, -0.01, 0.05))) == ()
+
+
+def test_a_gain_that_is_gone_on_test_is_said_with_both_figures():
+    (sentence,) = loop_findings(loop(0.04, (-0.01, -0.05, 0.06)))
+    assert sentence == (
+        "What the loop accepted gained nothing on examples that it had not seen: macro-F1 +0.040 on validation, where "
+        "it was chosen, and -0.010 [-0.050, +0.060] on test."
+    )
+
+
+@pytest.mark.parametrize("honest", [(0.02, 0.01, 0.03), (0.08, 0.05, 0.11)])
+def test_a_gain_outside_the_interval_of_test_is_said_whichever_is_more(honest):
+    (sentence,) = loop_findings(loop(0.04, honest))
+    assert sentence.startswith("The loop's gain on test is not the one that validation promised: macro-F1 +0.040")
+
+
+def test_a_loop_that_accepted_nothing_promised_nothing():
+    assert loop_findings(loop(0.0, (0.0, 0.0, 0.0), accepted=0)) == ()
+    assert loop_findings(None) == ()
 
 
 def instruction(name, label, rules, origin="medoid"):
@@ -146,6 +189,17 @@ def test_the_cost_of_distilling_counts_rules_merges_and_the_answers_of_the_sweep
     ]
     cost = distillation_cost(summary, lines, 500)
     assert (cost.teacher_calls, cost.teacher_tokens, cost.recorded, cost.student_answers) == (9, 1200, False, 500)
+
+
+def test_the_loop_costs_on_top_of_what_the_list_that_came_in_had_cost():
+    spent = TrainingCost(teacher_calls=9, teacher_tokens=1000, student_answers=500)
+    found = resolution_report(composed()).model_copy(update={"teacher_calls": 2, "teacher_tokens": 300})
+    total = resolution_cost(spent, found)
+    assert (total.teacher_calls, total.teacher_tokens, total.student_answers) == (11, 1300, 807)
+    # tokens that were paid for now are not told as played back
+    recorded = TrainingCost(teacher_calls=9, recorded=True)
+    assert not resolution_cost(recorded, found).recorded
+    assert resolution_cost(recorded, resolution_report(composed())).recorded
 
 
 @given(st.integers(0, 80), st.integers(0, 59))

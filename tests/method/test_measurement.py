@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,10 +6,12 @@ import pytest
 
 from pld.adapters.composition import compose
 from pld.method.evaluation import calibration_of
-from pld.method.measurement import Answers, answers_of, asked_of, evaluation_report
-from pld.method.systems import Replies, System
+from pld.method.measurement import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
+from pld.method.system_prompt import prompt_messages
+from pld.method.systems import Prompted, Replies, System
 from pld.ports import Generation
-from pld.records import Example, Message, SystemCost, TrainingCost
+from pld.records import Calibration, Example, Message, SystemCost, Task, TrainingCost
+from support.resolve_tree import resolution_report
 
 LABELS = ("a", "b")
 COST = SystemCost(tokens_per_request=7, training=TrainingCost(), readable="all of it")
@@ -33,25 +36,30 @@ def answers(right, shift=0.0, examples=TEST, calibrated=True):
     return Answers(examples, scores, calibration, prompt_tokens=10 * right, cost=COST)
 
 
-def report_of(config, **changed):
+def report_of(config, resolution=None, **changed):
     given = {
         "zero_shot": answers(10),
         "few_shot": answers(20),
         "tfidf_logreg": answers(15, calibrated=False),
+        "clustered": answers(36),
         "distilled": answers(40),
     } | changed
-    return evaluation_report(config, "sha", TEST, given, {"engine": "plain prefix cache"})
+    return evaluation_report(
+        config, "sha", TEST, given, {"engine": "plain prefix cache"}, resolution or resolution_report(config)
+    )
 
 
 def test_every_system_is_reported_and_with_calibration_where_it_has_one(config):
     report, predictions = report_of(config)
-    names = {"zero_shot", "few_shot", "distilled"}
+    names = {"zero_shot", "few_shot", "clustered", "distilled"}
     assert set(report.systems) == names | {f"{name}_calibrated" for name in names} | {"tfidf_logreg"}
     assert {item.system for item in predictions} == set(report.systems)
-    assert len(predictions) == 7 * len(TEST)
+    assert len(predictions) == 9 * len(TEST)
     assert report.student == {"engine": "plain prefix cache"}
     assert {(c.a, c.b) for c in report.comparisons} == {
-        (f"distilled{kind}", f"{rival}{kind}") for kind in ("", "_calibrated") for rival in ("zero_shot", "few_shot")
+        (f"distilled{kind}", f"{rival}{kind}")
+        for kind in ("", "_calibrated")
+        for rival in ("zero_shot", "few_shot", "clustered")
     } | {("distilled", "tfidf_logreg"), ("distilled_calibrated", "tfidf_logreg")}
 
 
@@ -70,9 +78,36 @@ def test_a_system_that_answered_a_part_is_compared_on_that_part(config):
 
 
 def test_the_report_says_when_a_system_without_an_llm_wins(config):
-    assert report_of(config)[0].findings == ()
-    (sentence,) = report_of(config, distilled=answers(5))[0].findings
+    assert report_of(config)[0].findings == ()  # of the loop neither: test shows the gain of validation
+    (sentence,) = report_of(config, clustered=answers(2), distilled=answers(5))[0].findings
     assert sentence.startswith("tfidf_logreg, which needs no LLM, does better than distilled")
+
+
+def test_the_gain_on_validation_stands_beside_the_one_on_test(config):
+    loop = report_of(config, resolution_report(config, rounds=2, accepted=1, gain=0.12))[0].loop
+    assert (loop.rounds, loop.candidates, loop.accepted) == (2, 6, 1)
+    assert loop.validation.macro_f1_delta.value == 0.12
+    assert (loop.test.a, loop.test.b) == ("distilled", "clustered")
+    assert (loop.test.fixed, loop.test.broken) == (4, 0)
+
+
+def test_the_gain_on_test_is_that_of_what_ships(config):
+    batch = config.model_copy(update={"calibration": config.calibration.model_copy(update={"method": "batch"})})
+    loop = report_of(batch)[0].loop
+    assert (loop.test.a, loop.test.b) == ("distilled_calibrated", "clustered_calibrated")
+
+
+def test_without_a_loop_both_rows_stand_there_and_no_gain_is_told(config):
+    none = resolution_report(config, rounds=0, accepted=0, gain=0.0)
+    report, _ = report_of(config, none, clustered=answers(40))
+    assert report.loop is None
+    assert report.systems["clustered"] == report.systems["distilled"]
+    assert report.findings == ()
+
+
+def test_a_gain_that_was_only_on_validation_is_a_finding_of_the_report(config):
+    (sentence,) = report_of(config, clustered=answers(40))[0].findings
+    assert sentence.startswith("What the loop accepted gained nothing on examples that it had not seen")
 
 
 def test_what_ships_follows_the_setting(config):
@@ -135,6 +170,38 @@ def test_a_system_is_calibrated_on_its_answers_to_training_examples_or_not_at_al
     # one that is given is what ships
     given = thinker(calibration=calibration, calibrated_on=TEST[:2])
     assert answers_of(given, TEST[:3], LABELS).calibration == calibration
+
+
+def prompted(text="be brief", calibration=None, student=None):
+    task = Task(name="t", labels=LABELS, fields=("sentence",), input_template="{{ sentence }}", base_instruction="a, b")
+    beginning = prompt_messages(text)
+    student = student or WORD_COUNTER
+    return System(
+        "own", Prompted(task, student, beginning), "1 line", student, beginning,
+        TrainingCost(teacher_calls=3), calibration=calibration,
+    )  # fmt: skip
+
+
+WORD_COUNTER = WordCounter()
+CALIBRATION = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0), examples=3)
+
+
+def test_the_same_student_after_the_same_messages_is_the_same_system():
+    system = prompted(calibration=CALIBRATION)
+    twin = prompted(calibration=CALIBRATION)
+    assert twin_of(system, [prompted("be long", CALIBRATION), twin]) is twin
+    assert twin_of(system, [prompted("be brief ", CALIBRATION)]) is None, "byte for byte"
+    assert twin_of(system, [prompted(calibration=CALIBRATION, student=WordCounter())]) is None
+    assert twin_of(system, [replace(twin, sample=5)]) is None
+
+
+def test_a_twin_keeps_what_is_its_own():
+    shifted = CALIBRATION.model_copy(update={"mean_log_scores": (-3.0, -4.0)})
+    found = answers_of_twin(prompted(calibration=shifted), answers(10))
+    assert found.calibration == shifted
+    assert found.scores is not None
+    assert found.prompt_tokens == 100
+    assert (found.cost.readable, found.cost.training.teacher_calls, found.cost.tokens_per_request) == ("1 line", 3, 7)
 
 
 def test_a_dear_system_answers_a_seeded_sample_in_the_order_of_the_test_set():

@@ -87,6 +87,19 @@ def test_a_copy_is_found_exactly_where_a_run_is_shared(text, source):
     assert (wording.copied_words(" ".join(text), " ".join(source), 3) is not None) == shared
 
 
+@given(
+    st.lists(_word | st.sampled_from(["A,", "a’b", "ab'", "—", "ß"]), max_size=20),
+    st.lists(st.lists(_word | st.sampled_from(["a", '"AB"', "ab", "SS"]), max_size=20).map(" ".join), max_size=4),
+    st.integers(1, 4),
+)
+def test_one_text_is_tested_against_many_sources_as_against_each(text, sources, count):
+    text = " ".join(text)
+    copies = wording.copy_test(text, count)
+    assert [copies(source) for source in sources] == [
+        wording.copied_words(text, source, count) is not None for source in sources
+    ]
+
+
 def test_seven_words_in_a_row_are_no_copy_of_eight():
     source = "one two three four five six seven eight nine"
     assert wording.copied_words("one two three four five six seven, then", source, 8) is None

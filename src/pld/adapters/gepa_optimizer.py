@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import Field
 
 from pld import prompts
-from pld.adapters.teachers.recorded import RecordedTeacher
+from pld.adapters.teachers.recorded import check_can_be_asked
 from pld.errors import ConfigError, DataError, TeacherError
 from pld.method import wording
 from pld.method.evaluation import choose, indices, system_report
@@ -131,11 +131,7 @@ def optimise(
 
 def check(teacher: Teacher) -> None:
     """Whether GEPA can run with `teacher` at all, before anything is computed. Raises ConfigError."""
-    if isinstance(teacher, RecordedTeacher):
-        raise ConfigError(
-            f"baselines.gepa: wanted a Teacher that answers new questions, found {teacher.name}, which plays back old "
-            "answers; set groups.teacher=anthropic or baselines.gepa=null"
-        )
+    check_can_be_asked(teacher, "baselines.gepa", "baselines.gepa=null")
     try:
         import gepa  # noqa: F401
     except ImportError:

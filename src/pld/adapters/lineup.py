@@ -1,4 +1,5 @@
-"""Every system that `evaluate` measures, one after the other: the baselines of conf/, then the distilled prompt."""
+"""Every system that `evaluate` measures, one after the other: the baselines of conf/, then the distilled prompt before
+and after the conflict loop."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from pld.records import Calibration, Example, Message, TrainingCost
 
 @dataclass(frozen=True)
 class Distilled:
-    """The winner of the sweep: what ships, and what it cost to make."""
+    """A prompt of the pipeline's own, and what it cost to make."""
 
     prompt: str
     calibration: Calibration
@@ -30,14 +31,16 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Ground:
-    """What all systems are made of; `calibrated_on` is a part of `train`. Each heavy thing is loaded once, when the
-    first system asks for it."""
+    """What all systems are made of; `calibrated_on` is a part of `train`, `clustered` the winner of the sweep, and
+    `distilled` what the conflict loop made of it: what ships. Each heavy thing is loaded once, when the first system
+    asks for it."""
 
     config: Config
     train: Sequence[Example]
     validation: Sequence[Example]
     calibrated_on: Sequence[Example]
     shots: Sequence[Example]
+    clustered: Distilled
     distilled: Distilled
 
     @cached_property
@@ -179,12 +182,19 @@ def _gepa(ground: Ground) -> Iterator[System]:
     )
 
 
+def _clustered(ground: Ground) -> Iterator[System]:
+    yield _of_the_pipeline(ground, named.CLUSTERED, ground.clustered)
+
+
 def _distilled(ground: Ground) -> Iterator[System]:
-    own, task = ground.distilled, ground.config.task
+    yield _of_the_pipeline(ground, named.DISTILLED, ground.distilled)
+
+
+def _of_the_pipeline(ground: Ground, name: str, own: Distilled) -> System:
     beginning = prompt_messages(own.prompt)
-    yield System(
-        named.DISTILLED,
-        Prompted(task, ground.student, beginning),
+    return System(
+        name,
+        Prompted(ground.config.task, ground.student, beginning),
         readable=own.readable,
         student=ground.student,
         beginning=beginning,
@@ -214,5 +224,6 @@ _MAKERS: tuple[Callable[[Ground], Iterator[System]], ...] = (
     _embedding_logreg,
     _lora,
     _gepa,
+    _clustered,
     _distilled,
 )

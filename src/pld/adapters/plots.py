@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pld.artifacts import atomic_path
+from pld.method.ablation import FrontPoint
 from pld.method.baselines import CALIBRATED
+from pld.method.resolution import CAME_IN, SHIPS
 from pld.records import EvaluationReport, SystemReport
 
 if TYPE_CHECKING:
@@ -52,6 +54,35 @@ def draw_f1_against_tokens(path: Path, trials: Sequence[Mapping[str, str]], winn
     axes.grid(visible=True, alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
+    _save(figure, path)
+
+
+def draw_pareto(path: Path, points: Sequence[FrontPoint], title: str) -> None:
+    """Lists of the loop: macro-F1 on validation with its interval against tokens; the front is a line of steps (so much
+    can be had with at most so many tokens)."""
+    figure = _figure(7, 4.5)
+    axes = figure.subplots()
+    front = sorted((point.tokens, point.macro_f1) for point in points if point.on_front)
+    axes.step(*zip(*front, strict=True), where="post", color="#d1495b", linewidth=1, alpha=0.6, label="Pareto front")
+    ends = {SHIPS: ("*", 14, "#d1495b"), CAME_IN: ("D", 7, "#edae49")}
+    for point in sorted(points, key=lambda point: (point.what == SHIPS, point.what == CAME_IN)):
+        marker, size, colour = ends.get(point.what, ("o", 5, "#30638e"))
+        axes.errorbar(
+            point.tokens,
+            point.macro_f1,
+            yerr=[[point.macro_f1 - point.low], [point.high - point.macro_f1]],
+            fmt=marker,
+            markersize=size,
+            color=colour,
+            markerfacecolor=colour if point.on_front or point.what in ends else "white",
+            elinewidth=0.6,
+            label=point.what if point.what in ends else None,
+        )
+    axes.set(
+        xlabel="prompt tokens (hollow: not on the front)", ylabel="macro-F1 on validation (95 % interval)", title=title
+    )
+    axes.grid(visible=True, alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3)  # inside it hides points
     _save(figure, path)
 
 

@@ -10,6 +10,8 @@ from pld.errors import PldError
 
 COMMANDS = {
     "summary": ("pld.cli.summary", "What the last run reached, against its baselines."),
+    "explain": ("pld.cli.explain", "Where an instruction comes from and what it does; or what became of an example."),
+    "ablate": ("pld.cli.ablate", "What each instruction of the prompt does on validation, and which could go."),
     "status": ("pld.cli.registry", "Registered versions, their aliases, figures and gates."),
     "promote": ("pld.cli.registry", "Make the candidate (or a version) production, if the gates hold."),
     "rollback": ("pld.cli.registry", "Make the previous production version production again."),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pld.artifacts import read_record
-from pld.method.baselines import CALIBRATED, rivals
+from pld.method.baselines import CALIBRATED, DISTILLED, rivals
 from pld.records import (
     Comparison,
     CostReport,
     EvaluationReport,
     Interval,
     LatencyReport,
+    LoopEffect,
     SystemCost,
     TrialReport,
 )
@@ -47,8 +48,10 @@ def summary(as_json: bool) -> None:
         *report.findings,
         *_verdicts(report),
         *_chains(costs),
-        f"shipped: {report.shipped}, prompt {report.prompt_sha256[:12]}, {costs.systems['distilled'].readable}, "
-        f"trial {trial.trial_id}: artifacts/best/system_prompt.md",
+        _loop(report.loop),
+        f"shipped: {report.shipped}, prompt {report.prompt_sha256[:12]}, {costs.systems[DISTILLED].readable}, "
+        f"from trial {trial.trial_id}: artifacts/resolve/final/system_prompt.md",
+        "where an instruction comes from: pld explain <id>; what each one does: pld ablate",
         f"latency: one request at a time, what all requests share in the cache; {latency.machine}",
     ]
     for line in lines:
@@ -87,7 +90,7 @@ def _quality(report: EvaluationReport) -> "Table":
             _interval(system.macro_f1),
             f"{system.accuracy.value:.3f}",
             _interval(calibrated.macro_f1) if calibrated else "–",
-            _signed(ahead[name]) if name in ahead else "–",
+            ahead[name].signed if name in ahead else "–",
         )
     return table
 
@@ -152,6 +155,22 @@ def _verdicts(report: EvaluationReport) -> list[str]:
     return [f"{report.shipped} is {verdict}: {', '.join(names)}" for verdict, names in by_verdict.items() if names]
 
 
+def _loop(loop: LoopEffect | None) -> str:
+    """The gain where it was chosen beside the gain where it was not."""
+    if loop is None:
+        return "the loop: none was run, the winner of the sweep ships as it is"
+    chosen = " (chosen there, so too good)" if loop.validation.macro_f1_delta.value > 0 else ""
+    return (
+        f"the loop: {_count(loop.rounds, 'round')}, {_count(loop.candidates, 'list')} tried on validation, "
+        f"{_count(loop.accepted, 'Edit')} accepted; macro-F1 there {loop.validation.macro_f1_delta.signed}"
+        f"{chosen}, on test {loop.test.macro_f1_delta.signed}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _chains(costs: CostReport) -> list[str]:
     return [
         f"{name}: {cost.cut_share:.0%} of the chains were cut at the limit (baselines.chain_of_thought.max_tokens); "
@@ -163,10 +182,6 @@ def _chains(costs: CostReport) -> list[str]:
 
 def _interval(interval: Interval) -> str:
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 def _milliseconds(value: float) -> str:

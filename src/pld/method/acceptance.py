@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pld.method.baselines import CALIBRATED
 from pld.method.evaluation import compare, indices
 from pld.params import EvaluationParams, PromotionParams
-from pld.records import EvaluationReport, Interval, LatencyReport, Prediction, Record
+from pld.records import EvaluationReport, LatencyReport, Prediction, Record
 
 ZERO_SHOT = "zero_shot"
 
@@ -86,7 +86,7 @@ def better_than_zero_shot(report: EvaluationReport) -> Verdict:
             return Verdict(
                 gate="better_than_zero_shot",
                 holds=found.macro_f1_delta.low > 0,
-                figures=f"macro-F1 {_signed(found.macro_f1_delta)} against {rival}, wanted the interval above 0",
+                figures=f"macro-F1 {found.macro_f1_delta.signed} against {rival}, wanted the interval above 0",
             )
     return Verdict(
         gate="better_than_zero_shot", holds=False, figures=f"the report compares {report.shipped} with no {rival}"
@@ -128,7 +128,7 @@ def not_worse_than_production(candidate: Evidence, production: Production, evalu
     return Verdict(
         gate=gate,
         holds=found.macro_f1_delta.high >= 0,
-        figures=f"macro-F1 {_signed(found.macro_f1_delta)} against production on {len(theirs)} test examples, "
+        figures=f"macro-F1 {found.macro_f1_delta.signed} against production on {len(theirs)} test examples, "
         "wanted the interval to reach 0",
     )
 
@@ -143,7 +143,3 @@ def _p95_within(limit: float, candidate: Evidence) -> Verdict:
         holds=measured.p95_ms <= limit,
         figures=f"p95 {measured.p95_ms:.1f} ms on {candidate.latency.machine}, limit {limit:g} ms",
     )
-
-
-def _signed(delta: Interval) -> str:
-    return f"{delta.value:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}]"

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from pld.method.extraction import ExtractionSummary
 from pld.method.merging import MERGED
+from pld.method.rounds import ResolutionReport
 from pld.params import RenderingParams
 from pld.ports import Vectors
-from pld.records import Comparison, Example, Instruction, SystemReport, Task, TrainingCost, content_id
+from pld.records import Comparison, Example, Instruction, LoopEffect, SystemReport, Task, TrainingCost, content_id
 
 CALIBRATED = "_calibrated"
 """Suffix of a system's name when its scores are calibrated."""
@@ -25,7 +26,10 @@ TFIDF_LOGREG = "tfidf_logreg"
 EMBEDDING_LOGREG = "embedding_logreg"
 LORA = "lora"
 GEPA = "gepa"
+CLUSTERED = "clustered"
+"""The winner of the sweep: the list that comes into the conflict loop."""
 DISTILLED = "distilled"
+"""What ships: the list that the loop leaves."""
 
 WITHOUT_LLM = (MAJORITY, TFIDF_LOGREG, EMBEDDING_LOGREG)
 
@@ -95,6 +99,22 @@ def findings(
     return tuple(sentences)
 
 
+def loop_findings(loop: LoopEffect | None) -> tuple[str, ...]:
+    """A plain sentence where the loop's gain on test is not what validation, on which it was chosen, said."""
+    if loop is None:
+        return ()
+    chosen, honest = loop.validation.macro_f1_delta.value, loop.test.macro_f1_delta
+    figures = (
+        f"macro-F1 {chosen:+.3f} on validation, where it was chosen, "
+        f"and {honest.value:+.3f} [{honest.low:+.3f}, {honest.high:+.3f}] on test"
+    )
+    if loop.accepted and honest.value <= 0:
+        return (f"What the loop accepted gained nothing on examples that it had not seen: {figures}.",)
+    if not honest.low <= chosen <= honest.high:
+        return (f"The loop's gain on test is not the one that validation promised: {figures}.",)
+    return ()
+
+
 def readable_prompt(instructions: Sequence[Instruction], rendering: RenderingParams) -> str:
     """What a person can read of a distilled prompt with these `instructions`, in words."""
     shown = sum(len(rules[: rendering.exemplars]) for rules in _exemplar_pools(instructions, rendering))
@@ -112,6 +132,16 @@ def distillation_cost(
         teacher_tokens=sum(count for name, count in summary.usage.items() if name.endswith("tokens")),
         recorded=summary.recorded,
         student_answers=student_answers,
+    )
+
+
+def resolution_cost(clustered: TrainingCost, resolution: ResolutionReport) -> TrainingCost:
+    """What the list that came in had cost, and the loop on top of it."""
+    return TrainingCost(
+        teacher_calls=clustered.teacher_calls + resolution.teacher_calls,
+        teacher_tokens=clustered.teacher_tokens + resolution.teacher_tokens,
+        recorded=clustered.recorded and not resolution.teacher_tokens,
+        student_answers=clustered.student_answers + resolution.student_answers,
     )
 
 

@@ -32,7 +32,7 @@ def rule_groups(
             if count < min_share * len(cluster.rule_ids):
                 continue
             members = [place[rule_id] for rule_id in cluster.rule_ids if rules[place[rule_id]].label == label]
-            groups.append(RuleGroup(cluster.id, label, _nearest_first(members, rules, vectors)))
+            groups.append(RuleGroup(cluster.id, label, nearest_first(members, rules, vectors)))
     return groups
 
 
@@ -70,7 +70,8 @@ def labels_without_instruction(labels: Sequence[str], instructions: Sequence[Ins
     return tuple(label for label in labels if label not in held)
 
 
-def _nearest_first(members: Sequence[int], rules: Sequence[Rule], vectors: Vectors) -> tuple[Rule, ...]:
+def nearest_first(members: Sequence[int], rules: Sequence[Rule], vectors: Vectors) -> tuple[Rule, ...]:
+    """The rules at the places `members`, by cosine to their centroid, so that the medoid is the first."""
     own = vectors[list(members)].astype(np.float64)  # (m, d)
     similarity = own @ own.mean(axis=0)  # rows are unit vectors, so this orders by cosine to the centroid
     ordered = sorted(range(len(members)), key=lambda i: (-round(float(similarity[i]), 9), rules[members[i]].id))

@@ -72,8 +72,8 @@ def system_report(
     recall, precision, f1 = _per_label(counts, k)
     confusion = counts.reshape(k, k + 1)[:, :k]
     return SystemReport(
-        macro_f1=_interval(_macro_f1(counts, k), _macro_f1(drawn, k)),
-        accuracy=_interval(_accuracy(counts, k), _accuracy(drawn, k)),
+        macro_f1=interval(float(_macro_f1(counts, k)[0]), _macro_f1(drawn, k)),
+        accuracy=interval(float(_accuracy(counts, k)[0]), _accuracy(drawn, k)),
         per_label={
             label: LabelScore(
                 precision=float(precision[0, i]),
@@ -106,20 +106,42 @@ def compare(
     from scipy.stats import binomtest
 
     gold, predicted_a, predicted_b = (np.asarray(x, dtype=np.int64) for x in (gold, predicted_a, predicted_b))
+    gain, drawn = paired_gains(gold, predicted_a, predicted_b, n_labels, groups, resamples, seed)
+    right_a, right_b = predicted_a == gold, predicted_b == gold
+    fixed, broken = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    p = float(binomtest(min(fixed, broken), fixed + broken, 0.5).pvalue) if fixed + broken else 1.0
+    delta = interval(gain, drawn)
+    return Comparison(a=a, b=b, macro_f1_delta=delta, fixed=fixed, broken=broken, mcnemar_p=p)
+
+
+def paired_gains(
+    gold: Indices,
+    predicted_a: Indices,
+    predicted_b: Indices,
+    n_labels: int,
+    groups: Sequence[str] | None,
+    resamples: int,
+    seed: int,
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Macro-F1 of `a` less that of `b` on the same examples, and the same on each of the resamples [resamples]."""
     both = np.hstack([_cells(gold, predicted_a, n_labels), _cells(gold, predicted_b, n_labels)])
     width = both.shape[1] // 2
-    drawn = _resampled(both, groups, resamples, seed)
-    total = both.sum(axis=0, keepdims=True)
 
     def delta(counts: Indices) -> npt.NDArray[np.float64]:
         return _macro_f1(counts[:, :width], n_labels) - _macro_f1(counts[:, width:], n_labels)
 
-    right_a, right_b = predicted_a == gold, predicted_b == gold
-    fixed, broken = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    p = float(binomtest(min(fixed, broken), fixed + broken, 0.5).pvalue) if fixed + broken else 1.0
-    return Comparison(
-        a=a, b=b, macro_f1_delta=_interval(delta(total), delta(drawn)), fixed=fixed, broken=broken, mcnemar_p=p
-    )
+    return float(delta(both.sum(axis=0, keepdims=True))[0]), delta(_resampled(both, groups, resamples, seed))
+
+
+def macro_f1(gold: Indices, predicted: Indices, n_labels: int) -> float:
+    """Unweighted mean over the declared labels, an absent one counts 0."""
+    return float(_macro_f1(_cells(gold, predicted, n_labels).sum(axis=0, keepdims=True), n_labels)[0])
+
+
+def interval(value: float, drawn: npt.NDArray[np.float64]) -> Interval:
+    """`value` with the 95 % percentile interval of its resamples."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(value=value, low=float(low), high=float(high))
 
 
 def _cells(gold: Indices, predicted: Indices, k: int) -> Indices:
@@ -168,8 +190,3 @@ def _macro_f1(counts: Indices, k: int) -> npt.NDArray[np.float64]:
 def _accuracy(counts: Indices, k: int) -> npt.NDArray[np.float64]:
     table = counts.reshape(-1, k, k + 1)
     return np.asarray(np.einsum("rii->r", table[:, :, :k]) / table.sum(axis=(1, 2)))
-
-
-def _interval(value: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> Interval:
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Interval(value=float(value[0]), low=float(low), high=float(high))

@@ -2,9 +2,9 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pld.method.baselines import CALIBRATED, findings, rivals, shipped_system
+from pld.method.baselines import CALIBRATED, CLUSTERED, findings, loop_findings, rivals, shipped_system
 from pld.method.evaluation import (
     Indices,
     calibrate,
@@ -15,7 +15,8 @@ from pld.method.evaluation import (
     predictions,
     system_report,
 )
-from pld.method.systems import Replies, System
+from pld.method.rounds import ResolutionReport
+from pld.method.systems import Prompted, Replies, System
 from pld.method.trial import groups_of, sample
 from pld.params import Config
 from pld.ports import OnProgress, Scores
@@ -25,6 +26,7 @@ from pld.records import (
     Comparison,
     EvaluationReport,
     Example,
+    LoopEffect,
     Message,
     Prediction,
     SystemCost,
@@ -78,15 +80,30 @@ def answers_of(
     )
 
 
+def twin_of(system: System, earlier: Sequence[System]) -> System | None:
+    """One of `earlier` that answers every request as `system` does: the same Student after the same messages."""
+    if not isinstance(system.answer, Prompted) or system.calibration is None:
+        return None
+    return next((other for other in earlier if other.answer == system.answer and other.sample == system.sample), None)
+
+
+def answers_of_twin(system: System, found: Answers) -> Answers:
+    """`system`'s answers where its twin's were `found`; calibration, cost and what can be read are its own."""
+    cost = found.cost.model_copy(update={"training": system.training, "readable": system.readable})
+    return replace(found, calibration=system.calibration, cost=cost)
+
+
 def evaluation_report(
     config: Config,
     prompt_sha256: str,
     test: Sequence[Example],
     answers: Mapping[str, Answers],
     student: Mapping[str, str],
+    resolution: ResolutionReport,
 ) -> tuple[EvaluationReport, list[Prediction]]:
     """Every system, with calibration too where it has one; the distilled one compared with each of the others, of the
-    same kind where there is one, on the examples that both answered. `student`: its own description."""
+    same kind where there is one, on the examples that both answered. `student`: its own description; `resolution`:
+    what the loop did on validation."""
     task, settings = config.task, config.evaluation
     variants = _variants(answers)
     reports: dict[str, SystemReport] = {}
@@ -110,6 +127,7 @@ def evaluation_report(
         for rival in rivals(name, variants)
     )
     shipped = shipped_system(config.calibration.method)
+    loop = _loop_effect(resolution, shipped, comparisons)
     report = EvaluationReport(
         task=task.name,
         split="test",
@@ -119,10 +137,25 @@ def evaluation_report(
         shipped=shipped,
         systems=reports,
         comparisons=comparisons,
-        findings=findings(shipped, reports, comparisons, task.name),
+        findings=(*findings(shipped, reports, comparisons, task.name), *loop_findings(loop)),
         student=dict(student),
+        loop=loop,
     )
     return report, rows
+
+
+def _loop_effect(resolution: ResolutionReport, shipped: str, comparisons: Sequence[Comparison]) -> LoopEffect | None:
+    """The loop on validation beside what it did on test; None where nothing was tried."""
+    if not resolution.rounds and not resolution.candidates:
+        return None
+    before = (CLUSTERED, CLUSTERED + CALIBRATED)
+    return LoopEffect(
+        rounds=len(resolution.rounds),
+        candidates=resolution.candidates,
+        accepted=len(resolution.accepted),
+        validation=resolution.gain,
+        test=next(found for found in comparisons if found.a == shipped and found.b in before),
+    )
 
 
 def _variants(answers: Mapping[str, Answers]) -> dict[str, Answers]:

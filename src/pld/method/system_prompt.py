@@ -59,26 +59,47 @@ def render_system_prompt(
     kept = list(instructions)
     cut: list[Cut] = []
     while True:
-        text = _text(task, _ordered(kept, task.labels, params.order), exemplars, params)
-        tokens = count_tokens(text)
-        if params.token_budget is None or tokens <= params.token_budget:
-            break
+        ordered = _ordered(kept, task.labels, params.order)
+        prompt = frame_system_prompt(task, ordered, exemplars, params, count_tokens)
+        if params.token_budget is None or prompt.tokens <= params.token_budget:
+            return prompt.model_copy(update={"cut": tuple(cut)})
         if len(kept) == 1:
             raise DistillError(
-                f"rendering.token_budget: wanted a prompt of at most {params.token_budget} tokens, found {tokens} "
-                "with a single instruction; raise the budget"
+                f"rendering.token_budget: wanted a prompt of at most {params.token_budget} tokens, found "
+                f"{prompt.tokens} with a single instruction; raise the budget"
             )
         weakest = _weakest(kept)
         kept.remove(weakest)
         cut.append(Cut(instruction_id=weakest.id, reason=f"over the budget of {params.token_budget} tokens"))
-    order = _ordered(kept, task.labels, params.order)
+
+
+def frame_system_prompt(
+    task: Task,
+    instructions: Sequence[Instruction],
+    exemplars: Exemplars,
+    params: RenderingParams,
+    count_tokens: CountTokens,
+) -> SystemPrompt:
+    """`instructions` in the order in which they are given, whatever their tokens."""
+    text = _text(task, instructions, exemplars, params)
     return SystemPrompt(
         text=text,
-        instruction_ids=tuple(instruction.id for instruction in order),
+        instruction_ids=tuple(instruction.id for instruction in instructions),
         sha256=sha256(text),
-        tokens=tokens,
-        cut=tuple(cut),
+        tokens=count_tokens(text),
     )
+
+
+def shown_examples(
+    task: Task, instructions: Sequence[Instruction], exemplars: Exemplars, params: RenderingParams
+) -> set[str]:
+    """Ids of the training examples that stand in the prompt: the Student would read their labels there."""
+    pools = (
+        [exemplars[instruction.id][: params.exemplars] for instruction in instructions]
+        if params.exemplars_per == "instruction"
+        else _per_label_examples(task, instructions, exemplars, params.exemplars)
+    )
+    return {example.id for pool in pools for example in pool}
 
 
 def exemplars_of(
@@ -124,12 +145,19 @@ def _text(task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, para
 
 def _per_label(task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, n: int) -> list[dict[str, str]]:
     """`n` examples per label, taken in turn from the label's instructions, and shown label by label in turn."""
+    columns = [_shown(task, own) for own in _per_label_examples(task, ordered, exemplars, n)]
+    return [shown for shown in chain.from_iterable(zip_longest(*columns)) if shown is not None]
+
+
+def _per_label_examples(
+    task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, n: int
+) -> list[list[Example]]:
     columns = []
     for label in task.labels:
         own = [exemplars[instruction.id] for instruction in ordered if instruction.label == label]
         in_turn = [example for row in zip_longest(*own) for example in row if example is not None]
-        columns.append(_shown(task, list({example.id: example for example in in_turn}.values())[:n]))
-    return [shown for shown in chain.from_iterable(zip_longest(*columns)) if shown is not None]
+        columns.append(list({example.id: example for example in in_turn}.values())[:n])
+    return columns
 
 
 def _shown(task: Task, examples: Sequence[Example]) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 chat markup. Pure text checks, shared by extraction and merging."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 # turn markers and special tokens of the chat templates in use (ChatML, Llama 2 and 3, Gemma, Mistral, DeepSeek, Phi),
@@ -59,6 +59,28 @@ def copied_words(text: str, source: str, count: int) -> str | None:
     return None
 
 
+def copy_test(text: str, count: int) -> Callable[[str], bool]:
+    """Whether a source has a run for `copied_words(text, source, count)`, for thousands of sources: a source is cut
+    into words only if `count` neighbouring words of `text` stand somewhere in it."""
+    wanted = _words(text)
+    runs = {tuple(wanted[at : at + count]) for at in range(len(wanted) - count + 1)}
+    starts = {run[0] for run in runs}
+
+    def copies(source: str) -> bool:
+        plain = _plain(source)
+        held = 0
+        for word in wanted:
+            held = held + 1 if word in plain else 0
+            if held == count:
+                break
+        else:
+            return False
+        given = _WORD.findall(plain)
+        return any(tuple(given[at : at + count]) in runs for at, word in enumerate(given) if word in starts)
+
+    return copies
+
+
 def one_line(text: str) -> str:
     """`text` with every run of white space as one space, none at the ends."""
     return " ".join(text.split())
@@ -81,4 +103,9 @@ def _as_words(label: str) -> re.Pattern[str]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(re.sub(r"['’]", "", text.casefold()))
+    return _WORD.findall(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """Without case, and without apostrophes: they part no words."""
+    return text.casefold().replace("'", "").replace("’", "")

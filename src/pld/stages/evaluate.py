@@ -1,4 +1,5 @@
-"""The only stage that sees the test split: the distilled prompt and its baselines on the same examples."""
+"""The only stage that sees the test split: the baselines, and the distilled prompt before and after the loop, on
+the same examples."""
 
 import csv
 import io
@@ -10,11 +11,19 @@ from pld.adapters.latency import machine, measure_latency
 from pld.adapters.lineup import Distilled, Ground, lineup
 from pld.adapters.plots import draw_confusion, draw_f1_against_tokens, draw_systems
 from pld.artifacts import read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
-from pld.method.baselines import CALIBRATED, distillation_cost, few_shot_examples, readable_prompt
+from pld.method.baselines import (
+    CALIBRATED,
+    distillation_cost,
+    few_shot_examples,
+    readable_prompt,
+    resolution_cost,
+)
 from pld.method.extraction import ExtractionSummary
-from pld.method.measurement import Answers, answers_of, asked_of, evaluation_report
+from pld.method.measurement import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
+from pld.method.rounds import ResolutionReport
+from pld.method.systems import System
 from pld.method.trial import groups_of, sample
-from pld.params import Config, load_config
+from pld.params import Config, RenderingParams, load_config
 from pld.progress import progress
 from pld.records import (
     Calibration,
@@ -25,6 +34,7 @@ from pld.records import (
     Latency,
     LatencyReport,
     Prediction,
+    TrainingCost,
     TrialReport,
     sha256,
 )
@@ -35,11 +45,12 @@ FOLDER = ARTIFACTS / "evaluation"
 
 def run() -> None:
     config = load_config()
-    ground = _ground(config)
+    resolution = read_record(ARTIFACTS / "resolve/report.json", ResolutionReport)
+    ground = _ground(config, resolution)
     test = read_jsonl(ARTIFACTS / "splits/test.jsonl", Example)
     answers, latency = _measured(config, ground, test)
     report, predictions = evaluation_report(
-        config, sha256(ground.distilled.prompt), test, answers, ground.student.describe()
+        config, sha256(ground.distilled.prompt), test, answers, ground.student.describe(), resolution
     )
     write_json(FOLDER / "report.json", report)
     write_jsonl(FOLDER / "predictions.jsonl", predictions)
@@ -55,49 +66,59 @@ def run() -> None:
     write_json(FOLDER / "latency.json", latency)
 
 
-def _ground(config: Config) -> Ground:
+def _ground(config: Config, resolution: ResolutionReport) -> Ground:
     train = read_jsonl(ARTIFACTS / "splits/train.jsonl", Example)
+    winner = read_record(ARTIFACTS / "best/trial.json", TrialReport)
+    rendering = with_settings(config, winner.settings).rendering
+    spent = _sweep_cost(winner)
     return Ground(
         config=config,
         train=train,
         validation=read_jsonl(ARTIFACTS / "splits/validation.jsonl", Example),
         calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same ones as the trial's
         shots=few_shot_examples(config.task, train, config.baselines.few_shot, config.baselines.seed),
-        distilled=_distilled(config),
+        clustered=_prompt_in(ARTIFACTS / "best", rendering, spent),
+        distilled=_prompt_in(ARTIFACTS / "resolve/final", rendering, resolution_cost(spent, resolution)),
     )
 
 
-def _distilled(config: Config) -> Distilled:
-    best = ARTIFACTS / "best"
-    winner = read_record(best / "trial.json", TrialReport)
-    cut = {cut.instruction_id for cut in winner.cut}
-    instructions = read_jsonl(best / "instructions.jsonl", Instruction)
+def _prompt_in(folder: Path, rendering: RenderingParams, training: TrainingCost) -> Distilled:
+    return Distilled(
+        prompt=read_text(folder / "system_prompt.md"),
+        calibration=read_record(folder / "calibration.json", Calibration),
+        readable=readable_prompt(read_jsonl(folder / "instructions.jsonl", Instruction), rendering),
+        training=training,
+    )
+
+
+def _sweep_cost(winner: TrialReport) -> TrainingCost:
     trials = _trials()
     searched = {row["prompt"] for row in trials if row["macro_f1"]}
     scored = len(searched) + sum(bool(row["final_macro_f1"]) for row in trials)
-    return Distilled(
-        prompt=read_text(best / "system_prompt.md"),
-        calibration=read_record(best / "calibration.json", Calibration),
-        readable=readable_prompt(
-            [instruction for instruction in instructions if instruction.id not in cut],
-            with_settings(config, winner.settings).rendering,
-        ),
-        training=distillation_cost(
-            read_record(ARTIFACTS / "rules/summary.json", ExtractionSummary), instructions, scored * winner.report.n
-        ),
+    return distillation_cost(
+        read_record(ARTIFACTS / "rules/summary.json", ExtractionSummary),
+        read_jsonl(ARTIFACTS / "best/instructions.jsonl", Instruction),
+        scored * winner.report.n,
     )
 
 
 def _measured(config: Config, ground: Ground, test: Sequence[Example]) -> tuple[dict[str, Answers], LatencyReport]:
-    """Every system's answers, and how fast it gives them."""
+    """Every system's answers, and how fast it gives them; one that is another's twin is not asked again."""
     answers: dict[str, Answers] = {}
     latency: dict[str, Latency] = {}
     seconds: dict[str, float] = {}
+    own: list[System] = []
     for system in lineup(ground):
         asked = asked_of(system, test, config.baselines.seed)
-        with progress(f"evaluate: {system.name}", len(asked) + len(system.calibrated_on)) as advance:
-            answers[system.name] = answers_of(system, asked, config.task.labels, advance)
-        latency[system.name] = measure_latency(system, test, config.latency.requests)
+        if twin := twin_of(system, own):
+            answers[system.name] = answers_of_twin(system, answers[twin.name])
+            latency[system.name] = latency[twin.name]
+        else:
+            with progress(f"evaluate: {system.name}", len(asked) + len(system.calibrated_on)) as advance:
+                answers[system.name] = answers_of(system, asked, config.task.labels, advance)
+            latency[system.name] = measure_latency(system, test, config.latency.requests)
+        if system.calibration is not None:
+            own.append(system)  # no other one, so that what it is made of can be dropped
         if answers[system.name].calibration is not None:
             # calibration subtracts one number per label: the same requests, the same latency
             latency[system.name + CALIBRATED] = latency[system.name]

@@ -4,17 +4,14 @@ import csv
 import io
 from pathlib import Path
 
-import numpy as np
-
 from pld.adapters.build import build
 from pld.adapters.composition import with_settings
+from pld.adapters.lists import read_vectors
 from pld.adapters.study import OptunaStudy
-from pld.artifacts import atomic_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
-from pld.errors import ArtifactError
+from pld.artifacts import atomic_folder, read_jsonl, write_json, write_jsonl, write_text
 from pld.method.sweep import Bench, Result, Swept, sweep
 from pld.method.trial import Draft, Material, sample
 from pld.params import Config, TeacherConsolidator, load_config
-from pld.ports import Vectors
 from pld.progress import progress
 from pld.records import Example, Rule, content_id
 
@@ -40,13 +37,10 @@ def run() -> None:
 
 def _material(config: Config) -> Material:
     rules = read_jsonl(ARTIFACTS / "rules/rules.jsonl", Rule)
-    vectors: Vectors = np.load(ARTIFACTS / "embeddings/vectors.npy")
-    if read_json(ARTIFACTS / "embeddings/rule_ids.json")["rule_ids"] != [rule.id for rule in rules]:
-        raise ArtifactError("artifacts/embeddings: wanted the vectors of artifacts/rules/rules.jsonl; run `dvc repro`")
     train = read_jsonl(ARTIFACTS / "splits/train.jsonl", Example)
     return Material(
         rules=rules,
-        vectors=vectors,
+        vectors=read_vectors(ARTIFACTS, rules),
         train={example.id: example for example in train},
         validation=read_jsonl(ARTIFACTS / "splits/validation.jsonl", Example),
         calibration=sample(train, config.calibration.examples, "calibration"),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from pld.adapters.tracking.registry import Registry, Standing, Version
@@ -14,7 +15,7 @@ from pld.errors import RegistryError
 from pld.method.acceptance import judge
 from pld.params import Config, load_config
 from pld.records import sha256
-from support.artifact_tree import PROMPT, write_artifacts
+from support.artifact_tree import CLUSTERED, PROMPT, write_artifacts
 
 BETTER = PROMPT + "- thanks: praise\n"
 Settle = Callable[..., Standing]
@@ -73,6 +74,20 @@ def test_the_registered_prompt_is_the_measured_one_byte_for_byte(settle: Settle,
     settle(prompt=text)
     assert registry.store.client.get_prompt_version_by_alias("pld-mail-prompt", "production").template == text
     assert of(registry, 1).prompt_sha256 == sha256(text)
+
+
+def test_what_the_loop_left_is_registered_and_served_and_not_what_came_into_it(
+    settle: Settle, registry: Registry, project: Path
+) -> None:
+    settle()
+    final = (project / "artifacts/resolve/final/system_prompt.md").read_bytes()
+    assert final != (project / "artifacts/best/system_prompt.md").read_bytes() == CLUSTERED.encode()
+    assert registry.store.client.get_prompt_version_by_alias("pld-mail-prompt", "production").template == final.decode()
+    served = mlflow.artifacts.download_artifacts(
+        "models:/pld-mail/1/artifacts/system_prompt.md", tracking_uri=registry.store.uri
+    )
+    assert Path(served).read_bytes() == final
+    assert of(registry, 1).prompt_sha256 == sha256(final.decode())
 
 
 def test_the_same_content_is_the_same_version(settle: Settle, registry: Registry) -> None:

@@ -9,8 +9,8 @@ from pld.adapters.tracking.result import PipelineResult, flattened, read_result
 from pld.adapters.tracking.runs import LoggedRun, log_result
 from pld.adapters.tracking.store import Store, connect, experiment_id
 from pld.errors import ArtifactError
-from pld.params import load_config
-from support.artifact_tree import PROMPT, write_artifacts
+from pld.params import Config, NoResolver, load_config
+from support.artifact_tree import CLUSTERED, PROMPT, composed, write_artifacts
 
 COMPARABLE = {"macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "prompt_tokens"}
 TIMED = {"latency_p50_ms", "latency_p95_ms", "prefill_ms"}
@@ -37,7 +37,7 @@ def test_one_parent_run_and_a_nested_run_per_trial_and_system(store: Store, proj
     found = result(project)
     logged = log_result(store, found)
     by_name = runs(store)
-    systems = {"zero_shot", "few_shot", "distilled"}
+    systems = {"zero_shot", "few_shot", "clustered", "distilled"}
     trials = {f"trial {trial.trial_id}" for trial in found.trials} | {"trial 00failed0000"}
     variants = systems | {f"{name}_calibrated" for name in systems} | {"tfidf_logreg"}
     assert set(by_name) == {f"mail {found.key[:8]}"} | variants | trials
@@ -75,12 +75,65 @@ def test_what_was_shipped_and_measured_are_artifacts(store: Store, project: Path
     found = result(project, groups=True)
     run = log_result(store, found).run_id
     root = {file.path for file in store.client.list_artifacts(run)}
-    assert root >= {"system_prompt.md", "instructions.jsonl", "clusters.jsonl", "trial.json", "calibration.json"}
+    assert root >= {"system_prompt.md", "instructions.jsonl", "calibration.json", "trials.csv", "config.yaml"}
     inside = {file.path for file in store.client.list_artifacts(run, "evaluation")}
     assert inside >= {f"evaluation/{name}" for name in ("report.json", "predictions.jsonl", "groups.json")}
     assert [file.path for file in store.client.list_artifacts(run, "plots")] == ["plots/confusion.png"]
-    copy = Path(store.client.download_artifacts(run, "system_prompt.md", str(tmp_path)))
-    assert copy.read_bytes() == PROMPT.encode()
+    copy = Path(store.client.download_artifacts(run, "", str(tmp_path)))
+    assert (copy / "system_prompt.md").read_bytes() == PROMPT.encode()
+    assert (copy / "best/system_prompt.md").read_bytes() == CLUSTERED.encode()
+    assert len((copy / "instructions.jsonl").read_text().splitlines()) == 2
+    assert len((copy / "best/instructions.jsonl").read_text().splitlines()) == 1
+    written = project / "artifacts/resolve"
+    kept = {path.relative_to(copy / "resolve") for path in (copy / "resolve").rglob("*")}
+    assert kept == {path.relative_to(written) for path in written.rglob("*")}
+    assert Path("rounds/01/edits.jsonl") in kept
+
+
+def steps(store: Store, run: str, name: str) -> dict[int, float]:
+    return {item.step: item.value for item in store.client.get_metric_history(run, name)}
+
+
+def test_each_round_of_the_loop_is_a_step_of_the_parent_after_the_list_that_came_in(
+    store: Store, project: Path
+) -> None:
+    found = result(project)
+    run = log_result(store, found).run_id
+    came_in, (first,) = found.resolution.came_in, found.resolution.rounds
+    assert steps(store, run, "round/validation_macro_f1") == {
+        0: came_in.macro_f1.value,
+        1: first.validation.macro_f1.value,
+    }
+    assert steps(store, run, "round/pool_macro_f1") == {1: first.pool.macro_f1.value}
+    assert steps(store, run, "round/prompt_tokens") == {0: 55, 1: 60}
+    assert steps(store, run, "round/instructions") == {0: 1, 1: 2}
+    edits = {name: steps(store, run, f"round/edits_{name}") for name in ("proposed", "refused", "accepted")}
+    assert edits == {"proposed": {1: 4}, "refused": {1: 1}, "accepted": {1: 1}}
+    assert [name for name in parent_of(store, LoggedRun(run, True)).data.metrics if "/" in name], "a section of its own"
+
+
+def test_the_parent_shows_what_the_loop_gained_where_it_was_chosen_and_on_test(store: Store, project: Path) -> None:
+    found = result(project)
+    parent = parent_of(store, log_result(store, found)).data.metrics
+    systems = found.report.systems
+    gain = systems["distilled"].macro_f1.value - systems["clustered"].macro_f1.value
+    assert parent["loop_gain_test"] == pytest.approx(gain)
+    assert parent["loop_gain_test_low"] <= gain <= parent["loop_gain_test_high"]
+    assert parent["loop_gain_validation"] == pytest.approx(0.1)
+    assert (parent["loop_candidates"], parent["loop_accepted"]) == (3, 1)
+    assert parent["instructions"] == 2, "of what ships, not of the winning trial"
+
+
+def test_without_a_loop_there_is_the_list_that_came_in_and_no_gain(store: Store, project: Path) -> None:
+    run = log_result(store, result(project, config=without_a_loop())).run_id
+    metrics = parent_of(store, LoggedRun(run, True)).data.metrics
+    assert not [name for name in metrics if name.startswith("loop_")]
+    assert set(steps(store, run, "round/validation_macro_f1")) == {0}
+    assert "round/pool_macro_f1" not in metrics
+
+
+def without_a_loop() -> Config:
+    return composed().model_copy(update={"resolver": NoResolver(kind="none")})
 
 
 def test_data_sets_are_inputs_with_the_md5_that_dvc_records(store: Store, project: Path) -> None:
@@ -125,6 +178,8 @@ def test_measuring_latency_again_or_moving_a_gate_makes_no_other_result(project:
     config = write_artifacts(project / "artifacts")
     first = read_result(config)
     assert result(project, p95_ms=33.0).key == first.key
+    (project / "artifacts/resolve/timing.json").write_text('{"seconds": {"pool": 99}}')
+    assert read_result(config).key == first.key
     promotion = config.promotion.model_copy(update={"max_prompt_tokens": 5})
     assert read_result(config.model_copy(update={"promotion": promotion})).key == first.key
 
@@ -132,6 +187,15 @@ def test_measuring_latency_again_or_moving_a_gate_makes_no_other_result(project:
 @pytest.mark.parametrize("changes", [{"right": 0.8}, {"prompt": PROMPT + "\n"}, {"test_size": 63}])
 def test_another_outcome_is_another_result(project: Path, changes: dict[str, Any]) -> None:
     assert result(project).key != result(project, **changes).key
+
+
+@pytest.mark.parametrize("file", ["report.json", "rounds/01/edits.jsonl", "final/descent.jsonl"])
+def test_another_course_of_the_loop_is_another_result(project: Path, file: str) -> None:
+    config = write_artifacts(project / "artifacts")
+    before = read_result(config).key
+    path = project / "artifacts/resolve" / file
+    path.write_text(path.read_text() + "\n")
+    assert read_result(config).key != before
 
 
 def test_another_setting_is_another_result(project: Path) -> None:
@@ -173,9 +237,11 @@ def test_what_a_killed_process_left_is_replaced_and_not_doubled(
 
 def test_a_prompt_that_was_edited_after_the_evaluation_is_refused(project: Path) -> None:
     config = write_artifacts(project / "artifacts")
-    (project / "artifacts/best/system_prompt.md").write_text("something else")
-    with pytest.raises(ArtifactError, match="wanted the text that was evaluated"):
-        read_result(config)
+    # what came into the loop is not what was measured as shipped either
+    for text in ("something else", CLUSTERED):
+        (project / "artifacts/resolve/final/system_prompt.md").write_text(text)
+        with pytest.raises(ArtifactError, match=r"resolve/final/system_prompt.md: wanted the text that was evaluated"):
+            read_result(config)
 
 
 def test_settings_are_flattened_to_dotted_names() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pld.errors import TeacherError
-from pld.ports import TeacherAnswer, TeacherRequest
+from pld.errors import ConfigError, TeacherError
+from pld.ports import Teacher, TeacherAnswer, TeacherRequest
 from pld.records import Record
 
 
@@ -60,6 +60,16 @@ class RecordedTeacher:
             places[recording.example_id] = number
             recordings[recording.example_id] = recording
         return recordings
+
+
+def check_can_be_asked(teacher: Teacher, where: str, instead: str) -> None:
+    """Before anything is computed: raises ConfigError where the setting `where` needs new answers and `teacher` only
+    plays back old ones; `instead` names the other way out."""
+    if isinstance(teacher, RecordedTeacher):
+        raise ConfigError(
+            f"{where}: wanted a Teacher that answers new questions, found {teacher.name}, which plays back old "
+            f"answers; set groups.teacher=anthropic or {instead}"
+        )
 
 
 def _check_role(role: str) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 
 import yaml
 
-from pld.artifacts import read_json, read_record, read_text
+from pld.artifacts import read_json, read_jsonl, read_record, read_text
 from pld.errors import ArtifactError
 from pld.method.baselines import CALIBRATED
+from pld.method.rounds import ResolutionReport
 from pld.params import Config
 from pld.records import (
     SPLITS,
     Calibration,
     EvaluationReport,
+    Instruction,
     LatencyReport,
     Split,
     TrialReport,
@@ -50,10 +52,12 @@ class FailedTrial:
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """`prompt` and `calibration` (None: none is applied) are what ships.
+    """`prompt`, `instructions` and `calibration` (None: none is applied) are what ships: the list that the loop left.
+    `best` is the trial whose list came into the loop.
 
-    `key` hashes the content of splits, trials, prompt, report and predictions with the settings; latency and the
-    git commit are not part of it, so that measuring again, or committing, does not make another result."""
+    `key` hashes the content of splits, trials, rounds, prompt, report and predictions with the settings; what was
+    timed and the git commit are not part of it, so that measuring again, or committing, does not make another result.
+    """
 
     folder: Path
     config: Config
@@ -62,7 +66,9 @@ class PipelineResult:
     best: TrialReport
     trials: tuple[TrialReport, ...]
     failed_trials: tuple[FailedTrial, ...]
+    resolution: ResolutionReport
     prompt: str
+    instructions: tuple[Instruction, ...]
     calibration: Calibration | None
     datasets: tuple[DataSet, ...]
     key: str
@@ -78,11 +84,11 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
     Raises ArtifactError for a missing file, and for a prompt that is not the one that was evaluated.
     """
     report = read_record(folder / "evaluation/report.json", EvaluationReport)
-    best = folder / "best"
-    prompt = read_text(best / "system_prompt.md")
+    final = folder / "resolve/final"
+    prompt = read_text(final / "system_prompt.md")
     if sha256(prompt) != report.prompt_sha256:
         raise ArtifactError(
-            f"{best / 'system_prompt.md'}: wanted the text that was evaluated (sha256 {report.prompt_sha256[:12]}), "
+            f"{final / 'system_prompt.md'}: wanted the text that was evaluated (sha256 {report.prompt_sha256[:12]}), "
             f"found another one ({sha256(prompt)[:12]}); run `dvc repro`"
         )
     if report.shipped not in report.systems or report.task != config.task.name:
@@ -97,10 +103,12 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
         config=config,
         report=report,
         latency=read_record(folder / "evaluation/latency.json", LatencyReport),
-        best=read_record(best / "trial.json", TrialReport),
+        best=read_record(folder / "best/trial.json", TrialReport),
         trials=tuple(read_record(path, TrialReport) for path in sorted(folder.glob("trials/*/report.json"))),
+        resolution=read_record(folder / "resolve/report.json", ResolutionReport),
         prompt=prompt,
-        calibration=read_record(best / "calibration.json", Calibration) if shipped_calibrated else None,
+        instructions=tuple(read_jsonl(final / "instructions.jsonl", Instruction)),
+        calibration=read_record(final / "calibration.json", Calibration) if shipped_calibrated else None,
         failed_trials=tuple(_failed_trial(path) for path in sorted(folder.glob("trials/*/error.json"))),
         datasets=tuple(DataSet(split, folder / f"splits/{split}.jsonl", digests[split]) for split in SPLITS),
         key=_key(config, folder),
@@ -156,8 +164,9 @@ def _key(config: Config, folder: Path) -> str:
 
 
 def _files_that_matter(folder: Path) -> Iterable[Path]:
-    for pattern in ("trials/*/*", "best/*"):
+    for pattern in ("trials/*/*", "best/*", "resolve/rounds/*/*", "resolve/final/*"):
         yield from sorted(folder.glob(pattern))
+    yield folder / "resolve/report.json"
     yield folder / "splits/md5.json"
     yield folder / "evaluation/report.json"
     yield folder / "evaluation/predictions.jsonl"

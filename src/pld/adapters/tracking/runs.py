@@ -13,6 +13,7 @@ from typing import Any
 from pld.adapters.tracking.result import DataSet, FailedTrial, PipelineResult, flattened, provenance, settings
 from pld.adapters.tracking.store import Store, dvc_experiment, experiment_id, translated
 from pld.method.acceptance import base_name, zero_shot_of
+from pld.method.rounds import ResolutionReport
 from pld.progress import progress
 from pld.records import Interval, SystemReport, TrialReport, content_id
 
@@ -20,6 +21,7 @@ KEY = "pld.key"
 KIND = "pld.kind"  # result | trial | system
 COMPLETE = "pld.complete"
 EVALUATION = "evaluation"  # a run's folder of artifacts
+ROUND = "round/"  # MLflow's UI gives the metrics of one prefix a section of their own
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
 
@@ -71,6 +73,8 @@ class _Logger:
         parent = self._start(f"{result.report.task} {result.key[:8]}", "result", result.key, None)
         params = settings(result.config) | flattened(result.best.settings, "winner.") | {"split": result.report.split}
         self._values(parent, params, _parent_metrics(result))
+        for step, metrics in enumerate(round_metrics(result.resolution, result.best.instructions)):
+            self._metrics(parent, metrics, step, ROUND)
         self._data_sets(parent, result.datasets)
         self._parent_files(parent)
         with progress("track", len(result.trials) + len(result.report.systems)) as advance:
@@ -120,15 +124,21 @@ class _Logger:
         return str(self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
 
     def _values(self, run: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Param
 
-        now = time.time_ns() // 1_000_000
         pairs = [Param(_name(key), value[:_LONGEST_VALUE]) for key, value in params.items()]
         for start in range(0, len(pairs), 100):  # the most that one batch takes
             self._client.log_batch(run, params=pairs[start : start + 100])
-        if not metrics:
-            return
-        self._client.log_batch(run, metrics=[Metric(_name(key), value, now, 0) for key, value in metrics.items()])
+        if metrics:
+            self._metrics(run, metrics)
+
+    def _metrics(self, run: str, metrics: Mapping[str, float], step: int = 0, section: str = "") -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        self._client.log_batch(
+            run, metrics=[Metric(section + _name(key), value, now, step) for key, value in metrics.items()]
+        )
 
     def _data_sets(self, run: str, datasets: Sequence[DataSet]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -150,10 +160,11 @@ class _Logger:
         )
 
     def _parent_files(self, run: str) -> None:
-        folder, best = self._result.folder, self._result.best.trial_id
-        for name in ("config.yaml", "trials.csv", *(f"best/{name}" for name in _BEST_FILES)):
+        folder = self._result.folder
+        for name in ("config.yaml", "trials.csv", *(f"resolve/final/{name}" for name in _SHIPPED_FILES)):
             self._file(run, folder / name)
-        self._file(run, folder / "trials" / best / "clusters.jsonl")
+        for name in ("best", "resolve"):
+            self._client.log_artifacts(run, str(folder / name), name)
         for path in sorted((folder / "evaluation").glob("*")):
             self._file(run, path, EVALUATION)
         for path in sorted((folder / "evaluation/plots").glob("*")):
@@ -164,7 +175,7 @@ class _Logger:
             self._client.log_artifact(run, str(path), place)
 
 
-_BEST_FILES = ("system_prompt.md", "instructions.jsonl", "calibration.json", "trial.json")
+_SHIPPED_FILES = ("system_prompt.md", "instructions.jsonl", "calibration.json")
 
 
 def system_metrics(result: PipelineResult, name: str) -> dict[str, float]:
@@ -184,9 +195,40 @@ def trial_metrics(trial: TrialReport) -> dict[str, float]:
     return _scores(trial.report) | _shape(trial)
 
 
+def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, float]]:
+    """Step by step: first the list of `came_in` instructions that came into the loop, then each round: its pool, which
+    the list that it began with answered, and validation, tokens and instructions of the list that it ended with."""
+    return [
+        _list_metrics(resolution.came_in, came_in),
+        *(
+            {
+                "pool_macro_f1": found.pool.macro_f1.value,
+                **_list_metrics(found.validation, found.instructions),
+                "failures": float(found.failures),
+                "edits_proposed": float(found.proposed),
+                "edits_refused": float(found.refused),
+                "edits_accepted": float(len(found.accepted)),
+            }
+            for found in resolution.rounds
+        ),
+    ]
+
+
+def _list_metrics(validation: SystemReport, instructions: int) -> dict[str, float]:
+    return {
+        "validation_macro_f1": validation.macro_f1.value,
+        "prompt_tokens": float(validation.prompt_tokens),
+        "instructions": float(instructions),
+    }
+
+
 def _parent_metrics(result: PipelineResult) -> dict[str, float]:
-    shipped = result.report.shipped
-    metrics = system_metrics(result, shipped) | _shape(result.best)
+    shipped, loop = result.report.shipped, result.report.loop
+    metrics = system_metrics(result, shipped) | _shape(result.best) | {"instructions": float(len(result.instructions))}
+    if loop is not None:
+        metrics |= {"loop_candidates": float(loop.candidates), "loop_accepted": float(loop.accepted)}
+        metrics |= _interval("loop_gain_validation", loop.validation.macro_f1_delta)
+        metrics |= _interval("loop_gain_test", loop.test.macro_f1_delta)
     for found in result.report.comparisons:
         if (found.a, found.b) == (shipped, zero_shot_of(shipped)):
             metrics |= _interval("macro_f1_over_zero_shot", found.macro_f1_delta)

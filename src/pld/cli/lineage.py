@@ -1,0 +1,249 @@
+"""How the final list came to be, read from the files of the stages, and looked up by an id of any kind."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pld.artifacts import read_jsonl, read_record
+from pld.errors import ArtifactError
+from pld.method.descent import step_of
+from pld.method.edits import apply
+from pld.method.rounds import Descent, EditVerdict, Effect, ResolutionReport, Step
+from pld.records import Cluster, Example, Instruction, Record, Rejection, Rule
+
+PREFIX = 4
+_NAMED = 10
+
+
+class Source(Record):
+    """A training example behind an instruction, and the rule that the Teacher wrote for it."""
+
+    example_id: str
+    label: str
+    rule_id: str
+    rule: str
+    doubtful: bool
+
+
+class Present(Record):
+    """An instruction of the final list."""
+
+    kind: Literal["instruction"] = "instruction"
+    id: str
+    label: str
+    text: str
+    place: int
+    of: int
+    origin: str
+    support: int
+    clusters: tuple[int, ...]
+    edits: tuple[Step, ...]
+    effect: Effect | None
+    examples: tuple[Source, ...]
+
+
+class Gone(Record):
+    """An instruction that was in a list once. `became`: what the Edit that took it made of it."""
+
+    kind: Literal["gone"] = "gone"
+    id: str
+    label: str
+    text: str
+    origin: str
+    seen: str
+    taken_by: Step | None
+    became: tuple[str, ...]
+    why: str
+
+
+class Touched(Record):
+    """An Edit that has to do with an example: proposed on seeing it (`answers`), or seen at the gate to turn it right
+    or wrong."""
+
+    how: Literal["answers", "fixes", "breaks"]
+    edit: Step
+
+
+class Story(Record):
+    """An example: what it gave, and what was done to it. `cluster` None: its rule is noise."""
+
+    kind: Literal["example"] = "example"
+    id: str
+    split: str
+    label: str
+    rule: Rule | None
+    no_rule: str | None
+    cluster: int | None
+    instructions: tuple[str, ...]
+    fixed_by: tuple[str, ...] | None
+    broken_by: tuple[str, ...] | None
+    edits: tuple[Touched, ...]
+
+
+@dataclass(frozen=True)
+class Book:
+    """All that is known of how the final list came to be; the test split is no part of it. `earlier`: instructions that
+    were in a list and are in the final one no more, each with the list that it was in last."""
+
+    final: list[Instruction]
+    descents: dict[str, Descent]
+    effects: dict[str, Effect]
+    earlier: dict[str, tuple[Instruction, str]]
+    verdicts: list[EditVerdict]
+    pruned: tuple[str, ...]
+    rules: dict[str, Rule]
+    rejections: dict[str, Rejection]
+    clusters: dict[str, int]
+    examples: dict[str, Example]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Book":
+        resolve = folder / "resolve"
+        final = read_jsonl(resolve / "final/instructions.jsonl", Instruction)
+        ablation = resolve / "final/ablation.jsonl"
+        rounds = sorted((resolve / "rounds").glob("*/instructions.jsonl"))
+        lists = [(folder / "best/instructions.jsonl", "the list that came in")]
+        lists += [(path, f"the list after round {int(path.parent.name)}") for path in rounds]
+        seen = {own.id: (own, where) for path, where in lists for own in read_jsonl(path, Instruction)}
+        ids = {own.id for own in final}
+        return cls(
+            final=final,
+            descents={own.instruction_id: own for own in read_jsonl(resolve / "final/descent.jsonl", Descent)},
+            effects={own.instruction_id: own for own in read_jsonl(ablation, Effect)} if ablation.exists() else {},
+            earlier={identity: found for identity, found in seen.items() if identity not in ids},
+            verdicts=[edit for path in rounds for edit in read_jsonl(path.parent / "edits.jsonl", EditVerdict)],
+            pruned=read_record(resolve / "report.json", ResolutionReport).pruned,
+            rules={rule.id: rule for rule in read_jsonl(folder / "rules/rules.jsonl", Rule)},
+            rejections={own.example_id: own for own in read_jsonl(folder / "rules/rejected.jsonl", Rejection)},
+            clusters={
+                rule_id: cluster.id
+                for cluster in read_jsonl(folder / "best/clusters.jsonl", Cluster)
+                if not cluster.noise
+                for rule_id in cluster.rule_ids
+            },
+            examples={
+                example.id: example
+                for split in ("train", "validation")
+                for example in read_jsonl(folder / f"splits/{split}.jsonl", Example)
+            },
+        )
+
+    def look_up(self, wanted: str) -> Present | Gone | Story:
+        """Raises ArtifactError for an id that is not there, or a beginning of several."""
+        identity = self._identity(wanted)
+        if any(own.id == identity for own in self.final):
+            return self._present(identity)
+        if identity in self.earlier:
+            return self._gone(identity)
+        return self._story(self.rules[identity].example_id if identity in self.rules else identity)
+
+    def _identity(self, wanted: str) -> str:
+        kinds: tuple[Iterable[str], ...] = ([own.id for own in self.final], self.earlier, self.examples, self.rules)
+        if any(wanted in kind for kind in kinds):
+            return wanted
+        for kind in (dict.fromkeys((*kinds[0], *kinds[1])), *kinds[2:]) if len(wanted) >= PREFIX else ():
+            begins = [identity for identity in kind if identity.startswith(wanted)]
+            if len(begins) == 1:
+                return begins[0]
+            if begins:
+                raise ArtifactError(
+                    f"explain: wanted an id or the beginning of one, found {wanted!r}, which {len(begins)} begin "
+                    f"with: {', '.join(begins[:_NAMED])}{', ...' if len(begins) > _NAMED else ''}"
+                )
+        raise ArtifactError(
+            f"explain: wanted the id of an instruction, a rule, or a training or validation example (or "
+            f"{PREFIX} characters of its beginning), found {wanted!r}; the instructions are "
+            f"{', '.join(own.id for own in self.final)}"
+        )
+
+    def _present(self, identity: str) -> Present:
+        place, own = next((at, own) for at, own in enumerate(self.final, 1) if own.id == identity)
+        descent = self.descents.get(identity)
+        if descent is None:
+            raise ArtifactError(
+                f"artifacts/resolve/final/descent.jsonl: wanted a line for {identity} of instructions.jsonl, found "
+                "none; run `dvc repro`"
+            )
+        rules = [self.rules[rule_id] for rule_id in descent.rule_ids]
+        return Present(
+            id=own.id,
+            label=own.label,
+            text=own.text,
+            place=place,
+            of=len(self.final),
+            origin=descent.origin,
+            support=own.support,
+            clusters=descent.cluster_ids,
+            edits=descent.edits,
+            effect=self.effects.get(identity),
+            examples=tuple(
+                Source(
+                    example_id=rule.example_id,
+                    label=self.examples[rule.example_id].label,
+                    rule_id=rule.id,
+                    rule=rule.text,
+                    doubtful=rule.doubtful,
+                )
+                for rule in rules
+            ),
+        )
+
+    def _gone(self, identity: str) -> Gone:
+        own, seen = self.earlier[identity]
+        took = [
+            verdict
+            for verdict in self.verdicts
+            if verdict.outcome == "accepted"
+            and verdict.edit.op in ("remove", "revise", "split")
+            and verdict.edit.id == identity
+        ]
+        step = step_of(took[-1], identity) if took else None
+        words = next((words for words in self.pruned if words.startswith(f"{identity}: ")), None)
+        return Gone(
+            id=own.id,
+            label=own.label,
+            text=own.text,
+            origin=own.origin,
+            seen=seen,
+            taken_by=step,
+            became=tuple(new.id for new in apply([own], took[-1].edit, took[-1].round)) if took else (),
+            why=step.verdict if step else f"pruned: {words.partition(': ')[2]}" if words else "not in the final list",
+        )
+
+    def _story(self, identity: str) -> Story:
+        example = self.examples[identity]
+        rule = next((rule for rule in self.rules.values() if rule.example_id == identity), None)
+        rejection = self.rejections.get(identity)
+        no_rule = None
+        if rule is None and example.split == "train":
+            no_rule = f"refused: {rejection.reason}: {rejection.detail}" if rejection else "the Teacher gave none"
+        elif rule is None:
+            no_rule = f"none is made of {example.split} examples"
+        measured = [own for own in self.descents.values() if own.fixed is not None and own.broken is not None]
+        return Story(
+            id=example.id,
+            split=example.split,
+            label=example.label,
+            rule=rule,
+            no_rule=no_rule,
+            cluster=self.clusters.get(rule.id) if rule else None,
+            instructions=tuple(own.instruction_id for own in self.descents.values() if identity in own.example_ids),
+            fixed_by=_of(identity, ((own.instruction_id, own.fixed or ()) for own in measured)) if measured else None,
+            broken_by=_of(identity, ((own.instruction_id, own.broken or ()) for own in measured)) if measured else None,
+            edits=tuple(self._touched(identity)),
+        )
+
+    def _touched(self, identity: str) -> Iterator[Touched]:
+        for verdict in self.verdicts:
+            step = step_of(verdict, None if verdict.edit.op == "add" else verdict.edit.id)
+            if identity in verdict.example_ids:
+                yield Touched(how="answers", edit=step)
+            if verdict.gate and identity in verdict.gate.fixed:
+                yield Touched(how="fixes", edit=step)
+            if verdict.gate and identity in verdict.gate.broken:
+                yield Touched(how="breaks", edit=step)
+
+
+def _of(identity: str, held: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
+    return tuple(instruction_id for instruction_id, example_ids in held if identity in example_ids)

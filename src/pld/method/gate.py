@@ -1,0 +1,174 @@
+"""How a candidate list wins its place: a race by successive halving, then a test against the present list.
+
+Successive halving: Karnin et al. 2013; as a race among configurations: Jamieson and Talwalkar 2016, arXiv 1502.07943.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pld.method.answering import Answering
+from pld.method.evaluation import Indices, interval, macro_f1, paired_gains
+from pld.method.rounds import GateVerdict, Rung
+from pld.method.trial import groups_of
+from pld.params import GateParams
+from pld.records import Example, SystemPrompt, content_id
+
+PARTS = (0.25, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Race:
+    """`winners`: sha256 of the best prompts, the best first; `rungs`: prompt sha256 → its figures on each part that it
+    reached."""
+
+    winners: tuple[str, ...]
+    rungs: Mapping[str, tuple[Rung, ...]]
+
+
+def growing_parts(validation: Sequence[Example], seed: int) -> list[list[Example]]:
+    """Nested parts of `validation`, the last one all of it: seeded; each holds its share of every label, or, where the
+    data set has groups, whole groups."""
+    groups = groups_of(validation)
+    if groups is None:
+        ordered = _stratified(validation, seed)
+        return [ordered[: max(1, round(part * len(ordered)))] for part in PARTS]
+    order = sorted(set(groups), key=lambda group: content_id([seed, "race", group]))
+    parts = []
+    for part in PARTS:
+        held = set(order[: max(1, round(part * len(order)))])
+        parts.append([example for example, group in zip(validation, groups, strict=True) if group in held])
+    return parts
+
+
+def screen(
+    prompts: Sequence[SystemPrompt], present: SystemPrompt, answering: Answering, pool: Sequence[Example], size: int
+) -> Race:
+    """The best `size` of `prompts` on the training examples of `pool`, so that validation is not asked about each of
+    them; at the search's precision, ties by fewer tokens, then by hash. No example may stand in any of the prompts."""
+    rungs = {prompt.sha256: (rung(prompt, present, answering, pool),) for prompt in prompts}
+    best = sorted(prompts, key=lambda prompt: _rank(prompt, rungs))
+    return Race(tuple(prompt.sha256 for prompt in best[:size]), rungs)
+
+
+def race(
+    prompts: Sequence[SystemPrompt],
+    present: SystemPrompt,
+    answering: Answering,
+    parts: Sequence[Sequence[Example]],
+    max_label_loss: float,
+    join: Callable[[Sequence[SystemPrompt]], Sequence[SystemPrompt]] | None = None,
+) -> Race:
+    """The better half of `prompts` (all different) on each of the growing `parts` goes on to the next; the best on the
+    last part survives. At the search's precision; ties by fewer tokens, then by hash. On the last part, one that takes
+    more than `max_label_loss` of a label's recall comes behind those that do not: the gate would refuse it.
+
+    After the first part, `join` is given those that do better there than the `present` list, the best first, and adds
+    prompts of its own to those that go on.
+    """
+    rungs: dict[str, tuple[Rung, ...]] = {prompt.sha256: () for prompt in prompts}
+    running = list(prompts)
+    for at, part in enumerate(parts):
+        for prompt in running:
+            rungs[prompt.sha256] += (rung(prompt, present, answering, part),)
+        running.sort(key=lambda prompt: _rank(prompt, rungs))
+        leaders = [prompt for prompt in running if rungs[prompt.sha256][-1].gain > 0]
+        if at == len(parts) - 1:
+            lost = {prompt.sha256: _label_loss(prompt, present, answering, part) for prompt in running}
+            running = sorted(running, key=lambda prompt: lost[prompt.sha256] > max_label_loss)[:1]
+        else:
+            running = running[: -(-len(running) // 2)]
+        if at == 0 and join is not None:
+            joined = join(leaders)
+            rungs |= {prompt.sha256: () for prompt in joined}
+            running += joined
+    return Race((running[0].sha256,), rungs)
+
+
+def rung(prompt: SystemPrompt, present: SystemPrompt, answering: Answering, examples: Sequence[Example]) -> Rung:
+    """`prompt` beside the `present` one on `examples`, at the search's precision."""
+    labels, gold = len(answering.config.task.labels), answering.gold(examples)
+    ours, theirs = (
+        macro_f1(gold, answering.chosen(found, examples, searching=True), labels) for found in (prompt, present)
+    )
+    return Rung(examples=len(examples), macro_f1=ours, present=theirs)
+
+
+def wanted_probability(min_confidence: float, candidates: int) -> float:
+    """The best of several candidates looks better than it is: `min_confidence` for all of them together asks so much of
+    the one (Šidák's correction)."""
+    return float(min_confidence ** (1 / candidates))
+
+
+def judge(
+    candidate: SystemPrompt,
+    present: SystemPrompt,
+    candidates: int,
+    answering: Answering,
+    validation: Sequence[Example],
+    gate: GateParams,
+    seed: int,
+) -> GateVerdict:
+    """`candidate`, the best of `candidates`, against `present` on all of `validation`, at the reporting precision."""
+    labels = answering.config.task.labels
+    gold = answering.gold(validation)
+    ours, theirs = answering.chosen(candidate, validation), answering.chosen(present, validation)
+    gain, drawn = paired_gains(gold, ours, theirs, len(labels), groups_of(validation), gate.resamples, seed)
+    probability, wanted = float((drawn > 0).mean()), wanted_probability(gate.min_confidence, candidates)
+    change = dict(zip(labels, _recall_changes(gold, ours, theirs, len(labels)), strict=True))
+    failed = []
+    # a gain of nothing is no gain, whatever min_gain says
+    if gain <= 0 or gain < gate.min_gain:
+        failed.append(f"macro-F1 {gain:+.4f}, wanted at least +{gate.min_gain:g}")
+    if probability < wanted:
+        failed.append(f"a gain has probability {probability:.4f}, wanted {wanted:.4f} (of {candidates} candidates)")
+    for label, delta in change.items():
+        if delta < -gate.max_label_loss:
+            failed.append(f"recall of {label} {delta:+.3f}, wanted at least -{gate.max_label_loss:g}")
+    right, was_right = ours == gold, theirs == gold
+    return GateVerdict(
+        accepted=not failed,
+        gain=interval(gain, drawn),
+        probability=probability,
+        wanted_probability=wanted,
+        candidates=candidates,
+        recall_change=change,
+        failed=tuple(failed),
+        fixed=_ids(validation, right & ~was_right),
+        broken=_ids(validation, was_right & ~right),
+    )
+
+
+def _recall_changes(gold: Indices, ours: Indices, theirs: Indices, labels: int) -> list[float]:
+    """Recall of each label less what it was; 0 for a label without an example."""
+    own = [gold == place for place in range(labels)]
+    return [
+        float((ours[at] == place).mean() - (theirs[at] == place).mean()) if at.any() else 0.0
+        for place, at in enumerate(own)
+    ]
+
+
+def _label_loss(
+    prompt: SystemPrompt, present: SystemPrompt, answering: Answering, examples: Sequence[Example]
+) -> float:
+    ours, theirs = (answering.chosen(found, examples, searching=True) for found in (prompt, present))
+    return -min(_recall_changes(answering.gold(examples), ours, theirs, len(answering.config.task.labels)))
+
+
+def _rank(prompt: SystemPrompt, rungs: Mapping[str, tuple[Rung, ...]]) -> tuple[float, int, str]:
+    return (-rungs[prompt.sha256][-1].macro_f1, prompt.tokens, prompt.sha256)
+
+
+def _ids(examples: Sequence[Example], held: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(example.id for example, is_held in zip(examples, held, strict=True) if is_held)
+
+
+def _stratified(examples: Sequence[Example], seed: int) -> list[Example]:
+    """An order of which every beginning holds its share of each label."""
+    by_label: dict[str, list[Example]] = {}
+    for example in sorted(examples, key=lambda example: content_id([seed, "race", example.id])):
+        by_label.setdefault(example.label, []).append(example)
+    placed = [((at + 0.5) / len(own), example) for own in by_label.values() for at, example in enumerate(own)]
+    return [example for _, example in sorted(placed, key=lambda item: (item[0], item[1].id))]

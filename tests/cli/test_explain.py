@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pld.cli.main import main, pld
+from support.two_rounds import (
+    ASTRAY,
+    EFFECTS,
+    FINAL,
+    IDLE,
+    PRAISE,
+    REFUND,
+    REJECTED,
+    REMOVED,
+    REVISED,
+    RULES,
+    write_two_rounds,
+)
+
+
+@pytest.fixture(autouse=True)
+def tree(project):
+    write_two_rounds(project / "artifacts")
+    Path("artifacts/splits/test.jsonl").unlink()  # not looked at
+
+
+def shown(*arguments):
+    return CliRunner().invoke(pld, ["explain", *arguments], catch_exceptions=False).stdout
+
+
+def words(*arguments):
+    """What is printed, line ends and indents aside."""
+    return " ".join(shown(*arguments).split())
+
+
+def as_json(*arguments):
+    return json.loads(shown(*arguments, "--json"))
+
+
+def refusal(identity, capsys):
+    with pytest.raises(SystemExit):
+        main(["explain", identity])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    return told
+
+
+def test_an_instruction_is_followed_from_its_examples_through_its_edits_to_its_effect():
+    own = FINAL[0]
+    output = shown(own.id[:4])
+    assert max(map(len, output.splitlines())) <= 120
+    told = " ".join(output.split())
+    for part in (
+        f"{own.id}: instruction 1 of 3, leads to refund {own.text}",
+        "origin: medoid; 4 rules behind it, cluster 0",
+        f"round 1: revise of {REFUND.id} (Edit {REVISED.id}, by search) because: too narrow; accepted: macro-F1",
+        "+0.0200 [+0.0100, +0.0500], a gain has probability 0.9800",
+        "macro-F1 +0.120 [+0.110, +0.150]; F1 of refund +0.120, delivery +0.000",
+        "turns right 12: validation-0, validation-1,",
+        "validation-9 and 2 more",
+        "turns wrong 0: none",
+        "examples that it comes from: 4",
+        f"train-3 (refund) (doubtful): {RULES[3].text}",
+    ):
+        assert part in told, part
+    assert "validation-11" in words(own.id, "--all")
+
+
+def test_a_program_gets_the_same_as_one_object():
+    found = as_json(FINAL[0].id)
+    assert (found["kind"], found["id"], found["clusters"]) == ("instruction", FINAL[0].id, [0])
+    assert [example["example_id"] for example in found["examples"]] == ["train-0", "train-3", "train-6", "train-9"]
+    assert [(step["op"], step["from_id"]) for step in found["edits"]] == [("revise", REFUND.id)]
+    assert found["effect"] == EFFECTS[0].model_dump(mode="json")
+
+
+def test_an_instruction_that_is_gone_names_the_edit_that_took_it():
+    revised = words(REFUND.id)
+    assert "not in the final list any more; last in the list that came in, led to refund If [money] is" in revised
+    assert f"round 1: revise of {REFUND.id} (Edit {REVISED.id}, by search)" in revised
+    assert revised.endswith(f"became: {FINAL[0].id}")
+    removed = words(ASTRAY.id)
+    assert "last in the list after round 1" in removed
+    assert f"round 2: remove of {ASTRAY.id} (Edit {REMOVED.id}, by search) because: sends praise astray" in removed
+    assert "became" not in removed
+    assert words(IDLE.id).endswith("gone: pruned: 9 tokens; without it macro-F1 on validation +0.0000")
+    assert as_json(ASTRAY.id)["taken_by"]["edit_id"] == REMOVED.id
+
+
+def test_a_training_example_leads_to_its_rule_its_instructions_and_the_edits_that_answer_it():
+    told = words("train-2")
+    assert f"train-2: train example, label praise rule {RULES[2].id} (cluster 2): {RULES[2].text}" in told
+    assert f"come from it: 1 {PRAISE.id} (praise): {PRAISE.text}" in told
+    assert f"answers it: round 1: remove of {PRAISE.id} (Edit {REJECTED.id}, by search)" in told
+    assert f"answers it: round 2: remove of {ASTRAY.id}" in told
+    assert words(RULES[2].id) == told
+    assert as_json("train-2")["instructions"] == [PRAISE.id]
+
+
+@pytest.mark.parametrize(
+    ("identity", "why"),
+    [
+        ("train-12", "(noise):"),
+        ("train-13", "rule: refused: copied: repeats 8 or more consecutive words of text"),
+        ("train-14", "rule: the Teacher gave none"),
+    ],
+)
+def test_an_example_that_no_instruction_comes_from_says_why(identity, why):
+    told = words(identity)
+    assert why in told
+    assert told.endswith("instructions of the final list that come from it: none")
+
+
+def test_a_validation_example_names_what_turns_it_right_and_wrong():
+    told = words("validation-2")
+    assert f"turn it right: 1 {FINAL[0].id}" in told
+    assert f"turn it wrong: 2 {FINAL[1].id} (delivery): {FINAL[1].text} {FINAL[2].id}" in told
+    assert [found["how"] for found in as_json("validation-1")["edits"]] == ["fixes", "breaks", "breaks", "fixes"]
+
+
+def test_without_an_ablation_the_effect_is_said_not_to_be_measured(project):
+    write_two_rounds(project / "artifacts", ablated=False)
+    assert "effect: not measured (resolution.ablation); `pld ablate` does it now" in words(FINAL[0].id)
+    assert "turn it right: not measured" in words("validation-2")
+
+
+def test_an_unknown_id_is_one_line_that_says_what_there_is(capsys):
+    told = refusal("nothing", capsys)
+    assert "found 'nothing'; the instructions are" in told
+    assert all(own.id in told for own in FINAL)
+    assert "found 'tra'; the instructions are" in refusal("tra", capsys)  # too short to be a beginning
+
+
+def test_a_beginning_of_several_ids_names_them(capsys):
+    assert words("train-1").startswith("train-1: train example")  # an id itself, and the beginning of others
+    told = refusal("train", capsys)
+    assert "found 'train', which 15 begin with: train-0, train-1," in told
+    assert told.endswith("train-9, ...\n")

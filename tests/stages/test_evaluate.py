@@ -1,0 +1,77 @@
+"""The stage's measuring with the real SmolLM2, of the two prompts of the pipeline alone."""
+
+from collections import Counter
+
+import pytest
+
+from pld.adapters import lineup
+from pld.adapters.build import build
+from pld.adapters.lineup import Distilled, Ground
+from pld.records import Calibration, TrainingCost
+from pld.stages import evaluate
+from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
+
+
+class Counting:
+    """A Student that counts the inputs it scores after each system prompt."""
+
+    def __init__(self, student):
+        self._student = student
+        self.scored = Counter()
+
+    def __getattr__(self, name):
+        return getattr(self._student, name)
+
+    def score(self, messages, inputs, labels, on_progress=None):
+        self.scored[messages[0].content] += len(inputs)
+        return self._student.score(messages, inputs, labels, on_progress)
+
+
+@pytest.fixture(scope="module")
+def small_student():
+    return build(composed().student, "student")
+
+
+@pytest.fixture
+def measured(small_student, monkeypatch):
+    """Measure the prompts of the pipeline with `prompt` as what came in: the Student, answers and latency."""
+
+    def measure(prompt):
+        config = composed()
+        few = config.latency.model_copy(update={"requests": 4})  # what is timed is not looked at
+        ground = Ground(
+            config=config.model_copy(update={"latency": few}),
+            train=mails("train", 3),
+            validation=mails("validation", 3),
+            calibrated_on=mails("train", 3),
+            shots=mails("train", 3),
+            clustered=distilled(prompt, -2.0, TrainingCost(teacher_calls=9)),
+            distilled=distilled(PROMPT, -1.0, TrainingCost(teacher_calls=11)),
+        )
+        student = Counting(small_student)
+        monkeypatch.setitem(ground.__dict__, "student", student)
+        monkeypatch.setattr(lineup, "_MAKERS", lineup._MAKERS[-2:])
+        return student, *evaluate._measured(ground.config, ground, mails("test", 6))
+
+    return measure
+
+
+def distilled(prompt, mean, training):
+    calibration = Calibration(labels=LABELS, mean_log_scores=(mean,) * 3, examples=3)
+    return Distilled(prompt, calibration, "some instructions", training)
+
+
+def test_a_list_that_the_loop_left_as_it_was_is_scored_and_timed_once(measured):
+    student, answers, latency = measured(PROMPT)
+    once = student.scored[PROMPT]
+    assert list(answers) == ["clustered", "distilled"]
+    assert (answers["clustered"].scores == answers["distilled"].scores).all()
+    assert latency.systems["clustered"] == latency.systems["distilled"] == latency.systems["distilled_calibrated"]
+    # what is not the Student's stays each row's own
+    assert answers["distilled"].calibration.mean_log_scores == (-1.0, -1.0, -1.0)
+    assert [answers[name].cost.training.teacher_calls for name in answers] == [9, 11]
+
+    student, answers, latency = measured(CLUSTERED)
+    assert student.scored == {CLUSTERED: once, PROMPT: once}
+    assert (answers["clustered"].scores != answers["distilled"].scores).any()
+    assert latency.systems["clustered"] != latency.systems["distilled"]
