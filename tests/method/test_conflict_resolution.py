@@ -252,3 +252,31 @@ def test_every_edit_says_which_round_and_proposer_it_is_of_and_has_an_id_of_its_
     for round in rounds:
         assert {edit.round for edit in round.edits} <= {round.report.round}
         assert {edit.proposer for edit in round.edits} <= {"search"}
+
+
+def test_an_edit_that_lost_before_is_refused_and_not_measured_again():
+    harmful = Add(text="If it tells of sea or sky, answer red", label="red", position=0, reason="")
+    on = ground(proposer=Scripted([harmful], [harmful]), patience=2)
+    _, (first, second) = played(on, first_rules(on, 1))
+    assert [edit.outcome for edit in first.edits] == ["rejected"]
+    assert [(edit.outcome, edit.why.split(":")[0]) for edit in second.edits] == [("refused", "tried")]
+
+
+def test_the_search_goes_on_to_what_it_has_not_tried():
+    on = ground(patience=3, rounds=4)
+    _, rounds = played(on, first_rules(on, 3))
+    idle = [(before, after) for before, after in itertools.pairwise(rounds) if not before.report.accepted]
+    assert idle
+    for before, after in idle:
+        bare = [{edit.edit.model_copy(update={"reason": ""}) for edit in found.edits} for found in (before, after)]
+        assert bare[1]
+        assert not bare[0] & bare[1]
+
+
+def test_with_every_training_example_in_the_prompt_there_is_no_round():
+    on = ground(train=9)
+    rendering = on.answering.config.rendering.model_copy(update={"exemplars": 9, "exemplars_per": "instruction"})
+    on.answering.config = on.answering.config.model_copy(update={"rendering": rendering})
+    loop, rounds = played(on, first_rules(on, 1))
+    assert rounds == []
+    assert "none is left to predict" in loop.ended

@@ -64,6 +64,17 @@ class Round:
     prompt: SystemPrompt
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What a round made of the failures that it was shown."""
+
+    blames: Sequence[Blame] = ()
+    edits: Sequence[EditVerdict] = ()
+    together: Sequence[Together] = ()
+    trouble: str | None = None
+    usage: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass
 class Loop:
     """`present` is the list so far: the one that came in, then each that the gate let pass. `ended` says why it ended;
@@ -96,6 +107,9 @@ class Loop:
         self._cover_labels()
         params, idle = self.ground.params, 0
         for number in range(1, params.rounds + 1):
+            if not self._pool(number):
+                self.ended = "every training example stands in the prompt, so none is left to predict"
+                return
             done = self._round(number)
             yield done
             if not done.report.failures:
@@ -154,55 +168,55 @@ class Loop:
             self.present = grown
 
     def _round(self, number: int) -> Round:
-        ground, answering = self.ground, self._answering
-        prompt = answering.prompt(self.present)
+        answering, labels = self._answering, self._answering.config.task.labels
+        began = answering.prompt(self.present)
         pool = self._pool(number)
-        with ground.phase("pool"):
-            scores = answering.scores(prompt, pool)  # of the reporting precision: what is shown repeats to the bit
-        answers = sampling.answered(pool, scores, answering.config.task.labels)
+        with self.ground.phase("pool"):
+            scores = answering.scores(began, pool)  # of the reporting precision: what is shown repeats to the bit
+        answers = sampling.answered(pool, scores, labels)
         failed = [found for found in answers if not found.right]
         failures, successes = self._shown(number, failed, [found for found in answers if found.right])
-        blames: list[Blame] = []
-        proposals = Proposals(())
-        candidates: list[Candidate] = []
-        edits: list[EditVerdict] = []
-        together: list[Together] = []
-        raced = 0
-        if failures:
-            with ground.phase("blame"):
-                blames = blame(self.present, failures, self._scores_of(failures), answering.config.task.labels)
-            with ground.phase("propose"):
-                proposals = self._proposals(number, failures, successes, blames)
-                maker = self._maker(number)
-                candidates, edits = self._candidates(maker, proposals)
-            if candidates:
-                chosen, screened = self._screened(number, candidates, pool)
-                tested, together = self._tested(maker, chosen)
-                edits += screened + tested
-                raced = len(chosen) + len(together)
-        accepted = tuple(edit.id for edit in edits if edit.outcome == "accepted")
-        self._earlier = [] if accepted else [*self._earlier, *edits]
+        turn = self._turn(number, failures, successes, pool) if failures else _Turn()
+        accepted = tuple(edit.id for edit in turn.edits if edit.outcome == "accepted")
+        self._earlier = [] if accepted else [*self._earlier, *turn.edits]
         after = answering.prompt(self.present)
-        trouble = proposals.trouble or ("nothing new to try" if failures and not edits else None)
         report = RoundReport(
             round=number,
-            pool=answering.report(prompt, pool),
+            pool=answering.report(began, pool),
             failures=len(failed),
             shown_failures=len(failures),
             shown_successes=len(successes),
-            proposed=len(edits),
-            refused=sum(edit.outcome == "refused" for edit in edits),
-            raced=raced,
-            together=tuple(together),
+            proposed=len(turn.edits),
+            refused=sum(edit.outcome == "refused" for edit in turn.edits),
+            raced=sum(bool(edit.race) for edit in turn.edits) + len(turn.together),
+            together=tuple(turn.together),
             accepted=accepted,
-            validation=answering.report(after, ground.validation),
+            validation=answering.report(after, self.ground.validation),
             instructions=len(self.present),
-            trouble=trouble,
-            usage=dict(proposals.usage),
+            trouble=turn.trouble,
+            usage=dict(turn.usage),
         )
-        rows = predictions(pool, "pool", scores, answering.config.task.labels)
+        rows = predictions(pool, "pool", scores, labels)
         shown = sampling.shown_rows(failures, successes, self._cluster_of)
-        return Round(report, rows, shown, blames, edits, tuple(self.present), after)
+        return Round(report, rows, shown, turn.blames, turn.edits, tuple(self.present), after)
+
+    def _turn(
+        self, number: int, failures: Sequence[Answered], successes: Sequence[Answered], pool: Sequence[Example]
+    ) -> _Turn:
+        """From the failures to the verdict on each Edit."""
+        with self.ground.phase("blame"):
+            blames = blame(self.present, failures, self._scores_of(failures), self._answering.config.task.labels)
+        maker = self._maker(number)
+        with self.ground.phase("propose"):
+            proposals = self._proposals(number, failures, successes, blames)
+            candidates, edits = self._candidates(maker, proposals)
+        together: list[Together] = []
+        if candidates:
+            chosen, screened = self._screened(number, candidates, pool)
+            tested, together = self._tested(maker, chosen)
+            edits += screened + tested
+        trouble = proposals.trouble or (None if edits else "nothing new to try")
+        return _Turn(blames, edits, together, trouble, proposals.usage)
 
     def _pool(self, number: int) -> list[Example]:
         """Training examples whose labels the Student does not read in the prompt."""
@@ -280,16 +294,13 @@ class Loop:
             if isinstance(made, Fault):
                 why = f"{made.reason}: {made.detail}"
                 refused.append(self._verdict(maker.round, kept(proposal, made), "refused", why))
-                if len(refused) == _MOST_REFUSED:
-                    break
-                continue
-            # a list that lost in an earlier round: the present one has only become better since
-            if made.prompt.sha256 in self.tried:
-                continue
-            if made.prompt.sha256 not in seen:
+            elif made.prompt.sha256 in self.tried:
+                why = "tried: this list lost in an earlier round, and the present one has only become better since"
+                refused.append(self._verdict(maker.round, proposal, "refused", why))
+            elif made.prompt.sha256 not in seen:
                 seen.add(made.prompt.sha256)
                 found.append(made)
-            if len(found) == self.ground.params.proposals:
+            if len(found) == self.ground.params.proposals or len(refused) == _MOST_REFUSED:
                 break
         return found, refused
 

@@ -23,13 +23,15 @@ class SearchProposer:
     name = "search"
 
     def propose(self, evidence: Evidence) -> Proposals:
-        """No Edit twice; they end when rules and instructions are used up. None without a shown failure."""
+        """No Edit twice, nor one that was tried on this list before; they end when rules and instructions are used up.
+        None without a shown failure."""
         if not evidence.failures:
             return Proposals((), trouble="no failure was shown")
         known = _Known(evidence)
         by_cell = (_Guesses(known, failed, cell).all() for cell, failed in cells(evidence.failures).items())
         overall = _Guesses(known, evidence.failures).of_the_culprit()
-        return Proposals(_once(_staggered(chain([overall], by_cell))))
+        before = [verdict.edit for verdict in evidence.earlier]
+        return Proposals(_once(_staggered(chain([overall], by_cell)), before))
 
 
 class _Known:
@@ -160,9 +162,9 @@ class _Guesses:
         return Proposal(edit, rule_ids, self.example_ids)
 
 
-def _once(proposals: Iterable[Proposal]) -> Iterator[Proposal]:
-    """Without an Edit that was there before, whatever its reason."""
-    seen: set[Edit] = set()
+def _once(proposals: Iterable[Proposal], before: Iterable[Edit]) -> Iterator[Proposal]:
+    """Without an Edit that was there `before`, whatever its reason."""
+    seen = {edit.model_copy(update={"reason": ""}) for edit in before}
     for proposal in proposals:
         bare = proposal.edit.model_copy(update={"reason": ""})
         if bare not in seen:
