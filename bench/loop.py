@@ -182,6 +182,7 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
     for label, wrong, place, position in (
         (*task.labels[:2], "first", 0),
         (*task.labels[1::-1], "last", len(came_in)),
+        (*task.labels[:-3:-1], "last", len(came_in)),
     ):
         text = f"If the sentence has anything to do with {label}, answer {wrong}, not {label}."
         planted = make_instruction(text, RuleGroup(-1, wrong, ()), "planted")

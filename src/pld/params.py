@@ -170,8 +170,8 @@ class TeacherResolver(Section):
 
 class GateParams(Section):
     """An Edit is accepted when macro-F1 on validation gains at least `min_gain`, the gain's probability of being
-    positive is at least `min_confidence` (raised for the number of candidates it was chosen from), and no declared
-    label's recall falls by more than `max_label_loss`."""
+    positive is at least `min_confidence` (raised for the number of lists that all of validation chose from), and no
+    declared label's recall falls by more than `max_label_loss` while its F1 falls too."""
 
     min_gain: Annotated[float, Field(ge=0, le=1)]
     min_confidence: Annotated[float, Field(ge=0.5, lt=1)]

@@ -177,7 +177,7 @@ def test_edits_that_help_are_accepted_together_and_each_has_its_verdict():
     assert set(first.report.accepted) == set(first.report.together[0].edit_ids)
     assert all("together with" in edit.why for edit in first.edits)
     assert {edit.text for edit in edits} <= {item.text for item in loop.present}
-    assert {edit.gate.candidates for edit in first.edits} == {3}
+    assert {edit.gate.finalists for edit in first.edits} == {1}  # one of two went on, and then one of it and both
 
 
 def test_no_example_that_stands_in_the_prompt_is_predicted():
@@ -232,7 +232,9 @@ def test_every_list_is_counted_once_and_the_gate_knows_how_many_it_was_chosen_fr
     assert done.report.candidates == len(set(raced)) == len(raced)
     for round in rounds:
         gates = [edit.gate for edit in round.edits if edit.gate]
-        assert [gate.candidates for gate in gates] == [round.report.raced] * len(gates)
+        rungs = [edit.race for edit in round.edits] + [found.race for found in round.report.together]
+        on_all = sum(bool(race) and race[-1].examples == len(on.validation) for race in rungs)
+        assert [gate.finalists for gate in gates] == [on_all] * len(gates)
 
 
 def test_without_a_resolver_the_list_ships_as_it_came_in():

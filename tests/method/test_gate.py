@@ -67,13 +67,13 @@ def test_the_better_half_goes_on_and_the_best_survives(bench):
     assert last.macro_f1 == macro_f1(bench.gold(VALIDATION), bench.chosen(prompts[-1], VALIDATION), 3)
 
 
-def verdict(bench, candidate, present, candidates=1, **changes):
+def verdict(bench, candidate, present, finalists=1, **changes):
     gate = GATE.model_copy(update=changes)
-    return judge(bench.prompt(candidate), bench.prompt(present), candidates, bench, VALIDATION, gate, 0)
+    return judge(bench.prompt(candidate), bench.prompt(present), finalists, bench, VALIDATION, gate, 0)
 
 
 def test_a_clear_gain_is_accepted_and_names_what_it_fixed(bench):
-    found = verdict(bench, halves(4), halves(1), candidates=12)
+    found = verdict(bench, halves(4), halves(1), finalists=12)
     assert found.accepted
     assert found.gain.value > 0.2
     assert found.gain.low <= found.gain.value <= found.gain.high
@@ -98,6 +98,13 @@ def test_a_gain_that_costs_one_label_its_recall_is_refused(bench):
     assert verdict(bench, better_but_for_red, present, min_confidence=0.5, max_label_loss=1.0).accepted
 
 
+def test_a_label_that_was_answered_to_everything_may_lose_recall_where_its_f1_rises(bench):
+    everything_is_red = [says("red", [word for cues in CUES.values() for word in cues])]
+    found = verdict(bench, halves(4), everything_is_red, max_label_loss=0.0)
+    assert found.recall_change["red"] < 0
+    assert found.accepted
+
+
 def test_a_gain_that_is_too_small_is_refused(bench):
     gain = verdict(bench, halves(3), halves(2)).gain.value
     assert not verdict(bench, halves(3), halves(2), min_gain=gain + 0.01).accepted
@@ -114,6 +121,6 @@ def test_a_gain_that_would_do_for_one_candidate_does_not_for_the_best_of_many(be
     weak = [*halves(2)[:2], says("blue", CUES["blue"][:3])]
     alone = verdict(bench, weak, halves(2))
     assert alone.accepted
-    surely = verdict(bench, weak, halves(2), candidates=10**7)
+    surely = verdict(bench, weak, halves(2), finalists=10**7)
     assert not surely.accepted
     assert surely.gain == alone.gain

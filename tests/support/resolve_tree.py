@@ -129,7 +129,7 @@ def _write_round(folder: Path, report: RoundReport, prompt: str) -> None:
         gain=Interval(value=0.1, low=0.02, high=0.18),
         probability=0.99,
         wanted_probability=0.97,
-        candidates=3,
+        finalists=3,
         recall_change={"delivery": 0.3},
         failed=(),
         fixed=("validation-1",),

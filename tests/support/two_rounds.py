@@ -78,7 +78,7 @@ def _verdict(number: int, edit: Edit, accepted: bool, example_ids: tuple[str, ..
         gain=_interval(0.02 if accepted else -0.05),
         probability=0.98 if accepted else 0.1,
         wanted_probability=0.95,
-        candidates=2,
+        finalists=2,
         recall_change=dict.fromkeys(LABELS, 0.0),
         failed=() if accepted else ("macro-F1 -0.0500, wanted at least +0.005",),
         fixed=("validation-1",) if accepted else (),

@@ -98,9 +98,9 @@ def prune(
     """Drop what is not missed, the longest instruction first, and look at the rest again after each that went.
 
     One goes when, against the unpruned list, macro-F1 on `validation` falls by at most `gate.min_gain` and no declared
-    label's recall by more than `gate.max_label_loss`, macro-F1 stays at `floor` or above, and its label keeps another
-    instruction; so the list never gets empty, and small losses don't add up. Point estimates at the reporting
-    precision decide; the interval of each loss stands in `dropped`.
+    label's recall by more than `gate.max_label_loss` while its F1 falls too, macro-F1 stays at `floor` or above, and
+    its label keeps another instruction; so the list never gets empty, and small losses don't add up. Point estimates at
+    the reporting precision decide; the interval of each loss stands in `dropped`.
     """
     unpruned = _measure(instructions, answering, validation)
     kept = list(instructions)
@@ -205,7 +205,7 @@ def _holds(without: _Measured, unpruned: _Measured, gate: GateParams, floor: flo
         return False
     recalls = without.report.per_label
     return all(
-        score.recall - recalls[label].recall <= gate.max_label_loss
+        score.recall - recalls[label].recall <= gate.max_label_loss or recalls[label].f1 >= score.f1
         for label, score in unpruned.report.per_label.items()
     )
 

@@ -378,7 +378,7 @@ class Loop:
             gate = judge(
                 survivor.prompt,
                 present,
-                len(lists),
+                ran.finalists,
                 answering,
                 ground.validation,
                 ground.params.gate,

@@ -138,6 +138,14 @@ def macro_f1(gold: Indices, predicted: Indices, n_labels: int) -> float:
     return float(_macro_f1(_cells(gold, predicted, n_labels).sum(axis=0, keepdims=True), n_labels)[0])
 
 
+def label_scores(
+    gold: Indices, predicted: Indices, n_labels: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Recall and F1 of each label, each [n_labels]; 0 where there is nothing to divide."""
+    recall, _, f1 = _per_label(_cells(gold, predicted, n_labels).sum(axis=0, keepdims=True), n_labels)
+    return recall[0], f1[0]
+
+
 def interval(value: float, drawn: npt.NDArray[np.float64]) -> Interval:
     """`value` with the 95 % percentile interval of its resamples."""
     low, high = np.percentile(drawn, [2.5, 97.5])

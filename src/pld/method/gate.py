@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.method.answering import Answering
-from pld.method.evaluation import Indices, interval, macro_f1, paired_gains
+from pld.method.evaluation import Indices, interval, label_scores, macro_f1, paired_gains
 from pld.method.rounds import GateVerdict, Rung
 from pld.method.trial import groups_of
 from pld.params import GateParams
@@ -22,10 +22,11 @@ PARTS = (0.25, 0.5, 1.0)
 @dataclass(frozen=True)
 class Race:
     """`winners`: sha256 of the best prompts, the best first; `rungs`: prompt sha256 → its figures on each part that it
-    reached."""
+    reached; `finalists`: how many reached the last part."""
 
     winners: tuple[str, ...]
     rungs: Mapping[str, tuple[Rung, ...]]
+    finalists: int
 
 
 def growing_parts(validation: Sequence[Example], seed: int) -> list[list[Example]]:
@@ -50,7 +51,7 @@ def screen(
     them; at the search's precision, ties by fewer tokens, then by hash. No example may stand in any of the prompts."""
     rungs = {prompt.sha256: (rung(prompt, present, answering, pool),) for prompt in prompts}
     best = sorted(prompts, key=lambda prompt: _rank(prompt, rungs))
-    return Race(tuple(prompt.sha256 for prompt in best[:size]), rungs)
+    return Race(tuple(prompt.sha256 for prompt in best[:size]), rungs, len(prompts))
 
 
 def race(
@@ -62,8 +63,8 @@ def race(
     join: Callable[[Sequence[SystemPrompt]], Sequence[SystemPrompt]] | None = None,
 ) -> Race:
     """The better half of `prompts` (all different) on each of the growing `parts` goes on to the next; the best on the
-    last part survives. At the search's precision; ties by fewer tokens, then by hash. On the last part, one that takes
-    more than `max_label_loss` of a label's recall comes behind those that do not: the gate would refuse it.
+    last part survives. At the search's precision; ties by fewer tokens, then by hash. On the last part, one that costs
+    a label more recall than `max_label_loss` allows comes behind those that do not: the gate would refuse it.
 
     After the first part, `join` is given those that do better there than the `present` list, the best first, and adds
     prompts of its own to those that go on.
@@ -84,7 +85,8 @@ def race(
             joined = join(leaders)
             rungs |= {prompt.sha256: () for prompt in joined}
             running += joined
-    return Race((running[0].sha256,), rungs)
+    finalists = sum(len(reached) and reached[-1].examples == len(parts[-1]) for reached in rungs.values())
+    return Race((running[0].sha256,), rungs, finalists)
 
 
 def rung(prompt: SystemPrompt, present: SystemPrompt, answering: Answering, examples: Sequence[Example]) -> Rung:
@@ -96,65 +98,65 @@ def rung(prompt: SystemPrompt, present: SystemPrompt, answering: Answering, exam
     return Rung(examples=len(examples), macro_f1=ours, present=theirs)
 
 
-def wanted_probability(min_confidence: float, candidates: int) -> float:
-    """The best of several candidates looks better than it is: `min_confidence` for all of them together asks so much of
-    the one (Šidák's correction)."""
-    return float(min_confidence ** (1 / candidates))
+def wanted_probability(min_confidence: float, finalists: int) -> float:
+    """The best of several looks better than it is: `min_confidence` for all of them together asks so much of the one
+    (Šidák's correction)."""
+    return float(min_confidence ** (1 / finalists))
 
 
 def judge(
     candidate: SystemPrompt,
     present: SystemPrompt,
-    candidates: int,
+    finalists: int,
     answering: Answering,
     validation: Sequence[Example],
     gate: GateParams,
     seed: int,
 ) -> GateVerdict:
-    """`candidate`, the best of `candidates`, against `present` on all of `validation`, at the reporting precision."""
+    """`candidate`, the best of `finalists` on all of `validation`, against `present` at the reporting precision."""
     labels = answering.config.task.labels
     gold = answering.gold(validation)
     ours, theirs = answering.chosen(candidate, validation), answering.chosen(present, validation)
     gain, drawn = paired_gains(gold, ours, theirs, len(labels), groups_of(validation), gate.resamples, seed)
-    probability, wanted = float((drawn > 0).mean()), wanted_probability(gate.min_confidence, candidates)
-    change = dict(zip(labels, _recall_changes(gold, ours, theirs, len(labels)), strict=True))
+    probability, wanted = float((drawn > 0).mean()), wanted_probability(gate.min_confidence, finalists)
+    change, lost = _changes(gold, ours, theirs, len(labels))
     failed = []
     # a gain of nothing is no gain, whatever min_gain says
     if gain <= 0 or gain < gate.min_gain:
         failed.append(f"macro-F1 {gain:+.4f}, wanted at least +{gate.min_gain:g}")
     if probability < wanted:
-        failed.append(f"a gain has probability {probability:.4f}, wanted {wanted:.4f} (of {candidates} candidates)")
-    for label, delta in change.items():
-        if delta < -gate.max_label_loss:
-            failed.append(f"recall of {label} {delta:+.3f}, wanted at least -{gate.max_label_loss:g}")
+        failed.append(f"a gain has probability {probability:.4f}, wanted {wanted:.4f} (best of {finalists})")
+    for label, loss in zip(labels, lost, strict=True):
+        if loss > gate.max_label_loss:
+            failed.append(f"recall of {label} {-loss:+.3f} and its F1 lower, wanted at least -{gate.max_label_loss:g}")
     right, was_right = ours == gold, theirs == gold
     return GateVerdict(
         accepted=not failed,
         gain=interval(gain, drawn),
         probability=probability,
         wanted_probability=wanted,
-        candidates=candidates,
-        recall_change=change,
+        finalists=finalists,
+        recall_change=dict(zip(labels, change, strict=True)),
         failed=tuple(failed),
         fixed=_ids(validation, right & ~was_right),
         broken=_ids(validation, was_right & ~right),
     )
 
 
-def _recall_changes(gold: Indices, ours: Indices, theirs: Indices, labels: int) -> list[float]:
-    """Recall of each label less what it was; 0 for a label without an example."""
-    own = [gold == place for place in range(labels)]
-    return [
-        float((ours[at] == place).mean() - (theirs[at] == place).mean()) if at.any() else 0.0
-        for place, at in enumerate(own)
-    ]
+def _changes(gold: Indices, ours: Indices, theirs: Indices, labels: int) -> tuple[list[float], list[float]]:
+    """Recall of each label less what it was; and how much of it is a loss: 0 where the label's F1 does not fall. A list
+    that answers one label to everything has all of its recall, and to mend that is no loss to it."""
+    (recall, f1), (was_recall, was_f1) = (label_scores(gold, answers, labels) for answers in (ours, theirs))
+    change = recall - was_recall
+    return [float(x) for x in change], [float(x) for x in np.where(f1 < was_f1, np.maximum(-change, 0.0), 0.0)]
 
 
 def _label_loss(
     prompt: SystemPrompt, present: SystemPrompt, answering: Answering, examples: Sequence[Example]
 ) -> float:
+    """The most that a label loses."""
     ours, theirs = (answering.chosen(found, examples, searching=True) for found in (prompt, present))
-    return -min(_recall_changes(answering.gold(examples), ours, theirs, len(answering.config.task.labels)))
+    return max(_changes(answering.gold(examples), ours, theirs, len(answering.config.task.labels))[1])
 
 
 def _rank(prompt: SystemPrompt, rungs: Mapping[str, tuple[Rung, ...]]) -> tuple[float, int, str]:

@@ -93,14 +93,14 @@ class Rung(Record):
 class GateVerdict(Record):
     """What the gate saw of the race's survivor, on all of validation at the reporting precision. `gain`: macro-F1 of
     the candidate less that of the present list (paired bootstrap), `probability`: the share of resamples with a gain,
-    `wanted_probability`: min_confidence, raised for the `candidates` that it was chosen from; `failed`: what did not
-    hold, in words; `fixed`, `broken`: ids of validation examples."""
+    `wanted_probability`: min_confidence, raised for the `finalists` that all of validation chose from; `failed`: what
+    did not hold, in words; `fixed`, `broken`: ids of validation examples."""
 
     accepted: bool
     gain: Interval
     probability: float
     wanted_probability: float
-    candidates: int
+    finalists: int
     recall_change: dict[str, float]
     failed: tuple[str, ...]
     fixed: tuple[str, ...]
