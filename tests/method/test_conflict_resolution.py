@@ -177,7 +177,7 @@ def test_edits_that_help_are_accepted_together_and_each_has_its_verdict():
     assert set(first.report.accepted) == set(first.report.together[0].edit_ids)
     assert all("together with" in edit.why for edit in first.edits)
     assert {edit.text for edit in edits} <= {item.text for item in loop.present}
-    assert {edit.gate.finalists for edit in first.edits} == {1}  # one of two went on, and then one of it and both
+    assert {edit.gate.finalists for edit in first.edits} == {1}  # of one of two, and both together
 
 
 def test_no_example_that_stands_in_the_prompt_is_predicted():

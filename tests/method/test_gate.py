@@ -15,6 +15,7 @@ from support.word_student import CUES, LABELS, answering, config, examples, inst
 TRAIN = examples("train", 30)
 RULES = [rule(example) for example in TRAIN]
 VALIDATION = examples("validation", 120)
+MANY = examples("validation", 400)
 GATE = GateParams(min_gain=0.005, min_confidence=0.9, max_label_loss=0.1, resamples=400)
 
 
@@ -42,29 +43,46 @@ def test_parts_grow_are_nested_and_end_with_all_of_validation(size, seed, groups
 
 
 def test_a_part_holds_its_share_of_every_label():
-    validation = [example for n, example in enumerate(VALIDATION) if example.label != "blue" or n < 40]
+    validation = [example for n, example in enumerate(MANY) if example.label != "blue" or n < 120]
     whole = Counter(example.label for example in validation)
-    part = Counter(example.label for example in growing_parts(validation, 0)[0])
-    assert all(abs(part[label] - whole[label] / 4) <= 1 for label in LABELS)
+    part = growing_parts(validation, 0)[0]
+    found = Counter(example.label for example in part)
+    assert len(part) == round(len(validation) / 4)
+    assert all(abs(found[label] - whole[label] / 4) <= 1 for label in LABELS)
 
 
 def test_a_part_takes_whole_groups():
-    validation = examples("validation", 60, groups=10)
+    validation = examples("validation", 300, groups=50)
     for part in growing_parts(validation, 0):
         counts = Counter(example.group for example in part)
         assert set(counts.values()) == {6}
+
+
+def test_no_part_is_so_small_that_chance_decides():
+    sizes = [[len(part) for part in growing_parts(MANY[:size], 0)] for size in (30, 64, 100, 200, 400)]
+    assert sizes == [[30], [64], [64, 100], [64, 100, 200], [100, 200, 400]]
 
 
 def test_the_better_half_goes_on_and_the_best_survives(bench):
     parts = growing_parts(VALIDATION, 0)
     lists = [halves(known) for known in (0, 1, 2, 4)]
     prompts = [bench.prompt(found) for found in lists]
-    ran = race(prompts, bench.prompt(halves(1)[:2]), bench, parts, 0.1)
+    ran = race(prompts, bench.prompt(halves(1)[:2]), bench, parts, GATE)
     assert ran.winners == (prompts[-1].sha256,)
-    assert sorted(len(ran.rungs[prompt.sha256]) for prompt in prompts) == [1, 1, 2, 3]
+    assert sorted(len(ran.rungs[prompt.sha256]) for prompt in prompts) == [1, 1, 2, 2]
+    assert ran.finalists == 2
     last = ran.rungs[ran.winners[0]][-1]
     assert last.examples == len(VALIDATION)
     assert last.macro_f1 == macro_f1(bench.gold(VALIDATION), bench.chosen(prompts[-1], VALIDATION), 3)
+
+
+def test_a_joined_list_must_be_clearly_better_than_what_was_joined(bench):
+    parts = growing_parts(MANY, 0)
+    single, joint = bench.prompt(halves(2)), bench.prompt(halves(3))
+    for min_gain, winner in ((0.005, joint), (0.9, single)):
+        gate = GATE.model_copy(update={"min_gain": min_gain})
+        ran = race([single], bench.prompt(halves(0)), bench, parts, gate, lambda _: [joint])
+        assert ran.winners == (winner.sha256,)
 
 
 def verdict(bench, candidate, present, finalists=1, **changes):

@@ -77,6 +77,7 @@ class Answering:
 
     def raw_scores(self, prompt: SystemPrompt, examples: Sequence[Example], *, searching: bool = False) -> Scores:
         """[n, k] log-scores as the Student gave them, whatever ships."""
+        searching = searching and self._searching is not self.student
         held = self._scores.setdefault((prompt.sha256, searching), {})
         new = list({example.id: example for example in examples if example.id not in held}.values())
         if new:

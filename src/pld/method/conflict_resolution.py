@@ -367,8 +367,8 @@ class Loop:
             return [candidate.prompt for candidate in joint]
 
         with ground.phase("race"):
-            prompts, loss = [candidate.prompt for candidate in candidates], ground.params.gate.max_label_loss
-            ran = race(prompts, present, answering, self._parts, loss, join)
+            prompts = [candidate.prompt for candidate in candidates]
+            ran = race(prompts, present, answering, self._parts, ground.params.gate, join)
         self.tried.update(lists)
         self.raced.update(lists)
         survivor = lists[ran.winners[0]]

@@ -3,6 +3,7 @@
 Successive halving: Karnin et al. 2013; as a race among configurations: Jamieson and Talwalkar 2016, arXiv 1502.07943.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from pld.params import GateParams
 from pld.records import Example, SystemPrompt, content_id
 
 PARTS = (0.25, 0.5, 1.0)
+LEAST = 64
+"""Examples of a part, as far as there are so many: on eight a good list loses by chance."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,22 @@ class Race:
 
 def growing_parts(validation: Sequence[Example], seed: int) -> list[list[Example]]:
     """Nested parts of `validation`, the last one all of it: seeded; each holds its share of every label, or, where the
-    data set has groups, whole groups."""
+    data set has groups, whole groups. None is smaller than `LEAST` examples, and none is as large as the next."""
     groups = groups_of(validation)
+    sizes = sorted({min(len(validation), max(LEAST, round(part * len(validation)))) for part in PARTS})
     if groups is None:
         ordered = _stratified(validation, seed)
-        return [ordered[: max(1, round(part * len(ordered)))] for part in PARTS]
-    order = sorted(set(groups), key=lambda group: content_id([seed, "race", group]))
-    parts = []
-    for part in PARTS:
-        held = set(order[: max(1, round(part * len(order)))])
-        parts.append([example for example, group in zip(validation, groups, strict=True) if group in held])
-    return parts
+        return [ordered[:size] for size in sizes]
+    counts = Counter(groups)
+    held: set[str] = set()
+    parts: dict[int, list[Example]] = {}
+    in_turn = iter(sorted(counts, key=lambda group: content_id([seed, "race", group])))
+    for size in sizes:
+        while sum(counts[group] for group in held) < size:
+            held.add(next(in_turn))
+        part = [example for example, group in zip(validation, groups, strict=True) if group in held]
+        parts[len(part)] = part
+    return list(parts.values())
 
 
 def screen(
@@ -59,32 +67,34 @@ def race(
     present: SystemPrompt,
     answering: Answering,
     parts: Sequence[Sequence[Example]],
-    max_label_loss: float,
+    gate: GateParams,
     join: Callable[[Sequence[SystemPrompt]], Sequence[SystemPrompt]] | None = None,
 ) -> Race:
     """The better half of `prompts` (all different) on each of the growing `parts` goes on to the next; the best on the
     last part survives. At the search's precision; ties by fewer tokens, then by hash. On the last part, one that costs
-    a label more recall than `max_label_loss` allows comes behind those that do not: the gate would refuse it.
+    a label more recall than the `gate` allows comes behind those that do not.
 
     After the first part, `join` is given those that do better there than the `present` list, the best first, and adds
-    prompts of its own to those that go on.
+    prompts of its own to those that go on; such a one must be ahead by `min_gain`, so that no Edit rides along for
+    nothing.
     """
     rungs: dict[str, tuple[Rung, ...]] = {prompt.sha256: () for prompt in prompts}
-    running = list(prompts)
+    running, joined = list(prompts), set[str]()
     for at, part in enumerate(parts):
         for prompt in running:
             rungs[prompt.sha256] += (rung(prompt, present, answering, part),)
-        running.sort(key=lambda prompt: _rank(prompt, rungs))
+        running.sort(key=lambda prompt: _rank(prompt, rungs, gate.min_gain if prompt.sha256 in joined else 0.0))
         leaders = [prompt for prompt in running if rungs[prompt.sha256][-1].gain > 0]
         if at == len(parts) - 1:
             lost = {prompt.sha256: _label_loss(prompt, present, answering, part) for prompt in running}
-            running = sorted(running, key=lambda prompt: lost[prompt.sha256] > max_label_loss)[:1]
+            running = sorted(running, key=lambda prompt: lost[prompt.sha256] > gate.max_label_loss)[:1]
         else:
             running = running[: -(-len(running) // 2)]
         if at == 0 and join is not None:
-            joined = join(leaders)
-            rungs |= {prompt.sha256: () for prompt in joined}
-            running += joined
+            joint = join(leaders)
+            rungs |= {prompt.sha256: () for prompt in joint}
+            joined = {prompt.sha256 for prompt in joint}
+            running += joint
     finalists = sum(len(reached) and reached[-1].examples == len(parts[-1]) for reached in rungs.values())
     return Race((running[0].sha256,), rungs, finalists)
 
@@ -159,8 +169,8 @@ def _label_loss(
     return max(_changes(answering.gold(examples), ours, theirs, len(answering.config.task.labels))[1])
 
 
-def _rank(prompt: SystemPrompt, rungs: Mapping[str, tuple[Rung, ...]]) -> tuple[float, int, str]:
-    return (-rungs[prompt.sha256][-1].macro_f1, prompt.tokens, prompt.sha256)
+def _rank(prompt: SystemPrompt, rungs: Mapping[str, tuple[Rung, ...]], handicap: float = 0.0) -> tuple[float, int, str]:
+    return (handicap - rungs[prompt.sha256][-1].macro_f1, prompt.tokens, prompt.sha256)
 
 
 def _ids(examples: Sequence[Example], held: npt.NDArray[np.bool_]) -> tuple[str, ...]:

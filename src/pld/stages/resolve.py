@@ -33,16 +33,18 @@ def run() -> None:
     proposer = _proposer(config)
     timing, played_rounds = Timing(), list[Round]()
     lists = load_answering(config, ARTIFACTS)
-    with atomic_folder(FOLDER / "rounds") as folder, progress("resolve: answers, at most", _most(lists)) as advance:
+    with progress("resolve: answers, at most", _most(lists)) as advance:
         lists.answering.on_progress = advance
 
         def keep(played: Round) -> None:
             played_rounds.append(played)
-            _write_round(folder / f"{played.report.round:02}", played)
             timing.end_round()
             _say_round(played)
 
         done = resolve(ground_of(lists, proposer, timing), lists.instructions, config.resolver.kind, keep)
+    with atomic_folder(FOLDER / "rounds") as folder:
+        for played in played_rounds:
+            _write_round(folder / f"{played.report.round:02}", played)
     _write(done, config)
     write_text(FOLDER / "report.md", loop_page(done, played_rounds))
     write_json(FOLDER / "timing.json", timing.summary())
