@@ -146,7 +146,7 @@ def _end(run: Run) -> list[str]:
         str(len(report.accepted)),
         f"{report.came_in.macro_f1.value:.3f}",
         f"{report.result.macro_f1.value:.3f}",
-        f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
+        gain.signed,
     ]
 
 
@@ -176,6 +176,7 @@ def _control(ground: Any, came_in: Sequence[Any]) -> str:
 
 def _planted(ground: Any, came_in: Sequence[Any]) -> str:
     from pld.method.consolidation import RuleGroup, make_instruction
+    from pld.method.gate import judge
 
     task = ground.answering.config.task
     rows = []
@@ -186,7 +187,10 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
     ):
         text = f"If the sentence has anything to do with {label}, answer {wrong}, not {label}."
         planted = make_instruction(text, RuleGroup(-1, wrong, ()), "planted")
-        run = _play(ground, [*came_in[:position], planted, *came_in[position:]], rounds=2, patience=2)
+        listed = [*came_in[:position], planted, *came_in[position:]]
+        run = _play(ground, listed, rounds=2, patience=1)
+        before, after = (ground.answering.prompt(found) for found in (listed, came_in))
+        removed = judge(after, before, 1, ground.answering, ground.validation, ground.params.gate, ground.params.seed)
         first = max(run.rounds[0].blames, key=lambda blame: blame.rise)
         rise = next(blame.rise for blame in run.rounds[0].blames if blame.instruction_id == planted.id)
         left = [played.report.round for played in run.rounds
@@ -196,6 +200,7 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
             [
                 f"{label} to {wrong}, {place}",
                 f"{report.came_in.macro_f1.value:.3f}",
+                f"{removed.gain.signed}, {removed.probability:.3f}",
                 "yes" if first.instruction_id == planted.id else "no",
                 f"{rise:+.2f}",
                 f"round {left[0]}" if left else "no",
@@ -203,7 +208,15 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
             ]
         )
     clean = ground.answering.report(ground.answering.prompt(came_in), ground.validation).macro_f1.value
-    head = ["planted", "macro-F1 with it", "blamed first", "nats gained without it", "gone or reworded", "at the end"]
+    head = [
+        "planted",
+        "macro-F1 with it",
+        "gain without it, probability",
+        "blamed first",
+        "nats gained without it",
+        "gone or reworded",
+        "at the end",
+    ]
     return (
         f"{_stamp('planted')} Without a planted instruction the list has macro-F1 {clean:.3f} on validation.\n\n"
         f"{grid(head, rows)}"
