@@ -126,6 +126,15 @@ def test_without_an_ablation_the_effect_is_said_not_to_be_measured(project):
     assert "turn it right: not measured" in words("validation-2")
 
 
+def test_an_edit_tells_what_was_measured_of_it_also_where_it_was_rejected():
+    told = words(REJECTED.id[:6])
+    assert told.startswith(f"{REJECTED.id}: an Edit; round 1: remove of {PRAISE.id}")
+    assert "rejected: macro-F1 on validation -0.0500" in told
+    assert "and breaks 1: validation-1" in told
+    assert "failures that it answers: train-2" in told
+    assert as_json(REJECTED.id)["found"] == REJECTED.model_dump(mode="json")
+
+
 def test_an_unknown_id_is_one_line_that_says_what_there_is(capsys):
     told = refusal("nothing", capsys)
     assert "found 'nothing'; the instructions are" in told

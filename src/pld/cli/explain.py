@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pld.cli.lineage import Book, Gone, Present, Story
+from pld.cli.lineage import Book, Gone, Present, Story, Tried
 from pld.method.rounds import Descent, Effect, Step
 
 ARTIFACTS = Path("artifacts")
@@ -20,8 +20,8 @@ _FEW = 10
 def explain(id: str, everything: bool, as_json: bool) -> None:
     """Print where an instruction comes from, what changed it, and what it does; or what became of an example.
 
-    ID is that of an instruction (of the final list, or of an earlier one), of a rule, or of a training or validation
-    example; a beginning of at least four characters is enough where it is the only one.
+    ID is that of an instruction (of the final list, or of an earlier one), of an Edit, of a rule, or of a training or
+    validation example; a beginning of at least four characters is enough where it is the only one.
     """
     book = Book.read(ARTIFACTS)
     found = book.look_up(id)
@@ -38,10 +38,14 @@ def explain(id: str, everything: bool, as_json: bool) -> None:
         console.print(Padding(Text(line, style="" if at else "bold"), (0, 0, 0, 2 * indent), expand=False))
 
 
-def told(found: Present | Gone | Story, few: int | None, descents: Mapping[str, Descent]) -> Iterator[tuple[int, str]]:
+def told(
+    found: Present | Gone | Tried | Story, few: int | None, descents: Mapping[str, Descent]
+) -> Iterator[tuple[int, str]]:
     """Lines to print, each with its indent; of long lists the first `few` (None: all). `descents` of the final list."""
     if isinstance(found, Present):
         return _told_present(found, few)
+    if isinstance(found, Tried):
+        return _told_edit(found, few)
     return _told_gone(found) if isinstance(found, Gone) else _told_story(found, few, descents)
 
 
@@ -84,6 +88,22 @@ def _told_gone(found: Gone) -> Iterator[tuple[int, str]]:
     yield 1, _said(found.taken_by)
     if found.became:
         yield 0, f"became: {', '.join(found.became)}"
+
+
+def _told_edit(found: Tried, few: int | None) -> Iterator[tuple[int, str]]:
+    verdict = found.found
+    yield 0, f"{found.id}: an Edit; {_said(found.step)}"
+    for text in (*getattr(verdict.edit, "texts", ()), getattr(verdict.edit, "text", None)):
+        if text:
+            yield 1, text
+    if verdict.pool:
+        yield 0, f"on the pool: macro-F1 {verdict.pool.macro_f1:.4f}, the present list {verdict.pool.present:.4f}"
+    for rung in verdict.race:
+        yield 0, f"in the race, on {rung.examples}: macro-F1 {rung.macro_f1:.4f}, the present list {rung.present:.4f}"
+    if verdict.gate:
+        yield 0, f"the list that met the gate fixes {len(verdict.gate.fixed)}: {_few(verdict.gate.fixed, few)}"
+        yield 1, f"and breaks {len(verdict.gate.broken)}: {_few(verdict.gate.broken, few)}"
+    yield 0, f"failures that it answers: {_few(verdict.example_ids, few)}"
 
 
 def _said(step: Step) -> str:

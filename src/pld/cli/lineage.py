@@ -65,6 +65,15 @@ class Touched(Record):
     edit: Step
 
 
+class Tried(Record):
+    """An Edit, accepted or not, with all that was measured of it."""
+
+    kind: Literal["edit"] = "edit"
+    id: str
+    step: Step
+    found: EditVerdict
+
+
 class Story(Record):
     """An example: what it gave, and what was done to it. `cluster` None: its rule is noise."""
 
@@ -129,17 +138,21 @@ class Book:
             },
         )
 
-    def look_up(self, wanted: str) -> Present | Gone | Story:
+    def look_up(self, wanted: str) -> Present | Gone | Tried | Story:
         """Raises ArtifactError for an id that is not there, or a beginning of several."""
         identity = self._identity(wanted)
         if any(own.id == identity for own in self.final):
             return self._present(identity)
         if identity in self.earlier:
             return self._gone(identity)
+        if tried := next((verdict for verdict in self.verdicts if verdict.id == identity), None):
+            return Tried(id=identity, step=_step(tried), found=tried)
         return self._story(self.rules[identity].example_id if identity in self.rules else identity)
 
     def _identity(self, wanted: str) -> str:
-        kinds: tuple[Iterable[str], ...] = ([own.id for own in self.final], self.earlier, self.examples, self.rules)
+        edits = [verdict.id for verdict in self.verdicts]
+        final = [own.id for own in self.final]
+        kinds: tuple[Iterable[str], ...] = (final, self.earlier, edits, self.examples, self.rules)
         if any(wanted in kind for kind in kinds):
             return wanted
         for kind in (dict.fromkeys((*kinds[0], *kinds[1])), *kinds[2:]) if len(wanted) >= PREFIX else ():
@@ -152,8 +165,8 @@ class Book:
                     f"with: {', '.join(begins[:_NAMED])}{', ...' if len(begins) > _NAMED else ''}"
                 )
         raise ArtifactError(
-            f"explain: wanted the id of an instruction, a rule, or a training or validation example (or "
-            f"{PREFIX} characters of its beginning), found {wanted!r}; the instructions are "
+            f"explain: wanted the id of an instruction, an Edit, a rule, or a training or validation example "
+            f"(or {PREFIX} characters of its beginning), found {wanted!r}; the instructions are "
             f"{', '.join(own.id for own in self.final)}"
         )
 
@@ -236,13 +249,17 @@ class Book:
 
     def _touched(self, identity: str) -> Iterator[Touched]:
         for verdict in self.verdicts:
-            step = step_of(verdict, None if verdict.edit.op == "add" else verdict.edit.id)
+            step = _step(verdict)
             if identity in verdict.example_ids:
                 yield Touched(how="answers", edit=step)
             if verdict.gate and identity in verdict.gate.fixed:
                 yield Touched(how="fixes", edit=step)
             if verdict.gate and identity in verdict.gate.broken:
                 yield Touched(how="breaks", edit=step)
+
+
+def _step(verdict: EditVerdict) -> Step:
+    return step_of(verdict, None if verdict.edit.op == "add" else verdict.edit.id)
 
 
 def _of(identity: str, held: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
