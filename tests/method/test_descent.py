@@ -38,7 +38,7 @@ PASSED = GateVerdict(
     gain=Interval(value=0.02, low=0.001, high=0.04),
     probability=0.981,
     wanted_probability=0.97,
-    candidates=3,
+    finalists=3,
     recall_change={},
     failed=(),
     fixed=("v1",),
