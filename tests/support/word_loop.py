@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pld.method.conflict_resolution import Ground
 from pld.method.proposing import Proposal, Proposals
 from pld.method.search_edits import SearchProposer
+from pld.method.viewing import Ground
 from support.word_student import LABELS, answering, config, embed, examples, instruction, rule
 
 

@@ -5,50 +5,26 @@ shown, which instruction is to blame, and by what test an Edit is accepted.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pld.errors import TeacherError
 from pld.method import failures as sampling
-from pld.method.answering import Answering
 from pld.method.blame import blame
 from pld.method.candidates import OVER_BUDGET, TOGETHER, Candidate, Maker, edit_id, kept
 from pld.method.coverage import restored
 from pld.method.evaluation import compare, predictions
 from pld.method.gate import growing_parts, judge, race, screen
-from pld.method.proposing import Answered, Evidence, Proposal, Proposals, Proposer
+from pld.method.proposing import Answered, Evidence, Proposal, Proposals
 from pld.method.rounds import Blame, EditVerdict, GateVerdict, RoundReport, Rung, Shown, Together
-from pld.method.system_prompt import exemplars_of, render_input, shown_examples
 from pld.method.trial import groups_of
+from pld.method.viewing import Ground, Viewer
 from pld.method.wording import Fault
-from pld.params import ResolutionParams
-from pld.ports import Scores, Vectors
-from pld.records import Comparison, Example, Instruction, Prediction, Rule, SystemPrompt
+from pld.ports import Scores
+from pld.records import Comparison, Example, Instruction, Prediction, SystemPrompt
 
 _MOST_REFUSED = 100  # Edits of a round: with a full token budget nothing that a proposer still has would fit
 BEFORE, AFTER = "clustered", "distilled"
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What the loop works on. `rules` [n] with `vectors` [n, d]; `clusters`: rule id → cluster, `noise`: ids of the
-    rules that were dropped as noise; `embed`: texts → rows of length one; `max_words`, `max_copied_words`: of an Edit's
-    text; `phase`: entered around each part of a round, by name."""
-
-    answering: Answering
-    train: Sequence[Example]
-    validation: Sequence[Example]
-    rules: Sequence[Rule]
-    vectors: Vectors
-    clusters: Mapping[str, int]
-    noise: frozenset[str]
-    proposer: Proposer
-    embed: Callable[[Sequence[str]], Vectors]
-    params: ResolutionParams
-    max_words: int
-    max_copied_words: int
-    phase: Callable[[str], AbstractContextManager[object]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -97,8 +73,7 @@ class Loop:
         self.present = list(self.came_in)
         self._answering = self.ground.answering
         self._parts = growing_parts(self.ground.validation, self.ground.params.seed)
-        self._rule_of = {rule.example_id: rule for rule in self.ground.rules}
-        self._vectors: dict[str, Vectors] = {}
+        self._viewer = Viewer(self.ground)
         self._earlier: list[EditVerdict] = []
         self._on_pool: Mapping[str, Rung] = {}
 
@@ -107,7 +82,7 @@ class Loop:
         self._cover_labels()
         params, idle = self.ground.params, 0
         for number in range(1, params.rounds + 1):
-            if not self._pool(number):
+            if not self._viewer.pool(number, self.present):
                 self.ended = "every training example stands in the prompt, so none is left to predict"
                 return
             done = self._round(number)
@@ -170,12 +145,12 @@ class Loop:
     def _round(self, number: int) -> Round:
         answering, labels = self._answering, self._answering.config.task.labels
         began = answering.prompt(self.present)
-        pool = self._pool(number)
+        pool = self._viewer.pool(number, self.present)
         with self.ground.phase("pool"):
             scores = answering.scores(began, pool)  # of the reporting precision: what is shown repeats to the bit
         answers = sampling.answered(pool, scores, labels)
         failed = [found for found in answers if not found.right]
-        failures, successes = self._shown(number, failed, [found for found in answers if found.right])
+        failures, successes = self._viewer.shown(number, failed, [found for found in answers if found.right])
         turn = self._turn(number, failures, successes, pool) if failures else _Turn()
         accepted = tuple(edit.id for edit in turn.edits if edit.outcome == "accepted")
         self._earlier = [] if accepted else [*self._earlier, *turn.edits]
@@ -197,7 +172,7 @@ class Loop:
             usage=dict(turn.usage),
         )
         rows = predictions(pool, "pool", scores, labels)
-        shown = sampling.shown_rows(failures, successes, self._cluster_of)
+        shown = sampling.shown_rows(failures, successes, self._viewer.cluster_of)
         return Round(report, rows, shown, turn.blames, turn.edits, tuple(self.present), after)
 
     def _turn(
@@ -217,41 +192,6 @@ class Loop:
             edits += screened + tested
         trouble = proposals.trouble or (None if edits else "nothing new to try")
         return _Turn(blames, edits, together, trouble, proposals.usage)
-
-    def _pool(self, number: int) -> list[Example]:
-        """Training examples whose labels the Student does not read in the prompt."""
-        params, labels = self.ground.params, self._answering.config.task.labels
-        in_prompt = self._in_prompt(self.present)
-        return sampling.draw_pool(self.ground.train, params.pool, labels, in_prompt, params.seed, number)
-
-    def _in_prompt(self, instructions: Sequence[Instruction]) -> set[str]:
-        config = self._answering.config
-        exemplars = exemplars_of(instructions, self._answering.rules, self._answering.train)
-        return shown_examples(config.task, instructions, exemplars, config.rendering)
-
-    def _shown(
-        self, number: int, failed: Sequence[Answered], succeeded: Sequence[Answered]
-    ) -> tuple[list[Answered], list[Answered]]:
-        params = self.ground.params
-        if params.sampler == "random":
-            failures = sampling.draw(failed, params.failures, params.seed, number)
-            return failures, sampling.draw(succeeded, len(failures), params.seed, number)
-        failures = sampling.cover(failed, params.failures, self._cluster_of)
-        with self.ground.phase("guards"):
-            vectors = self._embedded([*failures, *succeeded])
-        return failures, sampling.guards(failures, succeeded, vectors)
-
-    def _embedded(self, answers: Sequence[Answered]) -> Mapping[str, Vectors]:
-        new = [found.example for found in answers if found.example.id not in self._vectors]
-        if new:
-            task = self._answering.config.task
-            vectors = self.ground.embed([render_input(task, example.inputs) for example in new])
-            self._vectors.update(zip((example.id for example in new), vectors, strict=True))
-        return self._vectors
-
-    def _cluster_of(self, example_id: str) -> int | None:
-        rule = self._rule_of.get(example_id)
-        return self.ground.clusters.get(rule.id) if rule else None
 
     def _scores_of(self, failures: Sequence[Answered]) -> Callable[[Sequence[Instruction]], Scores]:
         examples = [found.example for found in failures]
@@ -328,7 +268,7 @@ class Loop:
         self.tried.update(candidate.prompt.sha256 for candidate in candidates)
         if len(candidates) <= self.ground.params.candidates:
             return list(candidates), []
-        shown = {identity for candidate in candidates for identity in self._in_prompt(candidate.instructions)}
+        shown = {identity for candidate in candidates for identity in self._viewer.in_prompt(candidate.instructions)}
         unseen = [example for example in pool if example.id not in shown]
         present = self._answering.prompt(self.present)
         with self.ground.phase("screen"):

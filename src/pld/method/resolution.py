@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pld.method.ablation import FrontPoint, ablate, ablated_points, front_point, pareto, prune
-from pld.method.conflict_resolution import Ground, Loop, Round
+from pld.method.conflict_resolution import Loop, Round
 from pld.method.descent import descents
 from pld.method.evaluation import predictions
 from pld.method.rounds import Descent, Effect, ResolutionReport
+from pld.method.viewing import Ground
 from pld.records import Calibration, Instruction, Prediction, SystemPrompt
 
 SHIPS, CAME_IN = "what ships", "what came in"

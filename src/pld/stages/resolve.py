@@ -14,12 +14,13 @@ from pld.adapters.teachers.recorded import check_can_be_asked
 from pld.artifacts import atomic_folder, write_json, write_jsonl, write_text
 from pld.method.ablation import pareto_csv
 from pld.method.candidates import TOGETHER
-from pld.method.conflict_resolution import Ground, Round
+from pld.method.conflict_resolution import Round
 from pld.method.loop_page import loop_page
 from pld.method.proposing import Proposer
 from pld.method.resolution import Resolution, resolve
 from pld.method.search_edits import SearchProposer
 from pld.method.teacher_edits import TeacherProposer
+from pld.method.viewing import Ground
 from pld.params import Config, TeacherResolver, load_config
 from pld.ports import Embedder, Teacher
 from pld.progress import progress
