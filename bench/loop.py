@@ -201,6 +201,8 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
                 f"{label} to {wrong}, {place}",
                 f"{report.came_in.macro_f1.value:.3f}",
                 f"{removed.gain.signed}, {removed.probability:.3f}",
+                f"{min(removed.recall_change, key=lambda own: removed.recall_change[own])} "
+                f"{min(removed.recall_change.values()):+.3f}",
                 "yes" if first.instruction_id == planted.id else "no",
                 f"{rise:+.2f}",
                 f"round {left[0]}" if left else "no",
@@ -212,6 +214,7 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
         "planted",
         "macro-F1 with it",
         "gain without it, probability",
+        "recall that it costs",
         "blamed first",
         "nats gained without it",
         "gone or reworded",

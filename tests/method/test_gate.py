@@ -76,6 +76,15 @@ def test_the_better_half_goes_on_and_the_best_survives(bench):
     assert last.macro_f1 == macro_f1(bench.gold(VALIDATION), bench.chosen(prompts[-1], VALIDATION), 3)
 
 
+def test_of_lists_that_do_equally_well_the_shorter_survives(bench):
+    parts = growing_parts(MANY, 0)[-1:]
+    shorter, longer = bench.prompt(halves(1)), bench.prompt(halves(4))
+    for min_gain, winner in ((0.005, longer), (0.9, shorter)):
+        gate = GATE.model_copy(update={"min_gain": min_gain})
+        ran = race([longer, shorter], bench.prompt(halves(0)), bench, parts, gate)
+        assert ran.winners == (winner.sha256,)
+
+
 def test_a_joined_list_must_be_clearly_better_than_what_was_joined(bench):
     parts = growing_parts(MANY, 0)
     single, joint = bench.prompt(halves(2)), bench.prompt(halves(3))

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pld.errors import TeacherError
 from pld.method import failures as sampling
+from pld.method.baselines import CLUSTERED, DISTILLED
 from pld.method.blame import blame
 from pld.method.candidates import OVER_BUDGET, TOGETHER, Candidate, Maker, edit_id, kept
 from pld.method.coverage import restored
@@ -24,7 +25,6 @@ from pld.ports import Scores
 from pld.records import Comparison, Example, Instruction, Prediction, SystemPrompt
 
 _MOST_REFUSED = 100  # Edits of a round: with a full token budget nothing that a proposer still has would fit
-BEFORE, AFTER = "clustered", "distilled"
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Loop:
         answering, validation = self._answering, self.ground.validation
         settings = answering.config.evaluation
         return compare(
-            AFTER,
-            BEFORE,
+            DISTILLED,
+            CLUSTERED,
             answering.gold(validation),
             answering.chosen(answering.prompt(self.present), validation),
             answering.chosen(answering.prompt(self.came_in), validation),

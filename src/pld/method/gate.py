@@ -4,7 +4,7 @@ Successive halving: Karnin et al. 2013; as a race among configurations: Jamieson
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ def screen(
     """The best `size` of `prompts` on the training examples of `pool`, so that validation is not asked about each of
     them; at the search's precision, ties by fewer tokens, then by hash. No example may stand in any of the prompts."""
     rungs = {prompt.sha256: (rung(prompt, present, answering, pool),) for prompt in prompts}
-    best = sorted(prompts, key=lambda prompt: _rank(prompt, rungs))
+    best = sorted(prompts, key=_rank(rungs))
     return Race(tuple(prompt.sha256 for prompt in best[:size]), rungs, len(prompts))
 
 
@@ -70,33 +70,30 @@ def race(
     gate: GateParams,
     join: Callable[[Sequence[SystemPrompt]], Sequence[SystemPrompt]] | None = None,
 ) -> Race:
-    """The better half of `prompts` (all different) on each of the growing `parts` goes on to the next; the best on the
-    last part survives. At the search's precision; ties by fewer tokens, then by hash. On the last part, one that costs
-    a label more recall than the `gate` allows comes behind those that do not.
+    """The better half of `prompts` (all different) on each of the growing `parts` goes on to the next, the first one on
+    the last part survives; at the search's precision. After the first part, `join` is given those that do better there
+    than the `present` list, the best first, and adds prompts of its own to those that go on.
 
-    After the first part, `join` is given those that do better there than the `present` list, the best first, and adds
-    prompts of its own to those that go on; such a one must be ahead by `min_gain`, so that no Edit rides along for
-    nothing.
+    Of all that are within `gate.min_gain` of the best the simplest comes first: one that was not joined, then the one
+    of fewest tokens; so no Edit rides along for nothing, and what is wrong is taken out rather than put where it does
+    no harm. On the last part, those that cost a label more recall than the `gate` allows come behind the others.
     """
     rungs: dict[str, tuple[Rung, ...]] = {prompt.sha256: () for prompt in prompts}
     running, joined = list(prompts), set[str]()
-    for at, part in enumerate(parts):
-        for prompt in running:
-            rungs[prompt.sha256] += (rung(prompt, present, answering, part),)
-        running.sort(key=lambda prompt: _rank(prompt, rungs, gate.min_gain if prompt.sha256 in joined else 0.0))
-        leaders = [prompt for prompt in running if rungs[prompt.sha256][-1].gain > 0]
-        if at == len(parts) - 1:
-            lost = {prompt.sha256: _label_loss(prompt, present, answering, part) for prompt in running}
-            running = sorted(running, key=lambda prompt: lost[prompt.sha256] > gate.max_label_loss)[:1]
-        else:
-            running = running[: -(-len(running) // 2)]
-        if at == 0 and join is not None:
+    for part in parts[:-1]:
+        _measure(running, present, answering, part, rungs)
+        leaders = [prompt for prompt in sorted(running, key=_rank(rungs)) if rungs[prompt.sha256][-1].gain > 0]
+        running = _simplest_first(running, rungs, gate.min_gain, joined)[: -(-len(running) // 2)]
+        if part is parts[0] and join is not None:
             joint = join(leaders)
             rungs |= {prompt.sha256: () for prompt in joint}
             joined = {prompt.sha256 for prompt in joint}
             running += joint
-    finalists = sum(len(reached) and reached[-1].examples == len(parts[-1]) for reached in rungs.values())
-    return Race((running[0].sha256,), rungs, finalists)
+    _measure(running, present, answering, parts[-1], rungs)
+    lost = {prompt.sha256: _label_loss(prompt, present, answering, parts[-1]) for prompt in running}
+    eligible = [prompt for prompt in running if lost[prompt.sha256] <= gate.max_label_loss]
+    survivor = _simplest_first(eligible or running, rungs, gate.min_gain, joined)[0]
+    return Race((survivor.sha256,), rungs, len(running))
 
 
 def rung(prompt: SystemPrompt, present: SystemPrompt, answering: Answering, examples: Sequence[Example]) -> Rung:
@@ -169,8 +166,30 @@ def _label_loss(
     return max(_changes(answering.gold(examples), ours, theirs, len(answering.config.task.labels))[1])
 
 
-def _rank(prompt: SystemPrompt, rungs: Mapping[str, tuple[Rung, ...]], handicap: float = 0.0) -> tuple[float, int, str]:
-    return (handicap - rungs[prompt.sha256][-1].macro_f1, prompt.tokens, prompt.sha256)
+def _measure(
+    prompts: Sequence[SystemPrompt],
+    present: SystemPrompt,
+    answering: Answering,
+    part: Sequence[Example],
+    rungs: dict[str, tuple[Rung, ...]],
+) -> None:
+    for prompt in prompts:
+        rungs[prompt.sha256] += (rung(prompt, present, answering, part),)
+
+
+def _rank(rungs: Mapping[str, tuple[Rung, ...]]) -> Callable[[SystemPrompt], tuple[float, int, str]]:
+    """Sorts the best on its last part first, ties by fewer tokens, then by hash."""
+    return lambda prompt: (-rungs[prompt.sha256][-1].macro_f1, prompt.tokens, prompt.sha256)
+
+
+def _simplest_first(
+    prompts: Sequence[SystemPrompt], rungs: Mapping[str, tuple[Rung, ...]], margin: float, joined: Collection[str]
+) -> list[SystemPrompt]:
+    """Those within `margin` of the best by simplicity, then the others, the best first."""
+    ranked = sorted(prompts, key=_rank(rungs))
+    enough = rungs[ranked[0].sha256][-1].macro_f1 - margin
+    close = [prompt for prompt in ranked if rungs[prompt.sha256][-1].macro_f1 >= enough]
+    return sorted(close, key=lambda prompt: (prompt.sha256 in joined, prompt.tokens)) + ranked[len(close) :]
 
 
 def _ids(examples: Sequence[Example], held: npt.NDArray[np.bool_]) -> tuple[str, ...]:

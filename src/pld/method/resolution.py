@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pld.method.ablation import FrontPoint, ablate, ablated_points, front_point, pareto, prune
+from pld.method.baselines import DISTILLED
 from pld.method.conflict_resolution import Loop, Round
 from pld.method.descent import descents
 from pld.method.evaluation import predictions
@@ -81,7 +82,7 @@ def resolve(
         instructions=tuple(loop.present),
         prompt=prompt,
         calibration=answering.calibration(prompt),
-        predictions=predictions(validation, "distilled", scores, answering.config.task.labels),
+        predictions=predictions(validation, DISTILLED, scores, answering.config.task.labels),
         effects=effects,
         descents=descents(
             loop.present,
