@@ -104,10 +104,7 @@ def loop_findings(loop: LoopEffect | None) -> tuple[str, ...]:
     if loop is None:
         return ()
     chosen, honest = loop.validation.macro_f1_delta.value, loop.test.macro_f1_delta
-    figures = (
-        f"macro-F1 {chosen:+.3f} on validation, where it was chosen, "
-        f"and {honest.value:+.3f} [{honest.low:+.3f}, {honest.high:+.3f}] on test"
-    )
+    figures = f"macro-F1 {chosen:+.3f} on validation, where it was chosen, and {honest.signed} on test"
     if loop.accepted and honest.value <= 0:
         return (f"What the loop accepted gained nothing on examples that it had not seen: {figures}.",)
     if not honest.low <= chosen <= honest.high:
