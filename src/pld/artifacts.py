@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -64,12 +64,8 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
 
 
 def read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path}: wanted the output of an earlier stage, found no such file; run `dvc repro`"
-        ) from None
+    with _opened(path) as file:
+        return file.read().decode()
 
 
 def read_json(path: Path) -> Any:
@@ -88,14 +84,24 @@ def read_record(path: Path, kind: type[R]) -> R:
 
 def read_jsonl(path: Path, kind: type[R]) -> list[R]:
     records = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line:
-            continue
-        try:
-            records.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            raise ArtifactError(_mismatch(f"{path}:{number}", kind, error)) from None
+    with _opened(path) as lines:
+        for number, line in enumerate(lines, 1):  # of bytes, so that only a line feed ends one
+            if line == b"\n":
+                continue
+            try:
+                records.append(kind.model_validate_json(line))
+            except ValidationError as error:
+                raise ArtifactError(_mismatch(f"{path}:{number}", kind, error)) from None
     return records
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: wanted the output of an earlier stage, found no such file; run `dvc repro`"
+        ) from None
 
 
 def _mismatch(where: str, kind: type[BaseModel], error: ValidationError) -> str:

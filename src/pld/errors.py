@@ -5,6 +5,7 @@ PldError
 ├── DataError        a row, a file or a split of the user's data
 ├── AssetError       an installed asset package or its cached weights
 ├── TeacherError     the Teacher can't be used at all (key, quota, unreachable, missing recordings)
+│   └── BudgetError  the next call could cost more than the task's budget
 ├── ExtractionError  too many of the Teacher's answers were refused
 ├── DistillError     clustering, consolidation or rendering left nothing to ship
 ├── StudentError     the Student can't be loaded or can't score
@@ -12,12 +13,17 @@ PldError
 └── RegistryError    tracking store, registry, gates, aliases
 
 A bad *example* is a record (`rejected.jsonl`), not an error; these are for systemic faults.
-A message says what was wanted, what was found, where, and what to do, in one line.
+A message says what was wanted, what was found, where, and what to do, in one line, and repeats no secret.
 """
+
+from pld.redaction import redacted
 
 
 class PldError(Exception):
     """Root of the tree; `str(error)` is the one line that the user sees."""
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class ConfigError(PldError):
@@ -33,6 +39,10 @@ class AssetError(PldError):
 
 
 class TeacherError(PldError):
+    pass
+
+
+class BudgetError(TeacherError):
     pass
 
 

@@ -6,6 +6,7 @@ The four swappable roles (teacher, embedder, clusterer, student) are checked aga
 
 import difflib
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -69,18 +70,62 @@ class TaskParams(Task):
         return self
 
 
-class ExtractionParams(Section):
-    """Which rules are refused, and how many may be."""
+class BudgetParams(Section):
+    """What the task's Teacher calls may cost in all: over all stages, runs and processes that share the answer store.
+    Null: no limit."""
 
+    usd: Annotated[float, Field(gt=0)] | None
+    calls: Annotated[int, Field(gt=0)] | None
+
+
+class ModelPrice(Section):
+    """US dollars per million tokens. `batch`: what a batch pays of it; `cacheable_tokens`: the shortest beginning that
+    is cached; a request of more than `up_to` input tokens (null: no bound) has no known price."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    cache_write_5m: Annotated[float, Field(ge=0)]
+    cache_write_1h: Annotated[float, Field(ge=0)]
+    cache_read: Annotated[float, Field(ge=0)]
+    batch: Share
+    cacheable_tokens: Annotated[int, Field(ge=0)]
+    up_to: Annotated[int, Field(gt=0)] | None
+
+
+class PricesParams(Section):
+    """Prices by model, as they were read at `source` on `as_of`."""
+
+    as_of: date
+    source: str
+    models: dict[str, ModelPrice]
+
+
+class AskingParams(Section):
+    """`attempts` at a question whose answer is refused, each told what was wrong with the one before."""
+
+    attempts: Annotated[int, Field(gt=0)]
+
+
+class ExtractionParams(Section):
+    """Which rules are refused, and how many may be. `draws`: how often every example is explained anew;
+    `personal_data: refuse` needs the extra `privacy`."""
+
+    draws: Annotated[int, Field(gt=0)]
+    personal_data: Literal["allow", "refuse"]
     max_words: Annotated[int, Field(gt=0)]
     max_copied_words: Annotated[int, Field(gt=0)]
     max_rejected_fraction: Share
 
 
 class ClusteringParams(Section):
-    """What becomes of rules that the clusterer calls noise."""
+    """What becomes of rules that the clusterer calls noise, and of those whose gold label the Teacher found doubtful:
+    `downweight` counts one as `doubtful_weight` rules in medoids, support and order. `draw`: the rules of this draw
+    alone; null: those of all."""
 
     noise: Literal["drop", "nearest", "singletons"]
+    doubtful: Literal["keep", "drop", "downweight"]
+    doubtful_weight: Annotated[float, Field(gt=0, le=1)]
+    draw: Annotated[int, Field(ge=0)] | None
 
 
 class MedoidConsolidator(Section):
@@ -275,6 +320,9 @@ class Config(Section):
 
     task: TaskParams
     teacher: Target
+    asking: AskingParams
+    budget: BudgetParams
+    prices: PricesParams
     extraction: ExtractionParams
     embedder: Target
     clusterer: Target
@@ -298,6 +346,13 @@ class Config(Section):
         if not isinstance(value.get("_target_"), str):
             raise ValueError("wanted a _target_, found none")
         return value
+
+    @model_validator(mode="after")
+    def _draw_is_made(self) -> "Config":
+        draw, draws = self.clustering.draw, self.extraction.draws
+        if draw is not None and draw >= draws:
+            raise ValueError(f"clustering.draw: wanted one of the extraction.draws {draws}, from 0, found {draw}")
+        return self
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -15,16 +15,22 @@ OnProgress = Callable[[int], object]
 """Called with the number of items just finished."""
 
 
+ONE_AT_A_TIME = ("resolve", "optimise")
+"""Roles of the Teacher whose next question hangs on the answer before: nothing to hand in together."""
+
+
 @dataclass(frozen=True)
 class TeacherRequest:
     """One structured question. `key` is unique in a batch (an example id, a cluster's key); `role` is
-    extract | consolidate | resolve | optimise; `schema` is the JSON schema that the answer must fit."""
+    extract | consolidate | resolve | optimise; `system` is the same for all requests of a role; `schema` is the JSON
+    schema that the answer must fit; the same question is answered anew for every `draw`."""
 
     key: str
     role: str
     system: str
     prompt: str
     schema: Mapping[str, Any]
+    draw: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -56,7 +56,8 @@ class Example(Record):
 
 
 class Rule(Record):
-    """What the Teacher abstracted from one training Example."""
+    """What the Teacher abstracted from one training Example. `draw` stands in files only where an example was explained
+    more than once."""
 
     id: str
     example_id: str
@@ -65,14 +66,17 @@ class Rule(Record):
     text: str
     teacher: str
     doubtful: bool
+    draw: int = Field(default=0, exclude_if=lambda draw: draw == 0)
 
 
 class Rejection(Record):
-    """A Teacher's answer that was refused: `reason` is a short code that is counted, `detail` says it in words."""
+    """A Teacher's answer that was refused: `reason` is a short code that is counted, `detail` says it in words;
+    `draw` as in a Rule."""
 
     example_id: str
     reason: str
     detail: str
+    draw: int = Field(default=0, exclude_if=lambda draw: draw == 0)
 
 
 class Cluster(Record):
@@ -85,13 +89,14 @@ class Cluster(Record):
 
 
 class Instruction(Record):
-    """One line of the prompt. `support` counts the rules behind it, `origin` says how it came to be."""
+    """One line of the prompt. `support` counts the rules behind it (a doubtful one as its weight), `origin` says how it
+    came to be."""
 
     id: str
     text: str
     label: str
     rule_ids: tuple[str, ...]
-    support: int
+    support: int | float
     origin: str
 
 
@@ -226,6 +231,24 @@ class TrainingCost(Record):
     teacher_tokens: int = 0
     recorded: bool = False
     student_answers: int = 0
+
+
+class RoleSpending(Record):
+    """What the Teacher's answers in one role cost when they were paid for, whenever that was. `tokens` by kind, as the
+    provider counts them; `usd` is None where a price was not known."""
+
+    role: str
+    model: str
+    calls: int
+    tokens: dict[str, int]
+    usd: float | None
+
+
+class Spending(Record):
+    """artifacts/spending/<stage>.json: empty where nothing was asked, or recorded answers were played back."""
+
+    stage: str
+    roles: tuple[RoleSpending, ...]
 
 
 class SystemCost(Record):

@@ -63,6 +63,7 @@ def test_the_space_follows_the_clusterer(selections):
         (["sweep.space.clusterer.eps=[wide]"], {"clusterer": "dbscan"}, ["clusterer.eps", "'wide'"]),
         (["+sweep.space.clusterer.radius=[1]"], {}, ["clusterer.radius", "n_neighbors"]),
         (["+sweep.space.student.dtype=[float32]"], {}, ["sweep.space", "student"]),
+        (["+sweep.space.clustering.draw=[null]", "rendering.ordr=label"], {}, ["rendering.ordr", "'order'"]),
         (["teacher._target_=os.system"], {}, ["pld.adapters", "os.system"]),
         (["teacher._target_=pld.adapters.nothing.Here"], {}, ["pld.adapters.nothing"]),
         (["task.labels=[one]"], {}, ["labels", "two or more"]),

@@ -56,8 +56,16 @@ def student():
 
 
 def teacher(**settings):
-    given = {"model": "claude-test", "max_tokens": 512, "effort": None, "concurrency": 1, "max_retries": 0}
-    return AnthropicTeacher(**{**given, "timeout_s": 5.0, **settings})
+    given = {
+        "way": "messages",
+        "model": "claude-test",
+        "max_tokens": 512,
+        "effort": None,
+        "temperature": None,
+        "roles": {},
+    }
+    transport = {"roles": {}, "max_concurrency": 1, "max_retries": 0, "timeout_s": 5.0, "poll_s": 0.05}
+    return AnthropicTeacher(**{**given, **transport, **settings})
 
 
 def params(**changes):
@@ -105,7 +113,7 @@ def test_the_teacher_is_shown_right_and_wrong_answers_as_data(student, anthropic
     (tag,) = {line.strip("<>") for line in text.splitlines() if line.startswith("<examples-")}
     assert text.count(f"</{tag}>") == 1
     assert text.index(f"<{tag}>") < text.index("<side_info>") < text.index(f"</{tag}>")
-    assert "Labels: fruit, animal" in body["system"]
+    assert "Labels: fruit, animal" in body["system"][0]["text"]
     assert list(body["output_config"]["format"]["schema"]["properties"]) == ["prompt"]
 
 
@@ -186,9 +194,11 @@ def test_a_teacher_that_cant_be_used_ends_the_search_after_one_question(student,
     assert len(server.bodies) == 1
 
 
-def test_a_teacher_that_plays_back_is_refused_before_anything_is_scored():
+def test_a_teacher_that_plays_back_is_refused_before_anything_is_scored(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"example_id": "e", "label": "fruit", "rationale": "r", "rule": "If so, answer fruit."}\n')
     with pytest.raises(ConfigError, match=r"recorded:x\.jsonl, which plays back .* groups\.teacher=anthropic"):
-        optimise(TASK, TRAIN, VALIDATION, None, RecordedTeacher(path="data/x.jsonl"), params(), 2)
+        optimise(TASK, TRAIN, VALIDATION, None, RecordedTeacher(path=str(path)), params(), 2)
 
 
 def test_no_validation_examples_is_one_line(student):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pld.adapters.lists import load_answering
-from pld.artifacts import write_json, write_text
+from pld.artifacts import write_json, write_jsonl, write_text
 from pld.errors import ArtifactError
 from pld.params import load_config
 from support.two_rounds import CAME_IN, RULES, write_two_rounds
@@ -53,3 +53,14 @@ def test_files_that_are_not_of_one_run_are_refused(changed):
 def test_vectors_are_those_of_the_file():
     lists = load_answering(load_config(), ARTIFACTS)
     assert np.array_equal(lists.vectors, np.load(ARTIFACTS / "embeddings/vectors.npy"))
+
+
+def test_the_loop_has_the_rules_that_the_winner_clustered_and_no_other():
+    rules = [rule.model_copy(update={"doubtful": rule is RULES[12]}) for rule in RULES]
+    write_jsonl(ARTIFACTS / "rules/rules.jsonl", rules)
+    winner = ARTIFACTS / "best/trial.json"
+    trial = json.loads(winner.read_text())
+    write_json(winner, trial | {"settings": trial["settings"] | {"clustering.doubtful": "drop"}})
+    lists = load_answering(load_config(), ARTIFACTS)
+    assert lists.rules == rules[:12]
+    assert np.array_equal(lists.vectors, np.load(ARTIFACTS / "embeddings/vectors.npy")[:12])

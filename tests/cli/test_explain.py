@@ -147,3 +147,11 @@ def test_a_beginning_of_several_ids_names_them(capsys):
     told = refusal("train", capsys)
     assert "found 'train', which 15 begin with: train-0, train-1," in told
     assert told.endswith("train-9, ...\n")
+
+
+def test_a_support_in_which_doubtful_rules_count_less_reads_well(project):
+    path = Path("artifacts/resolve/final/instructions.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["support"] = 3.25
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "origin: medoid; 3.25 rules behind it, doubtful ones counted less, cluster 0" in words(FINAL[0].id)

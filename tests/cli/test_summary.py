@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pld.cli.main import pld
 from pld.cli.summary import training
 from pld.params import NoResolver
-from pld.records import SystemCost, TrainingCost
+from pld.records import RoleSpending, SystemCost, TrainingCost
 from support.artifact_tree import composed, write_artifacts
 
 
@@ -82,6 +82,36 @@ def test_where_no_loop_was_run_the_summary_says_so(project):
     assert "the loop: none was run" in output
     assert "too good" not in output
     assert "clustered (0 fixed, 0 broken" in output
+
+
+def test_the_spread_of_the_draws_is_told_where_several_were_tried(project):
+    write_artifacts(project / "artifacts")
+    assert "draws:" not in shown()
+    drawn = [{"draw": draw, "trial_id": "t", "macro_f1": 0.5 + 0.1 * draw} for draw in (0, 1)]
+    (project / "artifacts/best/draws.json").write_text(json.dumps({"draws": drawn, "spread": 0.1}))
+    words = "draws: best macro-F1 on validation by draw: 0 0.500, 1 0.600; the single draws are 0.100 apart"
+    assert words in " ".join(shown().split())
+
+
+def spent(role, calls, usd):
+    tokens = {"input_tokens": 800 * calls, "cache_read_input_tokens": 100 * calls, "output_tokens": 100 * calls}
+    return (RoleSpending(role=role, model="claude-test", calls=calls, tokens=tokens, usd=usd),)
+
+
+@pytest.mark.parametrize(
+    ("spending", "words"),
+    [
+        ({"extract": spent("extract", 300, 1.8), "resolve": spent("resolve", 2, 0.22)},
+         "Teacher: 302 calls, 0.30 M tokens, $2.02 (extract $1.80, resolve $0.22)"),
+        ({"extract": spent("extract", 300, 1.8), "resolve": spent("resolve", 1, None)},
+         "Teacher: 301 calls, 0.30 M tokens, price unknown (conf/prices.yaml) (extract $1.80, resolve unknown)"),
+        ({"evaluate": spent("optimise", 1, 0.5)}, "Teacher: 1 call, 1,000 tokens, $0.50 (evaluate $0.50)"),
+        ({}, "Teacher: recorded answers played back: nothing spent now"),
+    ],
+)  # fmt: skip
+def test_what_the_teacher_cost_is_one_line(project, spending, words):
+    write_artifacts(project / "artifacts", spending=spending)
+    assert words in " ".join(shown().split())
 
 
 @pytest.mark.parametrize("method", ["none", "batch"])

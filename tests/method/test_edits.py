@@ -72,6 +72,20 @@ def test_rules_that_come_with_a_revised_text_replace_the_old_ones():
     assert (found.rule_ids, found.support) == (("r9", "r8", "r7"), 3)
 
 
+def test_rules_behind_a_new_text_count_as_what_they_are_weighed():
+    halves = {"r1": 0.5, "r2": 1, "r3": 1}
+
+    def weigh(rule_ids):
+        return sum(halves[rule_id] for rule_id in rule_ids)
+
+    revised, *_ = apply(LIST, revise("If hot, answer red."), 1, weigh=weigh)
+    assert revised.support == 1.5
+    added, *_ = apply(LIST, add("If hot, answer red."), 1, ("r1",), weigh)
+    assert added.support == 0.5
+    joined, *_ = apply(LIST, add(WARM.text), 1, ("r1", "r3"), weigh)  # it is there already
+    assert (set(joined.rule_ids), joined.support) == ({"r1", "r2", "r3"}, 2.5)
+
+
 def test_an_instruction_without_rules_keeps_its_support():
     (*_, found) = apply(LIST, revise("If mossy, answer green.", LEAF.id), 1)
     assert (found.rule_ids, found.support) == ((), 2)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.errors import ExtractionError
+from pld.errors import ConfigError, ExtractionError
 from pld.method import extraction
 from pld.params import ExtractionParams
 from pld.ports import TeacherAnswer, TeacherRequest
-from pld.records import Example, Task
+from pld.records import Example, Task, content_id
 
 TASK = Task(
     name="colours",
@@ -20,7 +20,7 @@ TASK = Task(
     input_template="{{ note }} {{ place }}",
     base_instruction="Say whether the note is red or blue.",
 )
-PARAMS = ExtractionParams(max_words=30, max_copied_words=7, max_rejected_fraction=0.2)
+PARAMS = ExtractionParams(draws=1, personal_data="allow", max_words=30, max_copied_words=7, max_rejected_fraction=0.2)
 SOURCE = "the kettle on the old iron stove was humming loudly"
 
 
@@ -38,8 +38,9 @@ class Playback:
         self.requests: list[TeacherRequest] = []
 
     def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
-        self.requests = list(requests)
-        yield from self.answers
+        self.requests += requests
+        wanted = {request.key for request in requests}
+        yield from (answer for answer in self.answers if answer.key in wanted)
 
 
 def said(number: int, rule: str = "If it is warm, answer red.", label: str = "red", why: str = "Warm.", **more: object):
@@ -47,7 +48,7 @@ def said(number: int, rule: str = "If it is warm, answer red.", label: str = "re
 
 
 def extract(answers: Sequence[TeacherAnswer], examples: Sequence[Example]):
-    return extraction.extract(TASK, examples, PARAMS, Playback(answers))
+    return extraction.extract(TASK, examples, PARAMS, Playback(answers), 1)
 
 
 def test_a_good_answer_becomes_a_rule_on_one_line():
@@ -142,7 +143,7 @@ def test_too_many_rejections_fail_with_counts_and_examples():
     rules, rejections, summary = extract(answers, [example(i) for i in range(20)])
     assert len(rules) == 6
     with pytest.raises(ExtractionError) as caught:
-        extraction.check_rejections(summary, rejections, PARAMS)
+        extraction.check_answers(summary, rejections, PARAMS)
     text = str(caught.value)
     assert "2 of 8 answers of playback were refused (25%" in text
     assert "empty 1, no_label 1" in text
@@ -153,25 +154,25 @@ def test_too_many_rejections_fail_with_counts_and_examples():
 def test_as_many_rejections_as_are_allowed_pass():
     answers = [said(0, "nothing"), *(said(i) for i in range(1, 5))]
     _, rejections, summary = extract(answers, [example(i) for i in range(5)])
-    extraction.check_rejections(summary, rejections, PARAMS)
+    extraction.check_answers(summary, rejections, PARAMS)
 
 
 def test_no_answer_at_all_fails():
     _, rejections, summary = extract([], [example(1)])
     with pytest.raises(ExtractionError, match="found none; is it a recording of another data set"):
-        extraction.check_rejections(summary, rejections, PARAMS)
+        extraction.check_answers(summary, rejections, PARAMS)
 
 
 def test_no_rule_left_fails_whatever_the_limit():
     _, rejections, summary = extract([said(1, "nothing")], [example(1)])
     everything = PARAMS.model_copy(update={"max_rejected_fraction": 1.0})
     with pytest.raises(ExtractionError, match="1 of 1 answers"):
-        extraction.check_rejections(summary, rejections, everything)
+        extraction.check_answers(summary, rejections, everything)
 
 
 def test_progress_is_told_of_every_answer():
     done: list[int] = []
-    extraction.extract(TASK, [example(0), example(1)], PARAMS, Playback([said(1), said(0)]), done.append)
+    extraction.extract(TASK, [example(0), example(1)], PARAMS, Playback([said(1), said(0)]), 1, done.append)
     assert done == [1, 1]
 
 
@@ -198,3 +199,112 @@ def test_no_text_of_an_example_can_leave_its_block_or_be_evaluated(text, more):
     assert "{{ label }}" in block
     # no text of an example reaches what speaks for the program
     assert request.system == extraction.extraction_requests(TASK, [example(2)], PARAMS)[0].system
+
+
+class Mending:
+    """A Teacher that says `first`, and, told what was wrong with it, `then`, with the number of the draw in it."""
+
+    name = "mending"
+
+    def __init__(self, first: str, then: str) -> None:
+        self.first, self.then = first, then
+        self.requests: list[TeacherRequest] = []
+
+    def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
+        self.requests += requests
+        for request in reversed(requests):
+            rule = self.then if "refused" in request.prompt else self.first
+            content = {"rationale": "Warm.", "rule": rule.format(draw=request.draw), "label": "red"}
+            yield TeacherAnswer(request.key, content, usage={"output_tokens": 5})
+
+
+def test_a_refused_answer_is_asked_for_again_and_the_summary_counts_it():
+    teacher = Mending("red " * 31, "If it is warm, answer red.")
+    rules, rejections, summary = extraction.extract(TASK, [example(0), example(1)], PARAMS, teacher, 3)
+    assert (len(rules), rejections, len(teacher.requests)) == (2, [], 4)
+    assert (summary.answered, summary.retries, summary.calls) == (2, 2, 4)
+    assert summary.usage == {"output_tokens": 20}
+    assert "31 words, over 30" in teacher.requests[2].prompt
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ("If it is cold, answer blue.", "other_label"),
+        (SOURCE + " red", "copied"),
+        ("If warm, answer red.<|im_end|>", "control_token"),
+        (" ", "empty"),
+    ],
+)
+def test_every_refusal_is_told_and_none_repeats_the_example_outside_its_block(first, reason):
+    teacher = Mending(first, "If it is warm, answer red.")
+    rules, _, _ = extraction.extract(TASK, [example(0)], PARAMS, teacher, 2)
+    assert len(rules) == 1
+    first_prompt, second = (request.prompt for request in teacher.requests)
+    assert f'"reason": "{reason}"' in second.removeprefix(first_prompt)
+    assert "kettle" not in second.removeprefix(first_prompt)
+
+
+def test_after_several_attempts_a_rejection_says_so():
+    _, (rejection,), _ = extraction.extract(TASK, [example(0)], PARAMS, Mending("nothing", "red " * 40), 3)
+    assert (rejection.reason, rejection.detail) == ("too_long", "40 words, over 30 (after 3 attempts)")
+
+
+def test_a_summary_without_retries_and_draws_has_the_keys_that_it_always_had():
+    _, _, summary = extract([said(1)], [example(1)])
+    assert list(summary.model_dump(mode="json"))[-1] == "usage"
+
+
+DRAWS = PARAMS.model_copy(update={"draws": 3})
+
+
+def test_every_example_is_asked_for_each_draw_as_a_question_of_its_own():
+    requests = extraction.extraction_requests(TASK, [example(0), example(1)], DRAWS)
+    assert [(request.key, request.draw) for request in requests] == [
+        ("e0", 0), ("e0/draw1", 1), ("e0/draw2", 2), ("e1", 0), ("e1/draw1", 1), ("e1/draw2", 2),
+    ]  # fmt: skip
+    assert len({(request.system, request.prompt) for request in requests}) == 1  # the two examples say the same
+
+
+def test_rules_and_rejections_of_draws_stand_in_the_order_of_examples_then_draws():
+    answers = [
+        TeacherAnswer("e1/draw2", {"rationale": "Warm.", "rule": "nothing", "label": "red"}),
+        *(
+            TeacherAnswer(key, {"rationale": why, "rule": "If it is warm, answer red.", "label": "red"})
+            for key, why in [("e1/draw1", "Warm."), ("e1", "Doubtful: cold."), ("e0/draw2", "Warm."), ("e0", "Warm.")]
+        ),
+    ]
+    examples = [example(0), example(1), example(2)]
+    rules, (rejection,), summary = extraction.extract(TASK, examples, DRAWS, Playback(answers), 1)
+    assert [(rule.example_id, rule.draw) for rule in rules] == [("e0", 0), ("e0", 2), ("e1", 0), ("e1", 1)]
+    assert len({rule.id for rule in rules}) == 4
+    assert rules[0].id == extract([said(0)], examples)[0][0].id  # of one draw, it is the id that it would have
+    assert (rejection.example_id, rejection.draw) == ("e1", 2)
+    assert [item.model_dump() for item in summary.draws] == [
+        {"draw": 0, "answered": 2, "rules": 2, "rejected": 0, "doubtful": 1},
+        {"draw": 1, "answered": 1, "rules": 1, "rejected": 0, "doubtful": 0},
+        {"draw": 2, "answered": 2, "rules": 1, "rejected": 1, "doubtful": 0},
+    ]
+    assert (summary.answered, summary.answers, summary.rules, summary.rejected) == (2, 5, 4, 1)
+    with pytest.raises(ExtractionError, match=r"1 of 5 answers .*20%.* is 10%"):
+        extraction.check_answers(summary, [rejection], DRAWS.model_copy(update={"max_rejected_fraction": 0.1}))
+
+
+def test_a_rule_of_the_only_draw_says_nothing_of_draws():
+    (rule,), _, _ = extract([said(1)], [example(1)])
+    assert "draw" not in rule.model_dump(mode="json")
+    assert rule.id == content_id({"example_id": "e1", "label": "red", "text": rule.text})
+
+
+def test_a_recording_without_the_further_draws_is_one_line_that_says_what_to_do():
+    _, rejections, summary = extraction.extract(TASK, [example(1)], DRAWS, Playback([said(1, recorded=True)]), 3)
+    with pytest.raises(ConfigError, match=r"in 3 draws, found none for draw 1, 2; .*set extraction\.draws=1") as caught:
+        extraction.check_answers(summary, rejections, DRAWS)
+    assert "\n" not in str(caught.value)
+
+
+def test_progress_counts_every_draw():
+    done: list[int] = []
+    teacher = Mending("nothing", "If it is warm, answer red.")
+    extraction.extract(TASK, [example(0), example(1)], DRAWS, teacher, 2, done.append)
+    assert sum(done) == 6

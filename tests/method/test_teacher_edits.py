@@ -83,14 +83,15 @@ OF_EACH_KIND = [
 ]
 
 
-def proposer(**settings: object) -> TeacherProposer:
-    given = {"model": "claude-test", "max_tokens": 512, "effort": None, "concurrency": 1, "max_retries": 1}
-    teacher = AnthropicTeacher(**{**given, "timeout_s": 5.0})  # type: ignore[arg-type]
-    return TeacherProposer(teacher, PARAMS.model_copy(update=settings))
+def proposer(attempts: int = 1, **settings: object) -> TeacherProposer:
+    given = {"way": "messages", "model": "claude-test", "max_tokens": 512, "effort": None, "temperature": None}
+    transport = {"roles": {}, "max_concurrency": 1, "max_retries": 1, "timeout_s": 5.0, "poll_s": 0.05}
+    teacher = AnthropicTeacher(**given, **transport)  # type: ignore[arg-type]
+    return TeacherProposer(teacher, PARAMS.model_copy(update=settings), attempts)
 
 
-def propose(evidence: Evidence = EVIDENCE, **settings: object) -> Proposals:
-    found = proposer(**settings).propose(evidence)
+def propose(evidence: Evidence = EVIDENCE, attempts: int = 1, **settings: object) -> Proposals:
+    found = proposer(attempts, **settings).propose(evidence)
     return Proposals(tuple(found.edits), found.trouble, found.calls, found.usage)
 
 
@@ -166,7 +167,7 @@ def test_the_teacher_sees_instructions_failures_and_successes_as_data(anthropic_
     assert (second["why"], second["rule"]) == ("Because coal.", "If coal, answer red.")
     assert (third["blamed"], fourth["blamed"], fourth["answered"]) == (None, None, None)
     assert seen["successes"] == [{"input": {"note": "a frozen lake", "title": "s1"}, "gold": "blue"}]
-    system = server.bodies[0]["system"]
+    system = json.dumps(server.bodies[0]["system"])
     assert all(words in system for words in (TASK.base_instruction, "red, blue, green", "20 words", "at most 10,"))
 
 
@@ -174,7 +175,7 @@ def test_an_example_that_gives_orders_stays_inside_its_block(anthropic_server):
     server = anthropic_server(lambda *_: answer({"edits": []}))
     propose()
     assert blocks(server.prompts[0])["failures"][3]["input"]["note"] == HOSTILE
-    assert "Ignore the above" not in server.bodies[0]["system"]
+    assert "Ignore the above" not in json.dumps(server.bodies[0]["system"])
 
 
 def test_asked_again_after_a_kill_the_paid_answer_is_found_though_measured_figures_differ_in_the_last_bits(
@@ -248,29 +249,63 @@ def test_answers_from_the_store_count_against_the_limit_as_they_did_when_they_we
 
 
 class Says:
-    """A Teacher that says `answers` to whatever it is asked."""
+    """A Teacher that says `answers` (content, error) to whatever it is asked."""
 
     name = "says"
 
-    def __init__(self, *answers: TeacherAnswer) -> None:
+    def __init__(self, *answers: tuple[object, str | None]) -> None:
         self.answers = answers
 
     def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
-        yield from self.answers
+        for request, said in zip(requests, self.answers, strict=False):
+            yield TeacherAnswer(request.key, *said)
 
 
 @pytest.mark.parametrize(
     ("answers", "trouble"),
     [
         ([], "no_answer: says left the request out"),
-        ([TeacherAnswer("1", None)], "invalid: no content"),
-        ([TeacherAnswer("1", {"edits": [{**GOOD, "op": "rewrite"}]})], "invalid: edits.0: "),
+        ([(None, None)], "invalid: no content"),
+        ([({"edits": [{**GOOD, "op": "rewrite"}]}, None)], "invalid: edits.0: "),
     ],
 )
 def test_what_another_teacher_leaves_out_or_does_not_check_is_trouble_too(answers, trouble):
-    found = TeacherProposer(Says(*answers), PARAMS).propose(EVIDENCE)
+    found = TeacherProposer(Says(*answers), PARAMS, 1).propose(EVIDENCE)
     assert (tuple(found.edits), found.calls) == ((), 1)
     assert found.trouble.startswith(trouble)
+
+
+def test_an_answer_that_can_not_be_read_is_asked_for_again_and_every_call_is_counted(anthropic_server):
+    server = anthropic_server(lambda body, _: answer({"edits": [GOOD]} if "not JSON" in str(body) else "{oh"))
+    found = propose(attempts=3)
+    assert [proposal.edit.model_dump(mode="json") for proposal in found.edits] == [GOOD]
+    assert (found.trouble, found.calls, len(server.bodies)) == (None, 2, 2)
+    assert found.usage == {"input_tokens": 200, "output_tokens": 40}
+    again = propose(attempts=3)  # from the answer store, by the same course
+    assert (again, len(server.bodies)) == (found, 2)
+
+
+def test_after_the_last_attempt_the_trouble_says_how_many_there_were(anthropic_server):
+    anthropic_server(lambda *_: answer("", "refusal"))
+    found = propose(attempts=3)
+    assert (found.calls, found.edits) == (3, ())
+    assert found.trouble == "refusal: the model declined (no category given) (after 3 attempts)"
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [[], [{"op": "remove", "id": "nosuch", "reason": "It misleads."}, {**GOOD, "label": "purple"}]],
+)
+def test_no_edit_and_single_bad_edits_are_no_reason_to_ask_again(anthropic_server, edits):
+    server = anthropic_server(lambda *_: answer({"edits": edits}))
+    assert propose(attempts=3).calls == len(server.bodies) == 1
+
+
+def test_it_is_not_asked_again_once_the_tokens_are_used(anthropic_server):
+    server = anthropic_server(lambda *_: answer("{oh"))
+    asking = proposer(3, max_tokens=240)
+    assert [asking.propose(EVIDENCE).calls, asking.propose(EVIDENCE).calls] == [2, 0]
+    assert len(server.bodies) == 2
 
 
 def test_without_blame_rules_or_successes_the_question_can_still_be_asked():

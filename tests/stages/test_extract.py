@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from pld import artifacts
-from pld.errors import ExtractionError, TeacherError
+from pld.errors import ConfigError, ExtractionError, TeacherError
 from pld.records import Example, Rejection, Rule
 from pld.stages import extract
 from support.anthropic_server import answer, error
+from support.artifact_tree import composed
 
 SAID = {"rationale": "Warm.", "rule": "If it is warm, answer red.", "label": "red"}
 OUTPUTS = ("rules.jsonl", "rejected.jsonl", "summary.json")
@@ -42,23 +43,17 @@ def configure(teacher: dict[str, object], **extraction: object) -> None:
         "reader": {"format": "stereoset_bias", "path": "none"},
     }
     limits = {"max_words": 30, "max_copied_words": 7, "max_rejected_fraction": 0.2, **extraction}
-    config = {**rest_of_config(), "task": task, "teacher": teacher, "extraction": limits}
+    rest = composed().model_dump(mode="json")
+    rest["extraction"] |= limits
+    config = {**rest, "task": task, "teacher": teacher}
     artifacts.write_text(Path("artifacts/config.yaml"), yaml.safe_dump(config))
-
-
-def rest_of_config() -> dict[str, object]:
-    root = Path(__file__).parents[2]
-    config: dict[str, object] = yaml.safe_load((root / "conf/config.yaml").read_text())
-    del config["defaults"]
-    for role, option in yaml.safe_load((root / "params.yaml").read_text())["groups"].items():
-        config[role] = yaml.safe_load((root / f"conf/{role}/{option}.yaml").read_text())
-    return config
 
 
 def paid(**settings: object) -> dict[str, object]:
     target = {"_target_": "pld.adapters.teachers.anthropic.AnthropicTeacher", "model": "claude-test"}
-    given = {"max_tokens": 512, "effort": None, "concurrency": 4, "max_retries": 0, "timeout_s": 5}
-    return {**target, **given, **settings}
+    given = {"way": "messages", "max_tokens": 512, "effort": None, "temperature": None, "roles": {}}
+    transport = {"max_concurrency": 4, "max_retries": 0, "timeout_s": 5, "poll_s": 0.05}
+    return {**target, **given, **transport, **settings}
 
 
 def outputs() -> list[bytes]:
@@ -106,7 +101,7 @@ def test_a_paid_run_writes_the_same_bytes_whatever_order_answers_come_in_and_pay
     configure(paid())
     extract.run()
     first = outputs()
-    configure(paid(concurrency=1))
+    configure(paid(max_concurrency=1))
     extract.run()
     assert outputs() == first
     assert len(server.bodies) == 10
@@ -140,9 +135,80 @@ def test_a_dead_service_fails_and_the_rerun_asks_only_what_is_missing(project, a
         return error(529, "overloaded_error", "busy") if dead else answer(SAID)
 
     server = anthropic_server(respond)
-    configure(paid(concurrency=1))
+    configure(paid(max_concurrency=1))
     with pytest.raises(TeacherError, match="529"):
         extract.run()
     assert len(server.bodies) == 8
     extract.run()
     assert len(server.bodies) == 8 + 3
+
+
+def wrong_at_first(body: dict, _: int):
+    """Number 1 is declined, 2 cut off, 3 leads elsewhere, until the request says so; number 4 never fits."""
+    prompt = body["messages"][0]["content"]
+    told = "refused" in prompt
+    if "number 1" in prompt and not told:
+        return answer("", "refusal")
+    if "number 2" in prompt and not told:
+        return answer('{"rationale": "Wa', "max_tokens")
+    if "number 3" in prompt and not told:
+        return answer({**SAID, "rule": "If it is warm, answer blue."})
+    return answer({"rationale": "Warm."} if "number 4" in prompt else SAID)
+
+
+def test_refused_answers_are_asked_for_again_and_a_rerun_takes_the_same_course_for_nothing(
+    project, anthropic_server, capsys
+):
+    server = anthropic_server(wrong_at_first)
+    configure(paid(), max_rejected_fraction=0.1)
+    extract.run()
+    (rejected,) = artifacts.read_jsonl(Path("artifacts/rules/rejected.jsonl"), Rejection)
+    assert (rejected.example_id, rejected.reason) == ("e4", "invalid")
+    assert rejected.detail.endswith("(after 3 attempts)")
+    summary = artifacts.read_json(Path("artifacts/rules/summary.json"))
+    assert (summary["rules"], summary["retries"], summary["usage"]["output_tokens"]) == (9, 5, 15 * 20)
+    assert "9 rules, 1 refused, 0 doubtful; 5 answers were asked for again" in capsys.readouterr().out
+    first, paid_for = outputs(), len(server.bodies)
+    extract.run()
+    assert (outputs(), len(server.bodies), paid_for) == (first, 15, 15)
+
+
+def test_killed_between_two_attempts_it_goes_on_where_it_stopped(project, anthropic_server):
+    def respond(body: dict, attempt: int):
+        told = "refused" in body["messages"][0]["content"]
+        return error(529, "overloaded_error", "busy") if told and attempt == 1 else wrong_at_first(body, attempt)
+
+    server = anthropic_server(respond)
+    configure(paid(max_concurrency=1))
+    with pytest.raises(TeacherError, match="529"):
+        extract.run()
+    interrupted = len(server.bodies)
+    assert interrupted == 10 + 1
+    server.respond = wrong_at_first
+    extract.run()
+    assert len(server.bodies) == interrupted + 5
+    assert artifacts.read_json(Path("artifacts/rules/summary.json"))["usage"]["output_tokens"] == 15 * 20
+
+
+def test_every_draw_is_paid_for_and_told(project, anthropic_server, capsys):
+    server = anthropic_server(lambda *_: answer({**SAID, "rule": f"If it is warm ({len(server.bodies)}), answer red."}))
+    configure(paid(max_concurrency=1), draws=2)
+    extract.run()
+    rules = artifacts.read_jsonl(Path("artifacts/rules/rules.jsonl"), Rule)
+    assert [(rule.example_id, rule.draw) for rule in rules[:3]] == [("e0", 0), ("e0", 1), ("e1", 0)]
+    assert (len(server.bodies), len({rule.text for rule in rules}), len({rule.id for rule in rules})) == (20, 20, 20)
+    assert "draw 1: 10 rules, 0 refused, 0 doubtful" in capsys.readouterr().out
+    assert [item["rules"] for item in artifacts.read_json(Path("artifacts/rules/summary.json"))["draws"]] == [10, 10]
+    first = outputs()
+    extract.run()
+    assert (outputs(), len(server.bodies)) == (first, 20)
+    configure(paid(max_concurrency=1))  # of these, one draw is at hand already
+    extract.run()
+    assert len(server.bodies) == 20
+
+
+def test_a_recording_of_one_draw_does_not_pass_for_two(project):
+    configure({"_target_": "pld.adapters.teachers.recorded.RecordedTeacher", "path": "answers.jsonl"}, draws=2)
+    with pytest.raises(ConfigError, match=r"in 2 draws, found none for draw 1; .*extraction\.draws=1"):
+        extract.run()
+    assert not Path("artifacts/rules/rules.jsonl").exists()

@@ -112,7 +112,7 @@ def test_every_training_ticket_has_a_recorded_rule_that_the_extraction_accepts(p
     prepare.run()
     config = load_config()
     teacher = RecordedTeacher(path="data/teacher/tickets.jsonl")
-    rules, rejections, summary = extract(config.task, splits()["train"], config.extraction, teacher)
+    rules, rejections, summary = extract(config.task, splits()["train"], config.extraction, teacher, 1)
     assert rejections == []
     assert summary.rules_per_label == {"billing": 26, "technical": 30, "account": 24}
     assert all(20 <= len(rule.text.split()) <= 60 for rule in rules)

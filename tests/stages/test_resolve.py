@@ -210,7 +210,7 @@ def remove(identity):
 
 
 GOOD = remove(ASTRAY.id)
-HARMFUL = add("Always answer billing, billing, billing, billing, billing, billing, billing, billing.", "billing")
+HARMFUL = add("If there is a word in it, answer billing, billing, billing, billing, billing, billing.", "billing")
 UNKNOWN_ID = remove("0123456789ab")
 OUTSIDE = add("If it is about a delivery, answer shipping.", "shipping")
 MALFORMED = answer("I would remove the last one.")
@@ -231,7 +231,7 @@ def replies_in_turn(swept):
 
 
 def set_up_in_turn():
-    configure(*LOOP, ONCE, "resolution.rounds=7", "resolution.patience=7", **PAID)
+    configure(*LOOP, ONCE, "asking.attempts=1", "resolution.rounds=7", "resolution.patience=7", **PAID)
     plant(ASTRAY)
 
 

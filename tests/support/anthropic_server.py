@@ -1,6 +1,7 @@
 """The one part that tests stand in for: a local server that speaks the Messages API to the real SDK."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.batch_desk import BatchDesk
 from support.http_reply import Reply, send
 
 Body = dict[str, Any]
@@ -38,8 +40,17 @@ def error(status: int, kind: str, words: str, **headers: str) -> Reply:
     return Reply(status, json.dumps(body).encode(), {name.replace("_", "-"): value for name, value in headers.items()})
 
 
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed
+            super().handle_error(request, client_address)
+
+
 class AnthropicServer:
-    """Answers each POST /v1/messages with `respond(body, number of this attempt at the same prompt, from 1)`."""
+    """Answers each POST /v1/messages with `respond(body, number of this attempt at the same prompt, from 1)`, and each
+    request of a batch likewise (with attempt 1). It counts a word as a token."""
 
     def __init__(self, respond: Callable[[Body, int], Reply]) -> None:
         self.respond = respond
@@ -48,10 +59,19 @@ class AnthropicServer:
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
         self._attempts: dict[str, int] = {}
+        self.desk = BatchDesk(lambda body: self.respond(body, 1))
+        self.down = False  # every connection is dropped
+        self._http = self._listen(0)
+
+    def _listen(self, port: int) -> ThreadingHTTPServer:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # with it every body waits for the client's word on its headers
+
+            def do_GET(self) -> None:
+                owner._serve(self)
 
             def do_POST(self) -> None:
                 owner._serve(self)
@@ -59,9 +79,9 @@ class AnthropicServer:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        http = _Http(("127.0.0.1", port), Handler)
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return http
 
     @property
     def url(self) -> str:
@@ -76,8 +96,28 @@ class AnthropicServer:
         self._http.shutdown()
         self._http.server_close()
 
+    def die(self) -> None:
+        """Connections are refused and those that are open break; what it was given it still knows."""
+        self.down = True
+        self.close()
+
+    def come_back(self) -> None:
+        self.down = False
+        self._http = self._listen(self._http.server_address[1])
+
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
+        body = json.loads(handler.rfile.read(int(handler.headers.get("content-length") or 0)) or b"{}")
+        if self.down:
+            return send(handler, Reply(200, b"", drop=True))
+        if handler.path.startswith("/v1/messages/batches"):
+            reply = self.desk.serve(handler.command, handler.path, body, self.url)
+            return send(handler, reply or Reply(200, b"", drop=True))
+        if handler.path.startswith("/v1/messages/count_tokens"):
+            words = len(f"{body['system'][0]['text']} {body['messages'][0]['content']}".split())
+            return send(handler, Reply(200, json.dumps({"input_tokens": words}).encode()))
+        return self._serve_message(handler, body)
+
+    def _serve_message(self, handler: BaseHTTPRequestHandler, body: Body) -> None:
         prompt = body["messages"][0]["content"]
         with self._lock:
             self.bodies.append(body)

@@ -2,12 +2,15 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
 from pld.adapters.composition import compose
 from pld.artifacts import write_json, write_jsonl, write_text
+from pld.method.estimating import STAGES
 from pld.method.measurement import Answers, evaluation_report
 from pld.method.trial import groups_of
 from pld.params import Config, TaskParams
@@ -18,6 +21,8 @@ from pld.records import (
     CostReport,
     Latency,
     LatencyReport,
+    RoleSpending,
+    Spending,
     SystemCost,
     TrainingCost,
     TrialReport,
@@ -65,10 +70,12 @@ def write_artifacts(
     task: TaskParams = TASK,
     clustered: str = CLUSTERED,
     gained: float = 0.1,
+    spending: Mapping[str, tuple[RoleSpending, ...]] = MappingProxyType({}),
 ) -> Config:
     """Write a whole tree: `right` is the share of test examples that `prompt`, which ships, answers well, zero-shot
     answers four in ten. Two trials and a failed one; one round of the loop, of which it is `gained` on test over the
-    `clustered` prompt (none with the resolver `none`: `prompt` is then what came in, too)."""
+    `clustered` prompt (none with the resolver `none`: `prompt` is then what came in, too). `spending`: of the stages
+    that asked the Teacher."""
     config = (config or composed()).model_copy(update={"task": task})
     if config.resolver.kind == "none":
         clustered, gained = prompt, 0.0
@@ -124,6 +131,8 @@ def write_artifacts(
         folder / "trials/00failed0000/error.json",
         {"settings": {"clusterer.min_cluster_size": 99}, "error": "nothing was left to ship"},
     )
+    for stage in STAGES:
+        write_json(folder / f"spending/{stage}.json", Spending(stage=stage, roles=spending.get(stage, ())))
     write_text(folder / "trials.csv", f"rank,trial_id\n1,{trial.trial_id}\n")
     return config
 

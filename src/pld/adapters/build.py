@@ -28,17 +28,28 @@ def check_target(section: Mapping[str, Any], role: str) -> None:
     _checked(section, role, None)
 
 
-def _checked(section: Mapping[str, Any], role: str, extra: tuple[str, ...] | None) -> tuple[type, dict[str, Any]]:
+def target_of(section: Mapping[str, Any], role: str) -> type:
+    """The class that `section` names. Raises ConfigError for a target outside `pld.adapters`."""
     target = str(section.get("_target_"))
-    where = f"conf/{role}/ ({target})"
+    where = _where(section, role)
     module_name, _, name = target.rpartition(".")
     if not target.startswith(TARGETS):
         raise ConfigError(f"{where}: wanted a _target_ inside {TARGETS.rstrip('.')}, found {target!r}")
     try:
-        constructor = getattr(importlib.import_module(module_name), name)
+        constructor: type = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{where}: wanted a class that exists, found {error}") from None
-    hints = get_type_hints(constructor.__init__, include_extras=True)
+    return constructor
+
+
+def _where(section: Mapping[str, Any], role: str) -> str:
+    return f"conf/{role}/ ({section.get('_target_')})"
+
+
+def _checked(section: Mapping[str, Any], role: str, extra: tuple[str, ...] | None) -> tuple[type, dict[str, Any]]:
+    constructor, where = target_of(section, role), _where(section, role)
+    name = constructor.__name__
+    hints = get_type_hints(constructor.__init__, include_extras=True)  # type: ignore[misc]
     parameters = {
         key: parameter for key, parameter in inspect.signature(constructor).parameters.items() if key != "self"
     }

@@ -10,6 +10,7 @@ from pld.adapters.build import check_target
 from pld.errors import ConfigError
 from pld.params import Config, check
 from pld.params import unknown_key as unknown
+from pld.redaction import redacted
 
 ROLES_WITH_TARGET = ("teacher", "embedder", "clusterer", "student")
 
@@ -22,6 +23,7 @@ def compose(conf: Path, params: Path) -> Config:
     """
     groups, overrides = _selections(conf, params)
     config = check(Config, _composed(conf, groups, overrides), "conf/config.yaml")
+    _refuse_secrets(config.model_dump(mode="json"), ())
     for role in ROLES_WITH_TARGET:
         check_target(getattr(config, role), role)
     for section, settings in config.sweep.space.items():
@@ -43,6 +45,21 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     changed = check(Config, plain, "conf/sweep/ (space)")
     check_target(changed.clusterer, "clusterer")
     return changed
+
+
+def _refuse_secrets(value: Any, path: tuple[str, ...]) -> None:
+    """What is composed is written to artifacts/ and logged."""
+    if isinstance(value, Mapping):
+        for key, held in value.items():
+            _refuse_secrets(held, (*path, str(key)))
+    elif isinstance(value, list):
+        for held in value:
+            _refuse_secrets(held, path)
+    elif isinstance(value, str) and redacted(value) != value:
+        raise ConfigError(
+            f"conf/ or params.yaml: {'.'.join(path)}: wanted no secret, found what looks like a key or a password; "
+            "take it out, and set it in the environment (docs/teacher.md)"
+        )
 
 
 def _selections(conf: Path, params: Path) -> tuple[dict[str, str], list[str]]:
@@ -94,7 +111,9 @@ def _unknown_override(conf: Path, groups: Mapping[str, str], overrides: list[str
     """Hydra's own message for a misspelt key does not say what there is; this one does."""
     plain = _composed(conf, groups, [])
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0].strip()
+        if override.startswith("+"):  # it adds a key
+            continue
+        key = override.lstrip("~").partition("=")[0].strip()
         node: Any = plain
         for part in key.split("."):
             if not isinstance(node, Mapping) or part not in node:

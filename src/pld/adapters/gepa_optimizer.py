@@ -131,7 +131,7 @@ def optimise(
 
 def check(teacher: Teacher) -> None:
     """Whether GEPA can run with `teacher` at all, before anything is computed. Raises ConfigError."""
-    check_can_be_asked(teacher, "baselines.gepa", "baselines.gepa=null")
+    check_can_be_asked(teacher, "baselines.gepa", "baselines.gepa=null", ROLE)
     try:
         import gepa  # noqa: F401
     except ImportError:

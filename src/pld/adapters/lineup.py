@@ -10,6 +10,7 @@ from pld.adapters import gepa_optimizer
 from pld.adapters.build import build
 from pld.adapters.classifiers import train_embedding_classifier, train_word_classifier
 from pld.adapters.students import lora
+from pld.adapters.teachers.hiring import hire
 from pld.method import baselines as named
 from pld.method.system_prompt import base_messages, few_shot_messages, prompt_messages, render_input
 from pld.method.systems import ChainOfThought, Majority, NearestShots, Prompted, System
@@ -55,8 +56,7 @@ class Ground:
 
     @cached_property
     def teacher(self) -> Teacher:
-        teacher: Teacher = build(self.config.teacher, "teacher")
-        return teacher
+        return hire(self.config)
 
     @cached_property
     def inputs(self) -> list[str]:

@@ -12,6 +12,7 @@ from pld.adapters.composition import with_settings
 from pld.artifacts import read_json, read_jsonl, read_record, read_text
 from pld.errors import ArtifactError
 from pld.method.answering import Answering
+from pld.method.clustering import chosen_rules
 from pld.method.trial import sample
 from pld.params import Config
 from pld.ports import Vectors
@@ -21,7 +22,8 @@ from pld.records import Cluster, Example, Instruction, Rule, TrialReport
 @dataclass(frozen=True)
 class ListGround:
     """`config` has the winner's settings in place; `instructions` came in, in the order of their prompt; `vectors`
-    [n, d] belong to `rules` [n]; `clusters`: rule id → cluster, without the rules of `noise`, which were dropped."""
+    [n, d] belong to `rules` [n], those that the winner clustered (`clustering.draw`, `clustering.doubtful`);
+    `clusters`: rule id → cluster, without the rules of `noise`, which were dropped."""
 
     config: Config
     answering: Answering
@@ -42,7 +44,8 @@ def load_answering(config: Config, folder: Path) -> ListGround:
     """
     winner = read_record(folder / "best/trial.json", TrialReport)
     config = with_settings(config, winner.settings)
-    rules = read_jsonl(folder / "rules/rules.jsonl", Rule)
+    every = read_jsonl(folder / "rules/rules.jsonl", Rule)
+    rules, vectors = chosen_rules(every, read_vectors(folder, every), config.clustering)
     train = read_jsonl(folder / "splits/train.jsonl", Example)
     instructions = read_jsonl(folder / "best/instructions.jsonl", Instruction)
     _check_rules(folder, instructions, rules, train)
@@ -61,15 +64,15 @@ def load_answering(config: Config, folder: Path) -> ListGround:
         instructions=instructions,
         train=train,
         validation=read_jsonl(folder / "splits/validation.jsonl", Example),
-        rules=rules,
-        vectors=read_vectors(folder, rules),
+        rules=list(rules),
+        vectors=vectors,
         clusters={rule_id: cluster.id for cluster in clusters if not cluster.noise for rule_id in cluster.rule_ids},
         noise=[rule_id for cluster in clusters if cluster.noise for rule_id in cluster.rule_ids],
         winner=winner,
     )
 
 
-def _check_rules(folder: Path, instructions: list[Instruction], rules: list[Rule], train: list[Example]) -> None:
+def _check_rules(folder: Path, instructions: list[Instruction], rules: Sequence[Rule], train: list[Example]) -> None:
     example_of = {rule.id: rule.example_id for rule in rules}
     known = {example.id for example in train}
     for instruction in instructions:

@@ -53,7 +53,8 @@ def _told_present(found: Present, few: int | None) -> Iterator[tuple[int, str]]:
     yield 0, f"{found.id}: instruction {found.place} of {found.of}, leads to {found.label}"
     yield 1, found.text
     clusters = f", cluster {', '.join(map(str, found.clusters))}" if found.clusters else ", no cluster"
-    yield 0, f"origin: {found.origin}; {found.support} rules behind it{clusters}"
+    less = ", doubtful ones counted less" if isinstance(found.support, float) else ""
+    yield 0, f"origin: {found.origin}; {found.support:g} rules behind it{less}{clusters}"
     yield 0, "Edits: none" if not found.edits else "Edits:"
     for step in found.edits:
         yield 1, _said(step)

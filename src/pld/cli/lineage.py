@@ -36,7 +36,7 @@ class Present(Record):
     place: int
     of: int
     origin: str
-    support: int
+    support: int | float
     clusters: tuple[int, ...]
     edits: tuple[Step, ...]
     effect: Effect | None

@@ -9,12 +9,15 @@ import click
 from pld.errors import PldError
 
 COMMANDS = {
+    "estimate": ("pld.cli.estimate", "What the Teacher's calls will cost, before any is made."),
     "summary": ("pld.cli.summary", "What the last run reached, against its baselines."),
     "explain": ("pld.cli.explain", "Where an instruction comes from and what it does; or what became of an example."),
     "ablate": ("pld.cli.ablate", "What each instruction of the prompt does on validation, and which could go."),
+    "doubts": ("pld.cli.doubts", "Training examples whose label the Teacher doubts, for a person to review."),
     "status": ("pld.cli.registry", "Registered versions, their aliases, figures and gates."),
     "promote": ("pld.cli.registry", "Make the candidate (or a version) production, if the gates hold."),
     "rollback": ("pld.cli.registry", "Make the previous production version production again."),
+    "teacher": ("pld.cli.teacher", "The Teacher's answers: what they cost; export and import."),
     "ui": ("pld.cli.ui", "Open the tracking store in the MLflow UI."),
 }
 

@@ -1,13 +1,14 @@
 """`docs/reference.md`, made from the code: commands, stages, the menu of conf/ (`make docs`; checked by a test)."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
-from pld.cli.main import COMMANDS, pld
+from pld.cli.main import pld
 
 
 def reference() -> str:
@@ -19,12 +20,17 @@ def reference() -> str:
 
 def _commands() -> list[str]:
     root = click.Context(pld, info_name="pld", max_content_width=100, **pld.context_settings)
-    texts = [pld.get_help(root)]
-    for name in COMMANDS:
-        command = pld.get_command(root, name)
-        if command is not None:
-            texts.append(command.get_help(click.Context(command, info_name=name, parent=root, max_content_width=100)))
-    return [f"```\n{text}\n```" for text in texts]
+    return [f"```\n{text}\n```" for text in _helps(pld, root)]
+
+
+def _helps(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Of a command, and of those below it."""
+    yield command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None:
+                yield from _helps(below, click.Context(below, info_name=name, parent=context, max_content_width=100))
 
 
 def _stages() -> str:
@@ -60,7 +66,7 @@ def _first_comment(file: Path) -> str:
 
 def _settings() -> str:
     text = Path("conf/config.yaml").read_text(encoding="utf-8")
-    return f"```yaml\n{text[text.index('extraction:') :].rstrip()}\n```"
+    return f"```yaml\n{text[text.index('asking:') :].rstrip()}\n```"
 
 
 if __name__ == "__main__":

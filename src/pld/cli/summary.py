@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pld.adapters.tracking.result import read_spending
 from pld.artifacts import read_record
 from pld.method.baselines import CALIBRATED, DISTILLED, rivals
+from pld.method.estimating import dollars, millions
+from pld.method.pricing import tokens_read, tokens_written, total_usd
+from pld.method.sweep import DrawSpread
 from pld.records import (
     Comparison,
     CostReport,
@@ -16,6 +20,7 @@ from pld.records import (
     Interval,
     LatencyReport,
     LoopEffect,
+    Spending,
     SystemCost,
     TrialReport,
 )
@@ -49,6 +54,8 @@ def summary(as_json: bool) -> None:
         *_verdicts(report),
         *_chains(costs),
         _loop(report.loop),
+        *_draws(Path("artifacts/best/draws.json")),
+        _spent(read_spending(Path("artifacts")), recorded=costs.systems[DISTILLED].training.recorded),
         f"shipped: {report.shipped}, prompt {report.prompt_sha256[:12]}, {costs.systems[DISTILLED].readable}, "
         f"from trial {trial.trial_id}: artifacts/resolve/final/system_prompt.md",
         "where an instruction comes from: pld explain <id>; what each one does: pld ablate",
@@ -165,6 +172,24 @@ def _loop(loop: LoopEffect | None) -> str:
         f"{_count(loop.accepted, 'Edit')} accepted; macro-F1 there {loop.validation.macro_f1_delta.signed}"
         f"{chosen}, on test {loop.test.macro_f1_delta.signed}"
     )
+
+
+def _draws(path: Path) -> list[str]:
+    """How far apart the Teacher's draws are, where the sweep tried several."""
+    return [f"draws: {read_record(path, DrawSpread)}"] if path.exists() else []
+
+
+def _spent(spending: Sequence[Spending], *, recorded: bool) -> str:
+    """What the Teacher's answers behind the result cost when they were paid for."""
+    roles = [role for stage in spending for role in stage.roles]
+    if not roles:
+        return f"Teacher: {'recorded answers played back: nothing spent now' if recorded else 'nothing was asked'}"
+    tokens = sum(tokens_read(role.tokens) + tokens_written(role.tokens) for role in roles)
+    parts = [f"{stage.stage} {dollars(total_usd(stage.roles))}" for stage in spending if stage.roles]
+    usd = total_usd(roles)
+    cost = "price unknown (conf/prices.yaml)" if usd is None else dollars(usd)
+    calls = _count(sum(role.calls for role in roles), "call")
+    return f"Teacher: {calls}, {millions(tokens)} tokens, {cost} ({', '.join(parts)})"
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pld.method.consolidation import weigher
 from pld.method.evaluation import Indices, calibrate, calibration_of, choose, indices, system_report
 from pld.method.system_prompt import exemplars_of, frame_system_prompt, prompt_messages
 from pld.method.trial import groups_of, score_examples
@@ -18,7 +19,7 @@ class Answering:
     """`config` is the winner's, its settings in place; `rules` and `train` by id; `calibrated_on` is a part of train.
 
     `searching` asks at the search's precision, else at that of reported figures. Scores are calibrated where that is
-    what ships.
+    what ships. `weigh`: what rules (ids) count as.
     """
 
     config: Config
@@ -30,6 +31,7 @@ class Answering:
     asked: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        self.weigh = weigher(self.rules.values(), self.config.clustering)
         self._searching = self.student.for_search()
         self._prompts: dict[tuple[Instruction, ...], SystemPrompt] = {}
         self._scores: dict[tuple[str, bool], dict[str, Scores]] = {}

@@ -125,7 +125,7 @@ def distillation_cost(
     """Of the rules, of the merges behind `instructions`, and of the sweep's `student_answers` on validation."""
     merges = sum(instruction.origin == MERGED or "merge refused" in instruction.origin for instruction in instructions)
     return TrainingCost(
-        teacher_calls=summary.answered + merges,
+        teacher_calls=summary.calls + merges,
         teacher_tokens=sum(count for name, count in summary.usage.items() if name.endswith("tokens")),
         recorded=summary.recorded,
         student_answers=student_answers,

@@ -8,7 +8,7 @@ from pld.method.answering import Answering
 from pld.method.coverage import lost_labels
 from pld.method.edits import apply, fault_of, withheld
 from pld.method.proposing import Proposal
-from pld.method.wording import Fault
+from pld.method.wording import Fault, FindPersonalData
 from pld.records import Example, Instruction, SystemPrompt, content_id
 
 OVER_BUDGET = "over_budget"
@@ -41,12 +41,13 @@ class Maker:
     max_words: int
     max_copied_words: int
     token_budget: int | None
+    personal_data: FindPersonalData | None = None
 
     def make(self, *proposals: Proposal) -> Candidate | Fault:
         """The list that `proposals` make together, or why it can't be tried."""
         edited = list(self.present)
         for proposal in proposals:
-            edited = apply(edited, proposal.edit, self.round, proposal.rule_ids)
+            edited = apply(edited, proposal.edit, self.round, proposal.rule_ids, self.answering.weigh)
         alarms = []
         for label in lost_labels(self.present, edited):
             gone = {item.text for item in self.present if item.label == label}
@@ -63,7 +64,8 @@ class Maker:
     def checked(self, proposal: Proposal) -> Candidate | Fault:
         """`make` for one Edit whose text nobody has looked at yet."""
         task, sources = self.answering.config.task, [example.inputs for example in self.sources]
-        fault = fault_of(proposal.edit, self.present, task, sources, self.max_words, self.max_copied_words)
+        limits = self.max_words, self.max_copied_words
+        fault = fault_of(proposal.edit, self.present, task, sources, *limits, self.personal_data)
         return fault or self.make(proposal)
 
     def together(self, leaders: Sequence[Candidate], tried: Collection[str]) -> list[Candidate]:
@@ -84,7 +86,7 @@ def edit_id(number: int, proposal: Proposal) -> str:
 
 
 def kept(proposal: Proposal, fault: Fault | None) -> Proposal:
-    """`proposal` as it may be written down: without its words where they copy an example."""
-    if fault is None or fault.reason != "copied":
+    """`proposal` as it may be written down: without its words where they copy an example or hold personal data."""
+    if fault is None or fault.reason not in ("copied", "personal_data"):
         return proposal
     return Proposal(withheld(proposal.edit), proposal.rule_ids, proposal.example_ids)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.errors import DistillError
+from pld.params import ClusteringParams
 from pld.ports import Clusterer, Vectors
 from pld.records import Cluster, Rule
 
@@ -21,6 +22,26 @@ class Clustering:
 
     clusters: tuple[Cluster, ...]
     noise_share: float
+
+
+def chosen_rules(rules: Sequence[Rule], vectors: Vectors, params: ClusteringParams) -> tuple[Sequence[Rule], Vectors]:
+    """The rules [m] of `rules` [n] that are clustered, with their rows of `vectors` [n, d]: those of `params.draw`, and
+    without the doubtful ones where they are dropped. Raises DistillError where that leaves none."""
+    of_draw = [i for i, rule in enumerate(rules) if params.draw in (None, rule.draw)]
+    if rules and not of_draw:
+        raise DistillError(
+            f"clustering.draw={params.draw}: wanted rules of that draw, found none among {len(rules)}; "
+            "set it to null or to a draw that was made (extraction.draws)"
+        )
+    kept = [i for i in of_draw if params.doubtful != "drop" or not rules[i].doubtful]
+    if of_draw and not kept:
+        raise DistillError(
+            f"clustering.doubtful=drop: wanted rules whose gold label is not doubtful, found none of {len(of_draw)}; "
+            "set clustering.doubtful=downweight, or correct the labels that `pld doubts` lists"
+        )
+    if len(kept) == len(rules):
+        return rules, vectors
+    return [rules[i] for i in kept], vectors[kept]
 
 
 def cluster_rules(rules: Sequence[Rule], vectors: Vectors, clusterer: Clusterer, noise: NoisePolicy) -> Clustering:

@@ -254,11 +254,13 @@ class Loop:
             sources=ground.train,
             max_words=ground.max_words,
             max_copied_words=ground.max_copied_words,
+            personal_data=ground.personal_data,
             token_budget=ground.params.token_budget or rendering.token_budget,
         )
 
     def _restored(self, label: str, dropped: Collection[str], origin: str) -> Instruction | None:
-        return restored(label, self.ground.rules, self.ground.vectors, self.ground.noise, dropped, origin)
+        ground = self.ground
+        return restored(label, ground.rules, ground.vectors, ground.noise, dropped, origin, self._answering.weigh)
 
     def _screened(
         self, number: int, candidates: Sequence[Candidate], pool: Sequence[Example]

@@ -1,12 +1,16 @@
 """Clusters → RuleGroups → Instructions, without an LLM; `merging` does it with the Teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pld.params import ClusteringParams
 from pld.ports import Vectors
 from pld.records import Cluster, Instruction, Rule, content_id
+
+Weigh = Callable[[Sequence[str]], int | float]
+"""Ids of rules → how many they count as; `len` where each counts as one."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,22 @@ class RuleGroup:
     rules: tuple[Rule, ...]
 
 
+def weigher(rules: Iterable[Rule], params: ClusteringParams) -> Weigh:
+    """`len`, or, with `doubtful: downweight`, what counts a doubtful one of `rules` as `doubtful_weight`."""
+    if params.doubtful != "downweight":
+        return len
+    doubtful = frozenset(rule.id for rule in rules if rule.doubtful)
+
+    def weigh(rule_ids: Sequence[str]) -> int | float:
+        less = sum(rule_id in doubtful for rule_id in rule_ids)
+        weight = round(len(rule_ids) - less + less * params.doubtful_weight, 6)
+        return int(weight) if weight.is_integer() else weight
+
+    return weigh
+
+
 def rule_groups(
-    clusters: Sequence[Cluster], rules: Sequence[Rule], vectors: Vectors, min_share: float
+    clusters: Sequence[Cluster], rules: Sequence[Rule], vectors: Vectors, min_share: float, weigh: Weigh = len
 ) -> list[RuleGroup]:
     """One group per cluster and label that holds at least `min_share` of its cluster, in the order of the clusters,
     the more frequent label first; clusters dropped as noise make none. `vectors` [n, d] belong to `rules` [n]."""
@@ -28,38 +46,42 @@ def rule_groups(
     for cluster in clusters:
         if cluster.noise:
             continue
-        for label, count in sorted(cluster.labels.items(), key=lambda item: (-item[1], item[0])):
-            if count < min_share * len(cluster.rule_ids):
+        held: dict[str, list[str]] = {label: [] for label in cluster.labels}
+        for rule_id in cluster.rule_ids:
+            held[rules[place[rule_id]].label].append(rule_id)
+        for label, own in sorted(held.items(), key=lambda item: (-weigh(item[1]), item[0])):
+            if weigh(own) < min_share * weigh(cluster.rule_ids):
                 continue
-            members = [place[rule_id] for rule_id in cluster.rule_ids if rules[place[rule_id]].label == label]
-            groups.append(RuleGroup(cluster.id, label, nearest_first(members, rules, vectors)))
+            members = [place[rule_id] for rule_id in own]
+            groups.append(RuleGroup(cluster.id, label, nearest_first(members, rules, vectors, weigh)))
     return groups
 
 
-def medoids(groups: Sequence[RuleGroup]) -> list[Instruction]:
+def medoids(groups: Sequence[RuleGroup], weigh: Weigh = len) -> list[Instruction]:
     """Per group the rule nearest to the centroid, as it stands."""
-    return merge_alike([make_instruction(group.rules[0].text, group, "medoid") for group in groups])
+    return merge_alike([make_instruction(group.rules[0].text, group, "medoid", weigh) for group in groups], weigh)
 
 
-def make_instruction(text: str, group: RuleGroup, origin: str) -> Instruction:
+def make_instruction(text: str, group: RuleGroup, origin: str, weigh: Weigh = len) -> Instruction:
+    rule_ids = tuple(rule.id for rule in group.rules)
     return Instruction(
         id=content_id({"label": group.label, "text": text}, 12),
         text=text,
         label=group.label,
-        rule_ids=tuple(rule.id for rule in group.rules),
-        support=len(group.rules),
+        rule_ids=rule_ids,
+        support=weigh(rule_ids),
         origin=origin,
     )
 
 
-def merge_alike(instructions: Sequence[Instruction]) -> list[Instruction]:
+def merge_alike(instructions: Sequence[Instruction], weigh: Weigh = len) -> list[Instruction]:
     """Instructions with the same text and label become one, with all their rules, at the first one's place."""
     merged: dict[str, Instruction] = {}
     for instruction in instructions:
         known = merged.get(instruction.id)
         if known is not None:
             rule_ids = tuple(dict.fromkeys(known.rule_ids + instruction.rule_ids))
-            instruction = known.model_copy(update={"rule_ids": rule_ids, "support": len(rule_ids)})
+            instruction = known.model_copy(update={"rule_ids": rule_ids, "support": weigh(rule_ids)})
         merged[instruction.id] = instruction
     return list(merged.values())
 
@@ -70,9 +92,18 @@ def labels_without_instruction(labels: Sequence[str], instructions: Sequence[Ins
     return tuple(label for label in labels if label not in held)
 
 
-def nearest_first(members: Sequence[int], rules: Sequence[Rule], vectors: Vectors) -> tuple[Rule, ...]:
-    """The rules at the places `members`, by cosine to their centroid, so that the medoid is the first."""
+def nearest_first(
+    members: Sequence[int], rules: Sequence[Rule], vectors: Vectors, weigh: Weigh = len
+) -> tuple[Rule, ...]:
+    """The rules at the places `members`, by cosine to their centroid, so that the medoid is the first. A rule that
+    counts as less than one pulls the centroid less, and its nearness to it counts as much less."""
     own = vectors[list(members)].astype(np.float64)  # (m, d)
-    similarity = own @ own.mean(axis=0)  # rows are unit vectors, so this orders by cosine to the centroid
+    weights = np.array([weigh((rules[i].id,)) for i in members])  # (m,)
+    if (weights == 1).all():
+        similarity = own @ own.mean(axis=0)  # rows are unit vectors, so this orders by cosine to the centroid
+    else:
+        centre = weights @ own
+        cosine = own @ centre / max(float(np.linalg.norm(centre)), 1e-12)
+        similarity = weights * (1 + cosine)  # of 0 to 2: a cosine below 0 would make a small weight an advantage
     ordered = sorted(range(len(members)), key=lambda i: (-round(float(similarity[i]), 9), rules[members[i]].id))
     return tuple(rules[members[i]] for i in ordered)

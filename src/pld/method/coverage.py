@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from pld.method.consolidation import RuleGroup, make_instruction, nearest_first
+from pld.method.consolidation import RuleGroup, Weigh, make_instruction, nearest_first
 from pld.ports import Vectors
 from pld.records import Instruction, Rule
 
@@ -14,7 +14,13 @@ def lost_labels(before: Sequence[Instruction], after: Sequence[Instruction]) -> 
 
 
 def restored(
-    label: str, rules: Sequence[Rule], vectors: Vectors, noise: Collection[str], dropped: Collection[str], origin: str
+    label: str,
+    rules: Sequence[Rule],
+    vectors: Vectors,
+    noise: Collection[str],
+    dropped: Collection[str],
+    origin: str,
+    weigh: Weigh = len,
 ) -> Instruction | None:
     """An instruction for `label` from those of its rules that were dropped as `noise` (rule ids), or, where none was,
     from all of them: the text of the most typical one, the others behind it. None where `label` has no rule but those
@@ -23,5 +29,5 @@ def restored(
     members = [at for at in own if rules[at].id in noise] or own
     if not members:
         return None
-    group = RuleGroup(-1, label, nearest_first(members, rules, vectors))
-    return make_instruction(group.rules[0].text, group, origin)
+    group = RuleGroup(-1, label, nearest_first(members, rules, vectors, weigh))
+    return make_instruction(group.rules[0].text, group, origin, weigh)

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from pld.method import wording
-from pld.method.consolidation import merge_alike
+from pld.method.consolidation import Weigh, merge_alike
 from pld.method.rounds import Add, Edit, Move, Remove, Revise, Split
-from pld.method.wording import Fault
+from pld.method.wording import Fault, FindPersonalData, personal_data_fault
 from pld.records import Instruction, Task, content_id
 
-_WITHHELD = "(withheld: it repeats a training example)"
+_WITHHELD = "(withheld: it repeats a training example or holds personal data)"
 
 
 def apply(
-    instructions: Sequence[Instruction], edit: Edit, round: int, rule_ids: tuple[str, ...] = ()
+    instructions: Sequence[Instruction], edit: Edit, round: int, rule_ids: tuple[str, ...] = (), weigh: Weigh = len
 ) -> list[Instruction]:
     """The list after `edit` (unchecked: see `fault_of`); unchanged where its id is not in the list, so that Edits come
     in any order.
@@ -22,8 +22,8 @@ def apply(
     that it changes. A position beyond an end is that end.
     """
     if isinstance(edit, Add):
-        new = _instruction(edit.text, edit.label, rule_ids, len(rule_ids), f"added in round {round}")
-        return merge_alike(_inserted(instructions, new, edit.position))
+        new = _instruction(edit.text, edit.label, rule_ids, weigh(rule_ids), f"added in round {round}")
+        return merge_alike(_inserted(instructions, new, edit.position), weigh)
     at = _place(instructions, edit.id)
     if at is None:
         return list(instructions)
@@ -35,9 +35,9 @@ def apply(
         return _inserted([*before, *after], old, edit.position)
     texts, how = ((edit.text,), "revised") if isinstance(edit, Revise) else (edit.texts, "split")
     behind = rule_ids or old.rule_ids
-    support = len(behind) or old.support
+    support = weigh(behind) if behind else old.support
     new_ones = [_instruction(text, old.label, behind, support, f"{how} in round {round}") for text in texts]
-    return merge_alike([*before, *new_ones, *after])
+    return merge_alike([*before, *new_ones, *after], weigh)
 
 
 def fault_of(
@@ -47,16 +47,18 @@ def fault_of(
     sources: Sequence[Mapping[str, str]],
     max_words: int,
     max_copied_words: int,
+    personal_data: FindPersonalData | None = None,
 ) -> Fault | None:
     """The first reason to refuse `edit`, or None: then it changes the list.
 
     `sources`: the inputs of all training examples, none of which a new text may repeat (`copied`, looked for first and
-    whatever else is wrong: such an Edit is only kept `withheld`). The other reasons: `unknown_id`, `unknown_label`,
-    `no_change`, `duplicate`, `split` (into fewer than two texts), and those of `wording.fault`.
+    whatever else is wrong, like what `personal_data` finds: such an Edit is only kept `withheld`). The other reasons:
+    `unknown_id`, `unknown_label`, `no_change`, `duplicate`, `split` (into fewer than two texts), and those of
+    `wording.fault`.
     """
     texts = _new_texts(edit)
     for text in texts:
-        if problem := _copied(text, sources, max_copied_words):
+        if problem := _copied(text, sources, max_copied_words) or personal_data_fault(text, personal_data):
             return problem
     if isinstance(edit, Add):
         if edit.label not in task.labels:
@@ -79,7 +81,8 @@ def fault_of(
 
 
 def withheld(edit: Edit) -> Edit:
-    """`edit` without its words: what is kept of one that is refused as `copied`, since a record may be shared where
+    """`edit` without its words: what is kept of one that is refused as `copied` or `personal_data`,
+    since a record may be shared where
     the data may not. Its reason goes too: it may repeat the same words."""
     if isinstance(edit, Revise | Add):
         return edit.model_copy(update={"text": _WITHHELD, "reason": _WITHHELD})
@@ -126,7 +129,7 @@ def _inserted(others: Sequence[Instruction], one: Instruction, position: int) ->
     return [*others[:at], one, *others[at:]]
 
 
-def _instruction(text: str, label: str, rule_ids: tuple[str, ...], support: int, origin: str) -> Instruction:
+def _instruction(text: str, label: str, rule_ids: tuple[str, ...], support: int | float, origin: str) -> Instruction:
     text = wording.one_line(text)
     return Instruction(
         id=content_id({"label": label, "text": text}, 12),

@@ -5,16 +5,18 @@ Step 1 of Prompt-Level Distillation (arXiv 2602.21103): the Teacher is shown the
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from pld import prompts
-from pld.errors import ExtractionError
-from pld.method import wording
-from pld.method.wording import Fault
+from pld.errors import ConfigError, ExtractionError
+from pld.method import asking, wording
+from pld.method.asking import Settled
+from pld.method.wording import Fault, FindPersonalData
 from pld.params import ExtractionParams
-from pld.ports import OnProgress, Teacher, TeacherAnswer, TeacherRequest
+from pld.ports import OnProgress, Teacher, TeacherRequest
 from pld.records import Example, Record, Rejection, Rule, Task, content_id
 
 ROLE = "extract"
@@ -29,8 +31,19 @@ class ExtractionAnswer(Record):
     label: str = Field(description="The label that the rule leads to.")
 
 
+class DrawSummary(Record):
+    """What one of several draws gave."""
+
+    draw: int
+    answered: int
+    rules: int
+    rejected: int
+    doubtful: int
+
+
 class ExtractionSummary(Record):
-    """artifacts/rules/summary.json. `answered` of `examples` have an answer; `usage` sums what they cost in tokens."""
+    """artifacts/rules/summary.json. `answered` of `examples` have an answer (in any draw); `usage` sums what all of
+    them cost in tokens. `retries` stands there where an answer was asked for again, `draws` where there are several."""
 
     teacher: str
     examples: int
@@ -42,10 +55,23 @@ class ExtractionSummary(Record):
     rules_per_label: dict[str, int]
     rejected_by_reason: dict[str, int]
     usage: dict[str, int]
+    retries: int = Field(default=0, exclude_if=lambda retries: retries == 0)
+    draws: tuple[DrawSummary, ...] = Field(default=(), exclude_if=lambda draws: not draws)
+
+    @property
+    def answers(self) -> int:
+        """Answers that were judged: one for each example and draw."""
+        return sum(item.answered for item in self.draws) if self.draws else self.answered
+
+    @property
+    def calls(self) -> int:
+        """Answers that the Teacher gave, those that were asked for again among them."""
+        return self.answers + self.retries
 
 
 def extraction_requests(task: Task, examples: Sequence[Example], params: ExtractionParams) -> list[TeacherRequest]:
-    """One request per example, its id as key, the example as data in a block that its text can't close."""
+    """One request per example and draw, in this order, the example as data in a block that its text can't close. Its
+    key is the example's id, with `/draw1` and so on after it from the second draw on."""
     schema = answer_schema(ExtractionAnswer, task.labels)
     system = prompts.render(
         "extraction_system",
@@ -56,15 +82,16 @@ def extraction_requests(task: Task, examples: Sequence[Example], params: Extract
     )
     return [
         TeacherRequest(
-            key=example.id,
+            key=_key(example, draw),
             role=ROLE,
             system=system,
             prompt=prompts.render(
                 "extraction_user", example=prompts.data_block("example", example.inputs), label=example.label
             ),
             schema=schema,
+            draw=draw,
         )
-        for example in examples
+        for example, draw in product(examples, range(params.draws))
     ]
 
 
@@ -81,44 +108,59 @@ def extract(
     examples: Sequence[Example],
     params: ExtractionParams,
     teacher: Teacher,
+    attempts: int,
     on_progress: OnProgress | None = None,
+    personal_data: FindPersonalData | None = None,
 ) -> tuple[list[Rule], list[Rejection], ExtractionSummary]:
-    """Ask `teacher` about every example; rules and rejections in the order of `examples`.
+    """Ask `teacher` about every example and draw, at most `attempts` times; rules and rejections in the order of
+    `examples`, then of draws.
 
     Examples without an answer (a recording covers only some) are in neither list; the summary counts them.
+    `on_progress` counts examples times draws. A rule in which `personal_data` finds any is refused, and a rationale
+    is withheld.
     """
-    answers: dict[str, TeacherAnswer] = {}
-    for answer in teacher.ask(extraction_requests(task, examples, params)):
-        answers[answer.key] = answer
-        if on_progress:
-            on_progress(1)
+    asked = {_key(example, draw): (example, draw) for example, draw in product(examples, range(params.draws))}
+
+    def judge(key: str, content: Mapping[str, Any]) -> Rule | Fault:
+        return _judge(task, *asked[key], content, params, teacher.name, personal_data)
+
+    requests = extraction_requests(task, examples, params)
+    settled = asking.ask(teacher, requests, judge, attempts, on_progress)
     rules: list[Rule] = []
     rejections: list[Rejection] = []
-    for example in examples:
-        if example.id not in answers:
+    for key, (example, draw) in asked.items():
+        if key not in settled:
             continue
-        outcome = _judge(task, example, answers[example.id], params, teacher.name)
+        outcome = settled[key].outcome
         if isinstance(outcome, Rule):
             rules.append(outcome)
         else:
-            rejections.append(Rejection(example_id=example.id, reason=outcome.reason, detail=outcome.detail))
-    return rules, rejections, _summary(task, examples, answers, rules, rejections, teacher.name)
+            detail = outcome.detail + asking.after(settled[key].attempts)
+            rejections.append(Rejection(example_id=example.id, reason=outcome.reason, detail=detail, draw=draw))
+    return rules, rejections, _summary(task, examples, params.draws, settled, rules, rejections, teacher.name)
 
 
-def check_rejections(summary: ExtractionSummary, rejections: Sequence[Rejection], params: ExtractionParams) -> None:
-    """Raises ExtractionError when more than `max_rejected_fraction` of the answers were refused, or no rule is left."""
+def check_answers(summary: ExtractionSummary, rejections: Sequence[Rejection], params: ExtractionParams) -> None:
+    """Raises ExtractionError when more than `max_rejected_fraction` of the answers were refused, or no rule is left;
+    ConfigError when a draw has no answer at all."""
     if not summary.answered:
         raise ExtractionError(
             f"extraction: wanted answers of {summary.teacher} for {summary.examples:,} training examples, found none; "
             "is it a recording of another data set? (conf/teacher/)"
         )
-    share = summary.rejected / summary.answered
+    if silent := [str(item.draw) for item in summary.draws if not item.answered]:
+        raise ConfigError(
+            f"extraction.draws: wanted answers of {summary.teacher} in {len(summary.draws)} draws, found none for draw "
+            f"{', '.join(silent)}; a recording holds only the draws that it was made of: choose a Teacher that answers "
+            "new questions (conf/teacher/), or set extraction.draws=1"
+        )
+    share = summary.rejected / summary.answers
     if summary.rules and share <= params.max_rejected_fraction:
         return
     counts = ", ".join(f"{reason} {count}" for reason, count in summary.rejected_by_reason.items())
     samples = "; ".join(f"{item.example_id}: {item.reason} ({item.detail})" for item in rejections[:3])
     raise ExtractionError(
-        f"extraction: {summary.rejected:,} of {summary.answered:,} answers of {summary.teacher} were refused "
+        f"extraction: {summary.rejected:,} of {summary.answers:,} answers of {summary.teacher} were refused "
         f"({share:.0%}, extraction.max_rejected_fraction is {params.max_rejected_fraction:.0%}): {counts}; "
         f"for example {samples}; see artifacts/rules/rejected.jsonl"
     )
@@ -132,32 +174,47 @@ def coverage(summary: ExtractionSummary) -> str:
     return f"{line}; the other {left:,} {'is' if left == 1 else 'are'} left out" if left else line
 
 
-def _judge(task: Task, example: Example, answer: TeacherAnswer, params: ExtractionParams, teacher: str) -> Rule | Fault:
-    if answer.content is None:
-        reason, _, detail = (answer.error or "invalid: no content").partition(":")
-        return Fault(reason.strip(), detail.strip())
+def _key(example: Example, draw: int) -> str:
+    return f"{example.id}/draw{draw}" if draw else example.id
+
+
+def _judge(
+    task: Task,
+    example: Example,
+    draw: int,
+    content: Mapping[str, Any],
+    params: ExtractionParams,
+    teacher: str,
+    personal_data: FindPersonalData | None,
+) -> Rule | Fault:
     try:
-        given = ExtractionAnswer.model_validate(dict(answer.content))
+        given = ExtractionAnswer.model_validate(dict(content))
     except ValidationError as error:
         first = error.errors()[0]
         return Fault("invalid", f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
     if given.label != example.label:
         return Fault("other_label", f"labelled {given.label}, the example is {example.label}")
-    problem = wording.fault(given.rule, example.label, task.labels, params.max_words)
+    problem = wording.personal_data_fault(given.rule, personal_data)
+    if problem is None:
+        problem = wording.fault(given.rule, example.label, task.labels, params.max_words)
     if problem is None:
         problem = _copied(given.rule, example.inputs, params.max_copied_words)
     if problem is not None:
         return problem
     text = wording.one_line(given.rule)
     rationale = wording.one_line(given.rationale)
+    withheld = wording.personal_data_fault(rationale, personal_data)
+    identity = {"example_id": example.id, "label": example.label, "text": text}
     return Rule(
-        id=content_id({"example_id": example.id, "label": example.label, "text": text}),
+        id=content_id(identity | {"draw": draw} if draw else identity),
         example_id=example.id,
         label=example.label,
-        rationale=rationale,
+        # a rationale speaks of its example, so it is kept from the record alone: the rule may be none the worse
+        rationale=f"(withheld: {withheld.detail})" if withheld else rationale,
         text=text,
         teacher=teacher,
         doubtful=rationale.casefold().startswith(_DOUBTFUL),
+        draw=draw,
     )
 
 
@@ -172,24 +229,36 @@ def _copied(text: str, inputs: Mapping[str, str], max_copied_words: int) -> Faul
 def _summary(
     task: Task,
     examples: Sequence[Example],
-    answers: Mapping[str, TeacherAnswer],
+    draws: int,
+    settled: Mapping[str, Settled[Rule]],
     rules: Sequence[Rule],
     rejections: Sequence[Rejection],
     teacher: str,
 ) -> ExtractionSummary:
     per_label = Counter(rule.label for rule in rules)
-    usage: Counter[str] = Counter()
-    for answer in answers.values():
-        usage.update(dict(answer.usage))
     return ExtractionSummary(
         teacher=teacher,
         examples=len(examples),
-        answered=len(answers),
-        recorded=any(answer.recorded for answer in answers.values()),
+        answered=len({rule.example_id for rule in rules} | {item.example_id for item in rejections}),
+        recorded=any(item.recorded for item in settled.values()),
         rules=len(rules),
         rejected=len(rejections),
         doubtful=sum(rule.doubtful for rule in rules),
         rules_per_label={label: per_label[label] for label in task.labels},
         rejected_by_reason=dict(sorted(Counter(item.reason for item in rejections).items())),
-        usage=dict(sorted(usage.items())),
+        usage=asking.total(settled),
+        retries=sum(item.attempts - 1 for item in settled.values()),
+        draws=tuple(_of_draw(draw, rules, rejections) for draw in range(draws)) if draws > 1 else (),
+    )
+
+
+def _of_draw(draw: int, rules: Sequence[Rule], rejections: Sequence[Rejection]) -> DrawSummary:
+    own = [rule for rule in rules if rule.draw == draw]
+    refused = sum(item.draw == draw for item in rejections)
+    return DrawSummary(
+        draw=draw,
+        answered=len(own) + refused,
+        rules=len(own),
+        rejected=refused,
+        doubtful=sum(rule.doubtful for rule in own),
     )

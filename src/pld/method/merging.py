@@ -4,15 +4,18 @@ Step 2 of Prompt-Level Distillation (arXiv 2602.21103). What can't be merged fal
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from pld import prompts
-from pld.method import wording
-from pld.method.consolidation import RuleGroup, make_instruction, merge_alike
+from pld.method import asking, wording
+from pld.method.asking import Settled
+from pld.method.consolidation import RuleGroup, Weigh, make_instruction, merge_alike
 from pld.method.extraction import answer_schema
+from pld.method.wording import Fault
 from pld.params import TeacherConsolidator
-from pld.ports import OnProgress, Teacher, TeacherAnswer, TeacherRequest
+from pld.ports import OnProgress, Teacher, TeacherRequest
 from pld.records import Instruction, Record, Task, content_id
 
 ROLE = "consolidate"
@@ -31,25 +34,29 @@ def merge(
     groups: Sequence[RuleGroup],
     params: TeacherConsolidator,
     teacher: Teacher,
+    attempts: int,
     on_progress: OnProgress | None = None,
+    weigh: Weigh = len,
 ) -> list[Instruction]:
     """One instruction per group, in the order of `groups` (groups that come to the same text and label are one).
 
-    A group of one rule is taken as it stands. With more groups than `max_calls` the largest are merged. A group that
-    is not merged, or whose answer is refused, gives its medoid, and the instruction's `origin` says why.
+    A group of one rule is taken as it stands. With more groups than `max_calls` the largest are merged; what is left of
+    `max_calls` is for refused answers, which are asked for again, `attempts` times in all. A group that is not merged,
+    or whose last answer is refused, gives its medoid, and the instruction's `origin` says why.
     `on_progress` counts groups. Raises TeacherError when the Teacher can't be used at all.
     """
     several = [group for group in groups if len(group.rules) > 1]
     asked = sorted(several, key=lambda group: (-len(group.rules), group.cluster_id, group.label))[: params.max_calls]
+    labels = {_key(group, params): group.label for group in asked}
     requests = {request.key: request for request in (merge_request(task, group, params) for group in asked)}
     if on_progress:
         on_progress(len(groups) - len(requests))
-    answers: dict[str, TeacherAnswer] = {}
-    for answer in teacher.ask(list(requests.values())) if requests else ():
-        answers[answer.key] = answer
-        if on_progress:
-            on_progress(1)
-    return merge_alike([_instruction(task, group, params, requests, answers) for group in groups])
+
+    def judge(key: str, content: Mapping[str, Any]) -> str | Fault:
+        return _judge(task, labels[key], content, params)
+
+    settled = asking.ask(teacher, list(requests.values()), judge, attempts, on_progress, max_calls=params.max_calls)
+    return merge_alike([_instruction(group, params, requests, settled, weigh) for group in groups], weigh)
 
 
 def merge_request(task: Task, group: RuleGroup, params: TeacherConsolidator) -> TeacherRequest:
@@ -72,33 +79,32 @@ def _key(group: RuleGroup, params: TeacherConsolidator) -> str:
 
 
 def _instruction(
-    task: Task,
     group: RuleGroup,
     params: TeacherConsolidator,
     requests: Mapping[str, TeacherRequest],
-    answers: Mapping[str, TeacherAnswer],
+    settled: Mapping[str, Settled[str]],
+    weigh: Weigh,
 ) -> Instruction:
     if len(group.rules) == 1:
-        return make_instruction(group.rules[0].text, group, MEDOID)
+        return make_instruction(group.rules[0].text, group, MEDOID, weigh)
     key = _key(group, params)
-    if key not in answers:
+    if key not in settled:
         why = "no answer" if key in requests else f"over max_calls {params.max_calls}"
-        return make_instruction(group.rules[0].text, group, f"{MEDOID} (not merged: {why})")
-    text, refusal = _read(task, group, params, answers[key])
-    if refusal:
-        return make_instruction(group.rules[0].text, group, f"{MEDOID} (merge refused: {refusal})")
-    return make_instruction(text, group, MERGED)
+        return make_instruction(group.rules[0].text, group, f"{MEDOID} (not merged: {why})", weigh)
+    merged = settled[key].outcome
+    if isinstance(merged, Fault):
+        return make_instruction(group.rules[0].text, group, f"{MEDOID} (merge refused: {merged.reason})", weigh)
+    return make_instruction(merged, group, MERGED, weigh)
 
 
-def _read(task: Task, group: RuleGroup, params: TeacherConsolidator, answer: TeacherAnswer) -> tuple[str, str | None]:
-    """The merged text, and the code of what speaks against it."""
-    if answer.content is None:
-        return "", (answer.error or "invalid").partition(":")[0].strip()
+def _judge(task: Task, label: str, content: Mapping[str, Any], params: TeacherConsolidator) -> str | Fault:
+    """The merged text, or what speaks against it."""
     try:
-        given = MergeAnswer.model_validate(dict(answer.content))
-    except ValidationError:
-        return "", "invalid"
-    if given.label != group.label:
-        return "", "other_label"
-    problem = wording.fault(given.instruction, group.label, task.labels, params.max_words)
-    return wording.one_line(given.instruction), problem.reason if problem else None
+        given = MergeAnswer.model_validate(dict(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return Fault("invalid", f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+    if given.label != label:
+        return Fault("other_label", f"labelled {given.label}, the rules lead to {label}")
+    problem = wording.fault(given.instruction, label, task.labels, params.max_words)
+    return problem or wording.one_line(given.instruction)

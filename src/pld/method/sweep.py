@@ -1,6 +1,7 @@
 """Search over prompts: every point of a study becomes a trial; the best few are measured again as they would be
 reported, and the winner is chosen among those."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,9 +13,10 @@ from pld.errors import DistillError
 from pld.method.trial import Draft, Material, Outcome, draft, measure, objective, trial_id
 from pld.params import Config, Scalar
 from pld.ports import Clusterer, OnProgress, Student, Teacher, Vectors
-from pld.records import Prediction, TrialReport, canonical_json
+from pld.records import Prediction, Record, TrialReport, canonical_json
 
 Settings = Mapping[str, Scalar]
+DRAW = "clustering.draw"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,52 @@ def sweep(study: Study, bench: Bench, finalists: int, on_progress: OnProgress | 
     return Swept(results, drafts, sorted(best, key=lambda outcome: objective(outcome.report)))
 
 
+class BestOfDraw(Record):
+    """The best trial with the rules of one draw (None: of all draws together), by macro-F1 on validation at the
+    search's precision; None where every one failed."""
+
+    draw: int | None
+    trial_id: str | None
+    macro_f1: float | None
+
+
+class DrawSpread(Record):
+    """artifacts/best/draws.json. `spread`: the best draw's macro-F1 less the worst's, all draws together left out; None
+    with fewer than two."""
+
+    draws: tuple[BestOfDraw, ...]
+    spread: float | None
+
+    def __str__(self) -> str:
+        told = ", ".join(
+            f"{'all together' if item.draw is None else item.draw} "
+            f"{'failed' if item.macro_f1 is None else f'{item.macro_f1:.3f}'}"
+            for item in self.draws
+        )
+        spread = "" if self.spread is None else f"; the single draws are {self.spread:.3f} apart"
+        return f"best macro-F1 on validation by draw: {told}{spread}"
+
+
+def draw_spread(results: Sequence[Result]) -> DrawSpread | None:
+    """What the choice of the draw does, from `results`, the best first; None where no draws were searched."""
+    best: dict[int | None, BestOfDraw] = {}
+    for result in results:
+        if DRAW not in result.settings:
+            return None
+        draw = result.settings[DRAW]
+        assert draw is None or isinstance(draw, int)  # checked with the rest of the settings
+        if draw not in best:
+            trial = result.report
+            best[draw] = BestOfDraw(
+                draw=draw,
+                trial_id=trial.trial_id if trial else None,
+                macro_f1=trial.report.macro_f1.value if trial else None,
+            )
+    draws = sorted(best.values(), key=lambda item: -1 if item.draw is None else item.draw)
+    single = [item.macro_f1 for item in draws if item.draw is not None and item.macro_f1 is not None]
+    return DrawSpread(draws=tuple(draws), spread=max(single) - min(single) if len(single) > 1 else None)
+
+
 def _rank(result: Result) -> tuple[bool, tuple[float, int, str], str]:
     if result.report is None:
         return (True, (0.0, 0, ""), result.trial_id)
@@ -138,13 +186,14 @@ def _different(reports: Sequence[TrialReport], bench: Bench) -> list[TrialReport
 
 
 class _Remembering:
-    """A clusterer that is asked once: all trials cluster the same vectors."""
+    """A clusterer that is asked once for the same vectors: trials differ in the rules that they cluster."""
 
     def __init__(self, clusterer: Clusterer) -> None:
         self._clusterer = clusterer
-        self._found: npt.NDArray[np.int64] | None = None
+        self._found: dict[bytes, npt.NDArray[np.int64]] = {}
 
     def cluster(self, vectors: Vectors) -> npt.NDArray[np.int64]:
-        if self._found is None:
-            self._found = self._clusterer.cluster(vectors)
-        return self._found
+        key = hashlib.sha256(vectors.tobytes()).digest()
+        if key not in self._found:
+            self._found[key] = self._clusterer.cluster(vectors)
+        return self._found[key]

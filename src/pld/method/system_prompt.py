@@ -106,11 +106,11 @@ def exemplars_of(
     instructions: Sequence[Instruction], rules: Mapping[str, Rule], train: Mapping[str, Example]
 ) -> dict[str, list[Example]]:
     """Instruction id → the training examples of its rules, in the order of its rules (nearest to the centroid
-    first), those with a doubtful label last."""
+    first), those with a doubtful label last; an example with rules of several draws once."""
     found = {}
     for instruction in instructions:
-        own = [rules[rule_id] for rule_id in instruction.rule_ids]
-        found[instruction.id] = [train[rule.example_id] for rule in sorted(own, key=lambda rule: rule.doubtful)]
+        own = sorted((rules[rule_id] for rule_id in instruction.rule_ids), key=lambda rule: rule.doubtful)
+        found[instruction.id] = [train[example_id] for example_id in dict.fromkeys(rule.example_id for rule in own)]
     return found
 
 

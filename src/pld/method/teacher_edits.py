@@ -9,11 +9,13 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from pld import prompts
+from pld.method import asking
 from pld.method.blame import most_blamed, rise_of
 from pld.method.proposing import Answered, Evidence, Proposal, Proposals
 from pld.method.rounds import Add, Edit
+from pld.method.wording import Fault, FindPersonalData, personal_data_fault
 from pld.params import TeacherResolver
-from pld.ports import Teacher, TeacherAnswer, TeacherRequest
+from pld.ports import Teacher, TeacherRequest
 from pld.records import Example, Record, content_id
 
 ROLE = "resolve"
@@ -28,7 +30,8 @@ class ResolveAnswer(Record):
 
 
 class TeacherProposer:
-    """Asks `teacher` once a round; of its answer the first `max_edits` are taken, unchecked.
+    """Asks `teacher` once a round, and again (`attempts` times in all) where the answer can't be read; of its answer
+    the first `max_edits` are taken, unchecked.
 
     Once the answers used `max_tokens` in all rounds, it asks no more. A stored answer counts like a new one, so that a
     run that is started again takes the same course and pays nothing twice.
@@ -36,9 +39,17 @@ class TeacherProposer:
 
     name = "teacher"
 
-    def __init__(self, teacher: Teacher, params: TeacherResolver) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        params: TeacherResolver,
+        attempts: int,
+        personal_data: FindPersonalData | None = None,
+    ) -> None:
         self._teacher = teacher
+        self._personal_data = personal_data
         self._params = params
+        self._attempts = attempts
         self._tokens = 0
 
     def propose(self, evidence: Evidence) -> Proposals:
@@ -51,14 +62,24 @@ class TeacherProposer:
         limit = self._params.max_tokens
         if limit is not None and self._tokens >= limit:
             return Proposals((), f"max_tokens: {self._tokens:,} of resolver.max_tokens {limit:,} are used")
-        answers = list(self._teacher.ask([resolve_request(evidence, self._params)]))
-        if not answers:
+        request = resolve_request(evidence, self._params)
+        left = None if limit is None else limit - self._tokens
+        settled = asking.ask(self._teacher, [request], _judge, self._attempts, max_tokens=left).get(request.key)
+        if settled is None:
             return Proposals((), f"no_answer: {self._teacher.name} left the request out", calls=1)
-        usage = answers[0].usage
-        self._tokens += sum(count for name, count in usage.items() if name.endswith("tokens"))
-        edits, trouble = _read(answers[0])
-        proposals = tuple(_proposal(edit, evidence) for edit in edits[: self._params.max_edits])
-        return Proposals(proposals, trouble, calls=1, usage=usage)
+        self._tokens += asking.tokens_of(settled.usage)
+        found = settled.outcome
+        if isinstance(found, Fault):
+            why = f"{found.reason}: {found.detail}{asking.after(settled.attempts)}"
+            return Proposals((), why, settled.attempts, settled.usage)
+        proposals = tuple(_proposal(self._fit(edit), evidence) for edit in found[: self._params.max_edits])
+        none = None if proposals else "no_edits: the Teacher found nothing worth a try"
+        return Proposals(proposals, none, settled.attempts, settled.usage)
+
+    def _fit(self, edit: Edit) -> Edit:
+        """`edit` with a reason that may be written down; its text is judged like any other."""
+        withheld = personal_data_fault(edit.reason, self._personal_data)
+        return edit.model_copy(update={"reason": f"(withheld: {withheld.detail})"}) if withheld else edit
 
 
 def resolve_request(evidence: Evidence, params: TeacherResolver) -> TeacherRequest:
@@ -133,16 +154,13 @@ def _blamed(evidence: Evidence) -> Mapping[str, str | None]:
     return found
 
 
-def _read(answer: TeacherAnswer) -> tuple[Sequence[Edit], str | None]:
-    """The Edits, and why there are none."""
-    if answer.content is None:
-        return (), answer.error or "invalid: no content"
+def _judge(_: str, content: Mapping[str, Any]) -> Sequence[Edit] | Fault:
+    """The Edits, each still unchecked, or why the answer can't be read."""
     try:
-        edits = ResolveAnswer.model_validate(dict(answer.content)).edits
+        return ResolveAnswer.model_validate(dict(content)).edits
     except ValidationError as error:
         first = error.errors()[0]
-        return (), f"invalid: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return edits, None if edits else "no_edits: the Teacher found nothing worth a try"
+        return Fault("invalid", f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
 
 
 def _proposal(edit: Edit, evidence: Evidence) -> Proposal:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pld.errors import ConfigError
-from pld.method.clustering import Clustering, cluster_rules
-from pld.method.consolidation import labels_without_instruction, medoids, rule_groups
+from pld.method.clustering import Clustering, chosen_rules, cluster_rules
+from pld.method.consolidation import labels_without_instruction, medoids, rule_groups, weigher
 from pld.method.evaluation import calibrate, calibration_of, choose, indices, predictions, system_report
 from pld.method.merging import merge
 from pld.method.system_prompt import exemplars_of, prompt_messages, render_input, render_system_prompt
@@ -65,15 +65,17 @@ def draft(config: Config, material: Material, clusterer: Clusterer, student: Stu
 
     Raises DistillError where clustering or rendering leaves nothing.
     """
-    clustering = cluster_rules(material.rules, material.vectors, clusterer, config.clustering.noise)
-    groups = rule_groups(clustering.clusters, material.rules, material.vectors, config.consolidator.min_share)
+    rules, vectors = chosen_rules(material.rules, material.vectors, config.clustering)
+    weigh = weigher(rules, config.clustering)
+    clustering = cluster_rules(rules, vectors, clusterer, config.clustering.noise)
+    groups = rule_groups(clustering.clusters, rules, vectors, config.consolidator.min_share, weigh)
     if not isinstance(config.consolidator, TeacherConsolidator):
-        instructions = medoids(groups)
+        instructions = medoids(groups, weigh)
     elif teacher is not None:
-        instructions = merge(config.task, groups, config.consolidator, teacher)
+        instructions = merge(config.task, groups, config.consolidator, teacher, config.asking.attempts, weigh=weigh)
     else:
         raise ConfigError("groups.consolidator=teacher: wanted a Teacher to merge rules, found none")
-    by_id = {rule.id: rule for rule in material.rules}
+    by_id = {rule.id: rule for rule in rules}
     exemplars = exemplars_of(instructions, by_id, material.train)
     prompt = render_system_prompt(config.task, instructions, exemplars, config.rendering, student.count_text_tokens)
     return Draft(clustering, instructions, prompt)

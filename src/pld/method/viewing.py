@@ -8,6 +8,7 @@ from pld.method import failures as sampling
 from pld.method.answering import Answering
 from pld.method.proposing import Answered, Proposer
 from pld.method.system_prompt import exemplars_of, render_input, shown_examples
+from pld.method.wording import FindPersonalData
 from pld.params import ResolutionParams
 from pld.ports import Vectors
 from pld.records import Example, Instruction, Rule
@@ -16,8 +17,8 @@ from pld.records import Example, Instruction, Rule
 @dataclass(frozen=True)
 class Ground:
     """What the loop works on. `rules` [n] with `vectors` [n, d]; `clusters`: rule id → cluster, `noise`: ids of the
-    rules that were dropped as noise; `embed`: texts → rows of length one; `max_words`, `max_copied_words`: of an Edit's
-    text; `phase`: entered around each part of a round, by name."""
+    rules that were dropped as noise; `embed`: texts → rows of length one; `max_words`, `max_copied_words`,
+    `personal_data`: of an Edit's text; `phase`: entered around each part of a round, by name."""
 
     answering: Answering
     train: Sequence[Example]
@@ -31,6 +32,7 @@ class Ground:
     params: ResolutionParams
     max_words: int
     max_copied_words: int
+    personal_data: FindPersonalData | None = None
     phase: Callable[[str], AbstractContextManager[object]] = nullcontext
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pld.errors import ConfigError
+from pld.prompts.markup import escaped
 from pld.records import sha256
 
 _FOLDER = Path(__file__).with_name("templates")
@@ -26,6 +27,7 @@ def names() -> list[str]:
     return sorted(path.name.removesuffix(_SUFFIX) for path in _FOLDER.glob(f"*{_SUFFIX}"))
 
 
+@cache
 def template_text(name: str) -> str:
     """The template as it stands in its file. Raises ConfigError, which lists what is there, for an unknown name."""
     if name not in names():
@@ -73,7 +75,7 @@ def _check_variables(what: str, wanted: frozenset[str], given: set[str]) -> None
 
 def data_block(kind: str, value: object) -> str:
     """`value` as JSON between tags that carry the hash of that JSON: no text inside can know them, so none can close
-    the block and speak as the prompt."""
-    text = json.dumps(value, ensure_ascii=False, indent=1)
+    the block and speak as the prompt. Chat markup in it is escaped, for servers that would act on it."""
+    text = escaped(json.dumps(value, ensure_ascii=False, indent=1))
     tag = f"{kind}-{sha256(text)[:16]}"
     return f"<{tag}>\n{text}\n</{tag}>"

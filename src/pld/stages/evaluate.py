@@ -10,6 +10,7 @@ from pld.adapters.composition import with_settings
 from pld.adapters.latency import machine, measure_latency
 from pld.adapters.lineup import Distilled, Ground, lineup
 from pld.adapters.plots import draw_confusion, draw_f1_against_tokens, draw_systems
+from pld.adapters.teachers.hiring import write_spending
 from pld.artifacts import read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
 from pld.method.baselines import (
     CALIBRATED,
@@ -64,6 +65,7 @@ def run() -> None:
     write_json(FOLDER / "few_shot.json", {"example_ids": [example.id for example in ground.shots]})
     _write_views(report, predictions)
     write_json(FOLDER / "latency.json", latency)
+    write_spending("evaluate", ground.teacher if config.baselines.gepa else None)
 
 
 def _ground(config: Config, resolution: ResolutionReport) -> Ground:

@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 from pld import artifacts, params
-from pld.adapters.build import build
-from pld.method import extraction
-from pld.ports import Teacher
+from pld.adapters.personal_data import personal_data_check
+from pld.adapters.teachers.forecast import forecast
+from pld.adapters.teachers.hiring import hire, write_spending
+from pld.method import estimating, extraction
 from pld.progress import progress
 from pld.records import Example
 
@@ -17,16 +18,26 @@ OUT = Path("artifacts/rules")
 def run() -> None:
     config = params.load_config()
     examples = artifacts.read_jsonl(TRAIN, Example)
-    teacher: Teacher = build(config.teacher, "teacher")
-    with progress("extract: training examples", len(examples)) as advance:
-        rules, rejections, summary = extraction.extract(config.task, examples, config.extraction, teacher, advance)
+    teacher = hire(config)
+    ahead = forecast(config, teacher, stages=("extract",), counted=False)
+    print(f"extract: {estimating.line(ahead)}", flush=True)
+    personal_data = personal_data_check(config.extraction.personal_data)
+    draws = config.extraction.draws
+    with progress(f"extract: training examples{f' x {draws} draws' * (draws > 1)}", len(examples) * draws) as advance:
+        rules, rejections, summary = extraction.extract(
+            config.task, examples, config.extraction, teacher, config.asking.attempts, advance, personal_data
+        )
     # written before the check: this is where the user looks when it fails
     artifacts.write_jsonl(OUT / "rejected.jsonl", rejections)
+    write_spending("extract", teacher)
     print(f"extract: {extraction.coverage(summary)}")
-    extraction.check_rejections(summary, rejections, config.extraction)
+    extraction.check_answers(summary, rejections, config.extraction)
     artifacts.write_jsonl(OUT / "rules.jsonl", rules)
     artifacts.write_json(OUT / "summary.json", summary)
-    print(f"extract: {summary.rules:,} rules, {summary.rejected:,} refused, {summary.doubtful:,} doubtful")
+    again = f"; {summary.retries:,} answers were asked for again" if summary.retries else ""
+    print(f"extract: {summary.rules:,} rules, {summary.rejected:,} refused, {summary.doubtful:,} doubtful{again}")
+    for item in summary.draws:
+        print(f"extract: draw {item.draw}: {item.rules:,} rules, {item.rejected:,} refused, {item.doubtful:,} doubtful")
     for label, count in summary.rules_per_label.items():
         if not count:
             print(f"extract: warning: label {label!r} has no rule", file=sys.stderr)

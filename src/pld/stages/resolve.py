@@ -9,7 +9,9 @@ from pathlib import Path
 from pld.adapters.build import build
 from pld.adapters.latency import machine
 from pld.adapters.lists import ListGround, load_answering
+from pld.adapters.personal_data import personal_data_check
 from pld.adapters.plots import draw_pareto
+from pld.adapters.teachers.hiring import hire, write_spending
 from pld.adapters.teachers.recorded import check_can_be_asked
 from pld.artifacts import atomic_folder, write_json, write_jsonl, write_text
 from pld.method.ablation import pareto_csv
@@ -19,7 +21,7 @@ from pld.method.loop_page import loop_page
 from pld.method.proposing import Proposer
 from pld.method.resolution import Resolution, resolve
 from pld.method.search_edits import SearchProposer
-from pld.method.teacher_edits import TeacherProposer
+from pld.method.teacher_edits import ROLE, TeacherProposer
 from pld.method.viewing import Ground
 from pld.params import Config, TeacherResolver, load_config
 from pld.ports import Embedder, Teacher
@@ -31,7 +33,8 @@ FOLDER = ARTIFACTS / "resolve"
 
 def run() -> None:
     config = load_config()
-    proposer = _proposer(config)
+    teacher = hire(config) if isinstance(config.resolver, TeacherResolver) else None
+    proposer = _proposer(config, teacher)
     timing, played_rounds = Timing(), list[Round]()
     lists = load_answering(config, ARTIFACTS)
     with progress("resolve: answers, at most", _most(lists)) as advance:
@@ -49,6 +52,7 @@ def run() -> None:
     _write(done, config)
     write_text(FOLDER / "report.md", loop_page(done, played_rounds))
     write_json(FOLDER / "timing.json", timing.summary())
+    write_spending("resolve", teacher)
     _say(done, timing)
 
 
@@ -80,12 +84,12 @@ class Timing:
         return {"machine": machine(), "seconds": self.total, "rounds": self.rounds, "after": self.parts}
 
 
-def _proposer(config: Config) -> Proposer:
-    if not isinstance(config.resolver, TeacherResolver):
+def _proposer(config: Config, teacher: Teacher | None) -> Proposer:
+    if teacher is None or not isinstance(config.resolver, TeacherResolver):
         return SearchProposer()
-    teacher: Teacher = build(config.teacher, "teacher")
-    check_can_be_asked(teacher, "groups.resolver=teacher", "groups.resolver=search")
-    return TeacherProposer(teacher, config.resolver)
+    check_can_be_asked(teacher, "groups.resolver=teacher", "groups.resolver=search", ROLE)
+    personal_data = personal_data_check(config.extraction.personal_data)
+    return TeacherProposer(teacher, config.resolver, config.asking.attempts, personal_data)
 
 
 def ground_of(lists: ListGround, proposer: Proposer, timing: Timing) -> Ground:
@@ -106,6 +110,7 @@ def ground_of(lists: ListGround, proposer: Proposer, timing: Timing) -> Ground:
         if isinstance(config.resolver, TeacherResolver)
         else config.extraction.max_words,
         max_copied_words=config.extraction.max_copied_words,
+        personal_data=personal_data_check(config.extraction.personal_data),
         phase=timing.phase,
     )
 

@@ -8,8 +8,9 @@ from pld.adapters.build import build
 from pld.adapters.composition import with_settings
 from pld.adapters.lists import read_vectors
 from pld.adapters.study import OptunaStudy
+from pld.adapters.teachers.hiring import hire, write_spending
 from pld.artifacts import atomic_folder, read_jsonl, write_json, write_jsonl, write_text
-from pld.method.sweep import Bench, Result, Swept, sweep
+from pld.method.sweep import Bench, Result, Swept, draw_spread, sweep
 from pld.method.trial import Draft, Material, sample
 from pld.params import Config, TeacherConsolidator, load_config
 from pld.progress import progress
@@ -21,18 +22,20 @@ ARTIFACTS = Path("artifacts")
 def run() -> None:
     config = load_config()
     material = _material(config)
+    teacher = hire(config) if isinstance(config.consolidator, TeacherConsolidator) else None
     study = OptunaStudy(params=config.sweep, name=_study_name(config, material))
     bench = Bench(
         configured=lambda settings: with_settings(config, settings),
         build_clusterer=lambda changed: build(changed.clusterer, "clusterer"),
         material=material,
         student=build(config.student, "student"),
-        teacher=build(config.teacher, "teacher") if isinstance(config.consolidator, TeacherConsolidator) else None,
+        teacher=teacher,
     )
     finalists = min(config.sweep.finalists, study.size)
     with progress("sweep", (study.size + finalists) * len(material.validation)) as advance:
         swept = sweep(study, bench, finalists, advance)
     _write(swept)
+    write_spending("sweep", teacher)
 
 
 def _material(config: Config) -> Material:
@@ -49,8 +52,9 @@ def _material(config: Config) -> Material:
 
 def _study_name(config: Config, material: Material) -> str:
     """Everything that determines a trial's result, so that workers which share a storage agree."""
-    settings = config.model_dump(mode="json", exclude={"sweep", "tracking", "promotion"})
-    data = [rule.id for rule in material.rules], [example.id for example in material.validation]
+    settings = config.model_dump(mode="json", exclude={"budget", "prices", "sweep", "tracking", "promotion"})
+    rules = [[rule.id, rule.doubtful] for rule in material.rules]
+    data = rules, [example.id for example in material.validation]
     return f"pld/{config.task.name}/{content_id([settings, data, config.sweep.model_dump(mode='json')['space']])}"
 
 
@@ -72,6 +76,8 @@ def _write(swept: Swept) -> None:
         write_json(folder / "trial.json", winner.report)
         write_jsonl(folder / "predictions.jsonl", winner.predictions)
         write_json(folder / "calibration.json", winner.calibration)
+        if spread := draw_spread(swept.results):
+            write_json(folder / "draws.json", spread)
     _say(swept)
 
 
@@ -130,6 +136,8 @@ def _say(swept: Swept) -> None:
         f"[{figure.low:.3f}, {figure.high:.3f}] on validation, {winner.instructions} instructions, "
         f"{winner.report.prompt_tokens} tokens"
     )
+    if spread := draw_spread(swept.results):
+        print(f"sweep: {spread}")
     bare = [result for result in swept.results if result.report and result.report.labels_without_instruction]
     for result in bare:
         print(f"sweep: WARNING: trial {result.trial_id} has no instruction for: {_figures(result)['labels_without']}")

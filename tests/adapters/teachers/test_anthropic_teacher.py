@@ -33,8 +33,16 @@ def requests(count: int) -> list[TeacherRequest]:
 
 
 def teacher(**settings: object) -> AnthropicTeacher:
-    given = {"model": "claude-test", "max_tokens": 512, "effort": None, "concurrency": 4, "max_retries": 2}
-    return AnthropicTeacher(**{**given, "timeout_s": 5.0, **settings})  # type: ignore[arg-type]
+    given = {
+        "way": "messages",
+        "model": "claude-test",
+        "max_tokens": 512,
+        "effort": None,
+        "temperature": None,
+        "roles": {},
+    }
+    transport = {"max_concurrency": 4, "max_retries": 2, "timeout_s": 5.0, "poll_s": 0.05}
+    return AnthropicTeacher(**{**given, **transport, **settings})  # type: ignore[arg-type]
 
 
 def ask(wanted: Sequence[TeacherRequest], **settings: object) -> dict[str, TeacherAnswer]:
@@ -57,7 +65,7 @@ def test_the_schema_the_settings_and_the_key_travel_as_the_api_wants_them(anthro
     assert body["output_config"]["effort"] == "low"
     assert body["output_config"]["format"]["type"] == "json_schema"
     assert body["output_config"]["format"]["schema"]["properties"]["label"] == {"enum": ["red", "blue"]}
-    assert (body["model"], body["max_tokens"], body["system"]) == ("claude-test", 512, "the task")
+    assert (body["model"], body["max_tokens"], body["system"][0]["text"]) == ("claude-test", 512, "the task")
     assert body["messages"] == [{"role": "user", "content": "question 0"}]
     assert server.headers[0]["authorization"] == "Bearer test-key"
 
@@ -94,7 +102,7 @@ def test_an_answer_is_not_reused_under_settings_that_determine_it(anthropic_serv
 def test_settings_of_the_transport_do_not_cost_a_second_answer(anthropic_server):
     server = anthropic_server(lambda *_: answer(GOOD))
     ask(requests(1))
-    ask(requests(1), concurrency=1, max_retries=9, timeout_s=99.0)
+    ask(requests(1), max_concurrency=1, max_retries=9, timeout_s=99.0)
     assert len(server.bodies) == 1
 
 
@@ -163,7 +171,7 @@ def test_one_request_that_is_turned_down_is_an_answer_and_is_asked_again_next_ti
 def test_requests_that_are_all_turned_down_are_a_fault_of_the_settings(anthropic_server):
     server = anthropic_server(lambda *_: error(400, "invalid_request_error", "effort: not supported"))
     with pytest.raises(TeacherError, match=r"each of the first 5 requests was turned down: .*effort: not supported"):
-        ask(requests(50), concurrency=2)
+        ask(requests(50), max_concurrency=2)
     assert len(server.bodies) < 12
 
 
@@ -174,7 +182,7 @@ def test_requests_that_are_all_turned_down_are_a_fault_of_the_settings(anthropic
         (error(402, "billing_error", "no credit"), r"status 402: no credit .*billing"),
         (error(403, "permission_error", "not yours"), r"status 403: not yours .*teacher\.model"),
         (error(404, "not_found_error", "model: claude-test"), r"status 404: model: claude-test .*teacher\.model"),
-        (error(429, "rate_limit_error", "slow down", retry_after_ms="1"), r"status 429: .*teacher\.concurrency"),
+        (error(429, "rate_limit_error", "slow down", retry_after_ms="1"), r"status 429: .*teacher\.max_concurrency"),
         (error(529, "overloaded_error", "busy", retry_after_ms="1"), r"status 529: busy"),
         (Reply(200, b"", drop=True), r"onnection"),
         (Reply(200, b"<html>a proxy</html>", {"content-type": "text/html"}), r"Messages API.*ANTHROPIC_BASE_URL"),
@@ -196,25 +204,69 @@ def test_a_request_over_the_time_limit_is_a_systemic_fault(anthropic_server):
         ask(requests(1), max_retries=0, timeout_s=0.2)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Reply(200, b"", drop=True),
+        Reply(200, b'{"id": "msg', {"content-type": "application/json"}),
+        Reply(200, b'{"id": "msg_1"}', cut_at=9),
+    ],
+    ids=["cut before the headers", "half a body that says it is whole", "cut in the body"],
+)
+def test_what_is_lost_on_the_way_is_asked_for_again(anthropic_server, bad):
+    server = anthropic_server(lambda _, attempt: bad if attempt == 1 else answer(GOOD))
+    assert ask(requests(1), timeout_s=1.0)["0"].content == GOOD
+    assert len(server.bodies) == 2
+
+
+def test_a_service_that_asks_to_wait_for_an_hour_is_not_waited_for(anthropic_server):
+    anthropic_server(lambda *_: error(429, "rate_limit_error", "the month is used up", retry_after="3600"))
+    with pytest.raises(TeacherError, match=r"status 429: the month is used up \(.*it asks to wait 3600 s\)"):
+        ask(requests(3), max_retries=10)
+
+
+def test_a_fault_does_not_wait_for_requests_that_rest(anthropic_server):
+    def respond(body: dict, _: int) -> Reply:
+        if body["messages"][0]["content"] == "question 0":
+            return error(429, "rate_limit_error", "later", retry_after="100")
+        while len(server.bodies) < 2:
+            time.sleep(0.01)
+        return error(401, "authentication_error", "revoked")
+
+    server = anthropic_server(respond)
+    began = time.monotonic()
+    with pytest.raises(TeacherError, match="401"):
+        ask(requests(2))
+    assert time.monotonic() - began < 20
+
+
+def test_a_service_that_refuses_everybody_is_asked_by_one_at_a_time(anthropic_server):
+    server = anthropic_server(lambda *_: error(529, "overloaded_error", "busy", retry_after_ms="20"))
+    with pytest.raises(TeacherError, match="529"):
+        ask(requests(60), max_concurrency=20, max_retries=10)
+    assert len(server.bodies) < 60  # 220 where each asks for itself
+
+
 def test_answers_in_flight_are_kept_when_the_key_stops_working(anthropic_server):
     gate = threading.Event()
+    numbers = itertools.count(1)
+    refused: list[str] = []
 
     def respond(body: dict, _: int) -> Reply:
-        if body["messages"][0]["content"] != "question 3":
+        if next(numbers) < 4:
             gate.wait(10)
             return answer(GOOD)
-        while server.in_flight < 4:
-            time.sleep(0.01)
+        refused.append(body["messages"][0]["content"])
         threading.Timer(0.5, gate.set).start()
         return error(401, "authentication_error", "revoked")
 
     server = anthropic_server(respond)
     with pytest.raises(TeacherError, match="401"):
-        ask(requests(40), concurrency=4)
+        ask(requests(40), max_concurrency=4)
     assert len(server.bodies) == 4
     server.respond = lambda *_: answer(GOOD)
     assert len(ask(requests(4))) == 4
-    assert server.prompts[4:] == ["question 3"]
+    assert server.prompts[4:] == refused
 
 
 def test_no_key_is_said_with_the_alternative(anthropic_server, monkeypatch):
@@ -237,20 +289,20 @@ def test_an_impossible_base_url_is_one_line(monkeypatch, tmp_path):
 
 def test_as_many_requests_are_in_flight_as_is_set_and_no_more(anthropic_server):
     server = anthropic_server(lambda *_: answer(GOOD, delay_s=0.05))
-    ask(requests(16), concurrency=3)
+    ask(requests(16), max_concurrency=3)
     assert server.most_in_flight == 3
 
 
 def test_a_caller_that_walks_away_stops_the_batch_and_keeps_what_was_answered(anthropic_server):
     server = anthropic_server(lambda *_: answer(GOOD, delay_s=0.05))
-    answers = teacher(concurrency=2).ask(requests(50))
+    answers = teacher(max_concurrency=2).ask(requests(50))
     next(answers)
     answers.close()
     paid = len(server.bodies)
     assert paid < 10
     time.sleep(0.2)
     assert len(server.bodies) == paid
-    ask(requests(50), concurrency=8)
+    ask(requests(50), max_concurrency=8)
     assert len(server.bodies) == 50
 
 
@@ -260,7 +312,8 @@ from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.ports import TeacherRequest
 schema = json.loads(sys.argv[1])
 teacher = AnthropicTeacher(
-    model="claude-test", max_tokens=512, effort=None, concurrency=2, max_retries=2, timeout_s=5.0)
+    way="messages", model="claude-test", max_tokens=512, effort=None, temperature=None, roles={}, max_concurrency=2,
+    max_retries=2, timeout_s=5.0, poll_s=1.0)
 wanted = [TeacherRequest(str(i), "extract", "the task", f"question {i}", schema) for i in range(12)]
 for answer in teacher.ask(wanted):
     print(answer.key, flush=True)
@@ -282,7 +335,7 @@ def test_a_process_that_is_stopped_midway_has_lost_no_answer_that_it_used(anthro
         [sys.executable, "-c", SCRIPT, json.dumps(SCHEMA)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     used = [child.stdout.readline().strip() for _ in range(6)]
-    while len(server.bodies) < 8:  # two more are in flight, and held
+    while len(server.bodies) < 8 and child.poll() is None:  # two more are in flight, and held
         time.sleep(0.02)
     child.send_signal(how)
     if how == signal.SIGINT:
@@ -299,7 +352,7 @@ def test_a_process_that_is_stopped_midway_has_lost_no_answer_that_it_used(anthro
     assert len(again) == (6 if how == signal.SIGKILL else 4)
 
 
-def test_two_processes_at_once_share_the_store(anthropic_server):
+def test_two_processes_at_once_share_the_store_and_pay_once(anthropic_server):
     server = anthropic_server(lambda *_: answer(GOOD, delay_s=0.01))
     children = [
         subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(SCHEMA)], stdout=subprocess.PIPE, text=True)
@@ -308,9 +361,7 @@ def test_two_processes_at_once_share_the_store(anthropic_server):
     for child in children:
         assert sorted(child.communicate(timeout=30)[0].split(), key=int) == [str(i) for i in range(12)]
         assert child.returncode == 0
-    paid = len(server.bodies)
-    ask(requests(12))
-    assert len(server.bodies) == paid
+    assert len(server.bodies) == 12
 
 
 @pytest.mark.key

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from pld.adapters.teachers.recorded import RecordedTeacher
-from pld.errors import TeacherError
+from pld.adapters.teachers.answer_lines import write_answers
+from pld.adapters.teachers.recorded import RecordedTeacher, check_can_be_asked
+from pld.errors import ConfigError, TeacherError
 from pld.ports import TeacherRequest
+from support.kept_answers import SAID, kept
 
 LINE = {"example_id": "e1", "label": "red", "rationale": "Warm.", "rule": "If it is warm, answer red."}
 
@@ -69,3 +71,74 @@ def test_merging_is_refused_with_the_two_ways_out(tmp_path):
 def test_another_role_is_refused(tmp_path):
     with pytest.raises(TeacherError, match="'resolve'"):
         ask(written(tmp_path, json.dumps(LINE)), "e1", role="resolve")
+
+
+def wanted(role: str = "extract", prompt: str = "question 1", key: str = "e1") -> TeacherRequest:
+    return TeacherRequest(key, role, "the task", prompt, {"type": "object"})
+
+
+def exported(tmp_path, *answers) -> RecordedTeacher:
+    write_answers(tmp_path / "exported.jsonl", answers)
+    return RecordedTeacher(path=str(tmp_path / "exported.jsonl"))
+
+
+def test_exported_answers_are_found_by_what_was_asked_in_any_role_with_what_they_cost(tmp_path):
+    merge = wanted("consolidate", "merge these")
+    teacher = exported(
+        tmp_path,
+        kept("a", request=wanted()),
+        kept("b", request=merge, content={"instruction": "If warm, answer red."}),
+        kept("c", request=wanted(prompt="question 2"), content=None, error="refusal: declined"),
+    )
+    (found,) = teacher.ask([wanted(key="another name")])
+    assert (found.key, found.content, found.recorded) == ("another name", SAID, True)
+    assert found.usage == {"input_tokens": 100, "output_tokens": 20}
+    assert [answer.content for answer in teacher.ask([merge])] == [{"instruction": "If warm, answer red."}]
+    (refused,) = teacher.ask([wanted(prompt="question 2")])
+    assert (refused.content, refused.error, refused.recorded) == (None, "refusal: declined", True)
+
+
+def test_an_example_that_is_not_among_exported_answers_is_left_out_and_another_question_is_a_fault(tmp_path):
+    teacher = exported(tmp_path, kept("a", request=wanted()), kept("b", request=wanted("consolidate", "merge these")))
+    assert list(teacher.ask([wanted(prompt="reworded")])) == []
+    with pytest.raises(TeacherError, match=r"question of consolidate, .*\(1 of consolidate, 1 of extract\)") as caught:
+        list(teacher.ask([wanted("consolidate", "merge those")]))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_models_answers_to_one_question_are_refused_with_the_way_out(tmp_path):
+    other = kept("a", request=wanted(), content={**SAID, "rule": "Another."}, model="claude-other")
+    teacher = exported(tmp_path, kept("a", request=wanted()), other)
+    with pytest.raises(TeacherError, match=r"exported\.jsonl:2: .*claude-other .*claude-test in line 1; .*--model"):
+        list(teacher.ask([wanted()]))
+
+
+def test_two_answers_to_one_question_that_say_the_same_or_of_which_one_failed_are_one(tmp_path):
+    failed = kept("a", request=wanted(), content=None, error="truncated: stopped", model="a-small-limit")
+    for answers in ((failed, kept("a", request=wanted())), (kept("a", request=wanted()), failed)):
+        (found,) = exported(tmp_path, *answers, kept("a", request=wanted(), model="the-same")).ask([wanted()])
+        assert found.content == SAID
+
+
+def test_a_recording_by_example_knows_one_question_about_it(tmp_path):
+    teacher = RecordedTeacher(path=str(written(tmp_path, json.dumps(LINE))))
+    assert len(list(teacher.ask([wanted()]))) == 1
+    assert list(teacher.ask([wanted(prompt="question 1, and what was wrong with the answer")])) == []
+    assert len(list(teacher.ask([wanted()]))) == 1
+
+
+def test_who_needs_a_role_is_told_before_anything_is_computed_unless_it_is_recorded(tmp_path):
+    by_example = RecordedTeacher(path=str(written(tmp_path, json.dumps(LINE))))
+    by_question = exported(tmp_path, kept("a", request=wanted("resolve")))
+    check_can_be_asked(by_question, "groups.resolver=teacher", "groups.resolver=search", "resolve")
+    for teacher, role in ((by_example, "resolve"), (by_question, "optimise"), (by_example, None)):
+        with pytest.raises(ConfigError, match=r"groups\.teacher=anthropic or groups\.resolver=search"):
+            check_can_be_asked(teacher, "groups.resolver=teacher", "groups.resolver=search", role)
+
+
+def test_a_line_of_the_other_kind_is_named(tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    write_answers(path, [kept("a", request=wanted())])
+    path.write_text(path.read_text() + json.dumps(LINE) + "\n")
+    with pytest.raises(TeacherError, match=r"mixed\.jsonl:2: wanted an answer as `pld teacher export`"):
+        list(RecordedTeacher(path=str(path)).ask([wanted()]))

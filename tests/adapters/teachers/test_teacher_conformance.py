@@ -5,9 +5,11 @@ import json
 import pytest
 
 from pld.adapters.teachers.anthropic import AnthropicTeacher
+from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.ports import Teacher, TeacherRequest
 from support.anthropic_server import answer
+from support.openai_teacher_server import completion
 
 SCHEMA = {
     "type": "object",
@@ -18,12 +20,36 @@ SCHEMA = {
 SAID = {"rationale": "It is warm.", "rule": "If it is warm, answer red.", "label": "red"}
 
 
-@pytest.fixture(params=["anthropic", "recorded"])
-def teacher(request, anthropic_server, tmp_path) -> Teacher:
+@pytest.fixture(params=["anthropic", "openai", "recorded"])
+def teacher(request, anthropic_server, openai_server, tmp_path) -> Teacher:
     if request.param == "anthropic":
         anthropic_server(lambda *_: answer(SAID))
         return AnthropicTeacher(
-            model="claude-test", max_tokens=512, effort=None, concurrency=3, max_retries=0, timeout_s=5.0
+            way="messages",
+            model="claude-test",
+            max_tokens=512,
+            effort=None,
+            temperature=None,
+            roles={},
+            max_concurrency=3,
+            max_retries=0,
+            timeout_s=5.0,
+            poll_s=0.05,
+        )
+    if request.param == "openai":
+        openai_server(lambda *_: completion(SAID))
+        return OpenAICompatibleTeacher(
+            base_url=None,
+            model="toy",
+            api_key_variable="PLD_TEACHER_API_KEY",
+            max_tokens=512,
+            max_tokens_field="max_tokens",
+            temperature=None,
+            roles={},
+            max_concurrency=3,
+            max_retries=0,
+            timeout_s=5.0,
+            extra_body={},
         )
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps({"example_id": f"e{i}", **SAID}) + "\n" for i in range(9)))
@@ -51,4 +77,4 @@ def test_no_requests_is_no_answers(teacher):
 
 
 def test_its_name_says_where_answers_come_from_without_a_machine_path(teacher, tmp_path):
-    assert teacher.name in ("anthropic:claude-test", "recorded:answers.jsonl")
+    assert teacher.name in ("anthropic:claude-test", "openai:toy", "recorded:answers.jsonl")

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from pld.adapters.tracking.result import PipelineResult, flattened, read_result
+from pld.adapters.tracking.result import PipelineResult, flattened, read_result, settings
 from pld.adapters.tracking.runs import LoggedRun, log_result
 from pld.adapters.tracking.store import Store, connect, experiment_id
 from pld.errors import ArtifactError
 from pld.params import Config, NoResolver, load_config
+from pld.records import RoleSpending
 from support.artifact_tree import CLUSTERED, PROMPT, composed, write_artifacts
 
 COMPARABLE = {"macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "prompt_tokens"}
@@ -44,6 +45,48 @@ def test_one_parent_run_and_a_nested_run_per_trial_and_system(store: Store, proj
     nested = [run for run in by_name.values() if run.info.run_id != logged.run_id]
     assert {run.data.tags["mlflow.parentRunId"] for run in nested} == {logged.run_id}
     assert {run.info.status for run in by_name.values()} == {"FINISHED", "FAILED"}
+
+
+def spent(role: str, calls: int, usd: float | None) -> tuple[RoleSpending, ...]:
+    tokens = {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 3}
+    return (RoleSpending(role=role, model="claude-test", calls=calls, tokens=tokens, usd=usd),)
+
+
+def test_what_the_teacher_cost_is_told_in_all_and_by_stage_and_role(store: Store, project: Path) -> None:
+    paid = {"extract": spent("extract", 9, 0.5), "evaluate": spent("optimise", 2, 0.25)}
+    parent = parent_of(store, log_result(store, result(project, spending=paid)))
+    told = {name: value for name, value in parent.data.metrics.items() if name.startswith("teacher/")}
+    assert told == {
+        "teacher/calls": 11, "teacher/usd": 0.75,
+        "teacher/extract/extract/calls": 9, "teacher/extract/extract/usd": 0.5,
+        "teacher/extract/extract/input_tokens": 15, "teacher/extract/extract/output_tokens": 3,
+        "teacher/evaluate/optimise/calls": 2, "teacher/evaluate/optimise/usd": 0.25,
+        "teacher/evaluate/optimise/input_tokens": 15, "teacher/evaluate/optimise/output_tokens": 3,
+    }  # fmt: skip
+    assert "pld.teacher_usd" not in parent.data.tags
+    files = {item.path for item in store.client.list_artifacts(parent.info.run_id, "spending")}
+    assert files == {f"spending/{stage}.json" for stage in ("extract", "sweep", "resolve", "evaluate")}
+
+
+def test_a_price_that_is_not_known_is_a_tag_and_never_a_zero(store: Store, project: Path) -> None:
+    paid = {"extract": spent("extract", 9, 0.5), "resolve": spent("resolve", 2, None)}
+    parent = parent_of(store, log_result(store, result(project, spending=paid)))
+    assert parent.data.tags["pld.teacher_usd"] == "unknown"
+    assert "teacher/usd" not in parent.data.metrics
+    assert "teacher/resolve/resolve/usd" not in parent.data.metrics
+    assert parent.data.metrics["teacher/extract/extract/usd"] == 0.5
+
+
+def test_what_was_paid_and_at_which_prices_makes_no_other_result(project: Path) -> None:
+    first = result(project)
+    prices = composed().prices.model_copy(update={"source": "another page"})
+    budget = composed().budget.model_copy(update={"usd": 5.0})
+    changed = composed().model_copy(update={"prices": prices, "budget": budget})
+    paid = {"extract": spent("extract", 9, 0.5)}
+    assert result(project, config=changed, spending=paid).key == first.key
+    flat = settings(changed)
+    assert (flat["prices.source"], flat["budget.usd"]) == ("another page", "5.0")
+    assert not [name for name in flat if name.startswith("prices.models")]
 
 
 def test_parent_trials_and_systems_share_the_names_of_their_metrics(store: Store, project: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pld.adapters.openai_client import NoClientError, address, check_installed, open_client
 from pld.adapters.students.label_tree import Ids
 from pld.adapters.students.server_dialects import CONTINUED, DIALECTS, Ending, ServerKind, Turns
 from pld.errors import StudentError
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import openai
     from openai.types.chat import ChatCompletion
 
-_URL_VARIABLE = "OPENAI_BASE_URL"
 _TOO_LONG = re.compile(
     r"context[ _](length|size|window)|maximum model length|max_model_len|longer than the (model|maximum)", re.IGNORECASE
 )
@@ -133,25 +132,21 @@ class OpenAIServer:
 
     def _client(self) -> openai.OpenAI:
         try:
+            check_installed()
             import openai
-        except ImportError:
-            self.refuse("the package openai", "none", "install pld's extra openai")
-        url = self._base_url or os.environ.get(_URL_VARIABLE)
-        if not url:
-            self.refuse("an address", f"none in student.base_url and {_URL_VARIABLE}", "set one, like http://host/v1")
-        self._root = url.rstrip("/").removesuffix("/v1")
-        try:
-            client = openai.OpenAI(
-                # a server that asks for no key gets this word, which the SDK needs; never another service's key
-                api_key=os.environ.get(self._api_key_variable) or "none",
-                base_url=url,
+
+            url = address(self._base_url, "student")
+            self._root = url.removesuffix("/v1")
+            return open_client(
+                openai.OpenAI,
+                url=url,
+                role="student",
+                api_key_variable=self._api_key_variable,
                 max_retries=self._max_retries,
-                timeout=self._timeout_s,
+                timeout_s=self._timeout_s,
             )
-        except Exception as error:  # a malformed URL or proxy, each with a class of its own
-            self.refuse("a client", f"{error!s:.200}", "check student.base_url and the environment's proxy settings")
-        client.organization = client.project = None  # of another service
-        return client
+        except NoClientError as error:
+            self.refuse(error.wanted, error.found, error.remedy)
 
     def _writes_a_system_text(self) -> bool:
         """Whether the chat template writes a system text of its own where none is given (as for the in-process

@@ -3,188 +3,227 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pld.adapters.assets import cache_folder
 from pld.adapters.teachers.answer_schema import read_answer
-from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, StoredAnswer, request_key
+from pld.adapters.teachers.answer_store import StoredAnswer
+from pld.adapters.teachers.batches import Batches, Desk
+from pld.adapters.teachers.concurrency import AdaptiveLimit, answer_concurrently
+from pld.adapters.teachers.paid import Call, Ledger, PaidTeacher, Terms
+from pld.adapters.teachers.sdk_faults import RestsWithinLimit, systemic, turned_down_by
 from pld.errors import TeacherError
-from pld.ports import TeacherAnswer, TeacherRequest
+from pld.ports import ONE_AT_A_TIME, TeacherRequest
+from pld.redaction import holds_secret
 
 if TYPE_CHECKING:
     import anthropic
     from anthropic.types import Message
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
+Role = Literal["extract", "consolidate", "resolve", "optimise"]
+Way = Literal["messages", "batches"]
 _ENDPOINT = "https://api.anthropic.com"
-_ONE_REQUEST = (400, 413, 422)  # statuses that speak about one request, and say nothing about the next
-_TURNED_DOWN = "bad_request"  # the code of such an answer
-_TURNED_DOWN_AT_START = 5  # so many before any other answer: it is not the request, it is the settings
 _REMEDIES = {
     401: "check ANTHROPIC_API_KEY",
     402: "check the account's billing",
     403: "use a key that may use this model, or another teacher.model",
     404: "check teacher.model (and ANTHROPIC_BASE_URL, if it is set)",
-    429: "lower teacher.concurrency or wait for the quota",
+    429: "lower teacher.max_concurrency or wait for the quota",
+    0: "check the network and the service's status",
 }
 
 
-class _StoppedError(Exception):
-    """No further attempt is made: the batch is being given up."""
+class RoleSettings(BaseModel):
+    """What differs for one role; None: as for the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = None
+    max_tokens: PositiveInt | None = None
+    effort: Effort | None = None
 
 
-class AnthropicTeacher:
-    """Asks `concurrency` requests at a time; the SDK retries each up to `max_retries` times.
+class AnthropicTeacher(PaidTeacher):
+    """`way: messages` asks up to `max_concurrency` requests at a time; `way: batches` hands all of them in together,
+    for half the price (not in roles that ask one question at a time). The SDK retries each request up to `max_retries`
+    times. The answers are the same ones: what was stored by one way is found by the other."""
 
-    Every answer is stored (by a hash of what determines it) before it is used, also one that is a refusal, cut off or
-    not what was asked for: it was paid for, and asking the same again is the user's choice (remove the store). The
-    key is read when a first new answer is needed, so a rerun that needs none needs no key.
-    """
+    provider = "anthropic"
 
     def __init__(
         self,
         *,
+        way: Way,
         model: str,
         max_tokens: PositiveInt,
         effort: Effort | None,
-        concurrency: PositiveInt,
+        temperature: float | None,
+        roles: dict[Role, RoleSettings],
+        max_concurrency: PositiveInt,
         max_retries: NonNegativeInt,
         timeout_s: PositiveFloat,
+        poll_s: PositiveFloat,
+        terms: Terms | None = None,
     ) -> None:
-        self.name = f"anthropic:{model}"
-        self._model = model
-        self._max_tokens = max_tokens
-        self._effort = effort
-        self._concurrency = concurrency
+        super().__init__(terms)
+        self._way = way
+        self._general = RoleSettings(model=model, max_tokens=max_tokens, effort=effort)
+        self._temperature = temperature
+        self._roles = roles
+        self._max_concurrency = max_concurrency
         self._max_retries = max_retries
         self._timeout_s = timeout_s
+        self._poll_s = poll_s
 
-    def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
-        """Stored answers first, then the new ones as they arrive; requests that are alike are paid for once.
+    def model_of(self, role: str) -> str:
+        return str(self._setting(role, "model"))
 
-        On a systemic fault (TeacherError) and on Ctrl-C no new attempt is made, the answers in flight are awaited
-        and stored, and only then it raises.
-        """
-        store = AnswerStore(cache_folder() / FILE_NAME)
-        new: dict[str, list[TeacherRequest]] = {}
-        for request in requests:
-            key = request_key(self._determinants(request))
-            stored = store.get(key)
-            if stored is None:
-                new.setdefault(key, []).append(request)
-            else:
-                yield _answer(request, stored)
-        if new:
-            yield from self._ask_new(new, store)
+    def max_tokens_of(self, role: str) -> int:
+        return int(self._setting(role, "max_tokens"))
 
-    def _ask_new(self, new: Mapping[str, list[TeacherRequest]], store: AnswerStore) -> Iterator[TeacherAnswer]:
-        stop = threading.Event()
-        client = self._client(stop)
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="teacher")
+    def way_of(self, role: str) -> Way:
+        return "messages" if role in ONE_AT_A_TIME else self._way
+
+    def _setting(self, role: str, name: str) -> Any:
+        own = next((settings for known, settings in self._roles.items() if known == role), None)
+        value = getattr(own, name, None)
+        return getattr(self._general, name) if value is None else value
+
+    def _answers(self, calls: Mapping[str, Call], ledger: Ledger) -> Iterator[tuple[str, StoredAnswer]]:
+        batches = Batches(self._desk(), ledger)
         try:
-            futures: dict[Future[StoredAnswer], list[TeacherRequest]] = {
-                pool.submit(self._ask_one, client, store, key, alike[0], stop): alike for key, alike in new.items()
-            }
-            answered = turned_down = 0
-            for future in as_completed(futures):
-                try:
-                    stored = future.result()
-                except _StoppedError:  # the fault that stopped it comes with another future
-                    continue
-                if (stored.error or "").startswith(_TURNED_DOWN):
-                    turned_down += 1
-                else:
-                    answered += 1
-                if not answered and turned_down == _TURNED_DOWN_AT_START:
-                    raise TeacherError(
-                        f"{self.name}: wanted answers, but each of the first {turned_down} requests was turned down: "
-                        f"{stored.error}; check the settings in conf/teacher/"
-                    )
-                for request in futures[future]:
-                    yield _answer(request, stored)
+            if any(call.question.way == "batches" for call in calls.values()):  # all are in one role
+                yield from batches.answers(calls)
+            else:
+                yield from self._answered_one_by_one(calls, ledger, batches)
+        except KeyboardInterrupt:
+            batches.cancel()
+            raise
         finally:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            batches.close()
+
+    def _answered_one_by_one(
+        self, calls: Mapping[str, Call], ledger: Ledger, batches: Batches
+    ) -> Iterator[tuple[str, StoredAnswer]]:
+        def look() -> None:
+            for _ in batches.look(calls):  # what a batch answered is found in the store
+                pass
+
+        look()
+        limit = AdaptiveLimit(self._max_concurrency)
+        client = self._client(limit)
+        try:
+            yield from answer_concurrently(
+                calls, ledger, limit, lambda call: self._send(client, call), self.name, while_waiting=look
+            )
+        finally:
             client.close()
 
-    def _ask_one(
-        self, client: anthropic.Anthropic, store: AnswerStore, key: str, request: TeacherRequest, stop: threading.Event
-    ) -> StoredAnswer:
-        """One request, its answer stored. What was not paid for (a request that was turned down) is not stored."""
-        if stop.is_set():
-            raise _StoppedError
-        try:
-            stored = self._send(client, request)
-            if (stored.error or "").startswith(_TURNED_DOWN):
-                return stored
-            about = {"provider": "anthropic", "model": self._model, "role": request.role, "request": request.key}
-            return store.put(key, stored, about)
-        except BaseException:
-            stop.set()  # here, so that no worker takes up the next request before the caller hears of it
-            raise
+    def _desk(self) -> Desk:
+        return Desk(
+            name=self.name,
+            endpoint=endpoint(),
+            connect=lambda: self._client(AdaptiveLimit(2)),
+            body=self.body,
+            max_tokens_of=self.max_tokens_of,
+            read=read_message,
+            fault=self._systemic,
+            remedies=_REMEDIES,
+            poll_s=self._poll_s,
+            max_retries=self._max_retries,
+        )
 
-    def _send(self, client: anthropic.Anthropic, request: TeacherRequest) -> StoredAnswer:
+    def _send(self, client: anthropic.Anthropic, call: Call) -> StoredAnswer:
         import anthropic
 
         try:
-            message = client.messages.create(**self._body(request))
-        except anthropic.APIStatusError as error:
-            if error.status_code in _ONE_REQUEST:
-                return StoredAnswer(None, f"{_TURNED_DOWN}: {_words(error)}", {})
-            raise self._systemic(error) from None
-        except anthropic.AnthropicError as error:
-            raise self._systemic(error) from None
-        except ValueError as error:  # a body that is not JSON
+            message = client.messages.create(**self.body(call.request))
+        except anthropic.RetryableError as error:
             raise self._not_the_api(str(error)) from None
+        except anthropic.AnthropicError as error:
+            if answer := turned_down_by(error):
+                return answer
+            raise self._systemic(error) from None
         if not isinstance(message, anthropic.types.Message) or not message.usage or message.content is None:
             raise self._not_the_api(f"{message!r:.80}")
-        return _read_message(message, request.schema, self._max_tokens)
+        return read_message(message, call.request.schema, self.max_tokens_of(call.request.role))
 
-    def _body(self, request: TeacherRequest) -> dict[str, Any]:
+    def count_tokens(self, requests: Sequence[TeacherRequest]) -> list[int] | None:
+        """By the counting endpoint, which is free of charge. None without a key. Raises TeacherError."""
+        import anthropic
+
+        if not os.environ.get("ANTHROPIC_API_KEY") and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
+            return None
+        client = self._client(AdaptiveLimit(1)).with_options(max_retries=1)  # an estimate is not worth a long wait
+        try:
+            bodies = [self.body(request) for request in requests]
+            wanted = ("model", "system", "messages", "output_config")
+            return [
+                client.messages.count_tokens(**{name: body[name] for name in wanted}).input_tokens for body in bodies
+            ]
+        except anthropic.AnthropicError as error:
+            raise self._systemic(error) from None
+        finally:
+            client.close()
+
+    def body(self, request: TeacherRequest) -> dict[str, Any]:
+        """The parameters of `messages.create`. What all requests of a role share is marked for the prompt cache."""
         from anthropic import transform_schema
 
         # constraints that the API does not know move into descriptions; answers are checked against the original
         output: dict[str, Any] = {"format": {"type": "json_schema", "schema": transform_schema(dict(request.schema))}}
-        if self._effort is not None:
-            output["effort"] = self._effort
-        return {
-            "model": self._model,
-            "max_tokens": self._max_tokens,
-            "system": request.system,
+        if (effort := self._setting(request.role, "effort")) is not None:
+            output["effort"] = effort
+        kept: dict[str, str] = {"type": "ephemeral"} | ({"ttl": "1h"} if self.way_of(request.role) == "batches" else {})
+        body: dict[str, Any] = {
+            "model": self.model_of(request.role),
+            "max_tokens": self.max_tokens_of(request.role),
+            "system": [{"type": "text", "text": request.system, "cache_control": kept}],
             "messages": [{"role": "user", "content": request.prompt}],
             "output_config": output,
         }
+        if self._temperature is not None:
+            # the SDK (2.12) knows it no more: models since Opus 4.7 refuse it, older ones take it
+            return body | {"extra_body": {"temperature": self._temperature}}
+        return body
 
     def _determinants(self, request: TeacherRequest) -> dict[str, Any]:
         """The endpoint is one of them: what a stand-in server answers must never pass for Claude's answer."""
+        set_here = {} if self._temperature is None else {"temperature": self._temperature}
         return {
-            "provider": "anthropic",
-            "endpoint": (os.environ.get("ANTHROPIC_BASE_URL") or _ENDPOINT).rstrip("/"),
-            "model": self._model,
-            "max_tokens": self._max_tokens,
-            "effort": self._effort,
+            "provider": self.provider,
+            "endpoint": endpoint(),
+            "model": self.model_of(request.role),
+            "max_tokens": self.max_tokens_of(request.role),
+            "effort": self._setting(request.role, "effort"),
             "system": request.system,
             "prompt": request.prompt,
             "schema": dict(request.schema),
-        }
+        } | set_here
 
-    def _client(self, stop: threading.Event) -> anthropic.Anthropic:
+    def _client(self, limit: AdaptiveLimit) -> anthropic.Anthropic:
         import anthropic
 
-        def unless_stopped(request: Any, call_next: Any) -> Any:  # runs once per attempt, retries included
-            if stop.is_set():
-                raise _StoppedError
-            return call_next(request)
+        def within_limit(request: Any, call_next: Any) -> Any:  # runs once per attempt, retries included
+            with limit.attempt() as learn:
+                response = call_next(request)
+                learn(response.status_code)
+            try:
+                if response.http_response.is_success:
+                    response.parse()
+            except ValueError as error:  # cut off on the way, perhaps
+                raise anthropic.RetryableError(f"a body that is no JSON: {error}") from None
+            return response
 
+        class Client(RestsWithinLimit, anthropic.Anthropic):
+            pass
+
+        Client.limit = limit  # of the class: what `with_options` makes has it too
         try:
-            client = anthropic.Anthropic(
-                max_retries=self._max_retries, timeout=self._timeout_s, middleware=[unless_stopped]
-            )
+            client = Client(max_retries=self._max_retries, timeout=self._timeout_s, middleware=[within_limit])
         except Exception as error:  # a malformed URL, profile or proxy, each with a class of its own
             raise TeacherError(
                 f"{self.name}: wanted a client, found: {' '.join(str(error).split()):.200}; "
@@ -199,13 +238,7 @@ class AnthropicTeacher:
         return client
 
     def _systemic(self, error: anthropic.AnthropicError) -> TeacherError:
-        status = getattr(error, "status_code", None)
-        remedy = _REMEDIES.get(status or 0, "check the network and the service's status")
-        return TeacherError(
-            f"{self.name}: wanted an answer, found {f'status {status}: ' if status else ''}{_words(error)} "
-            f"(after up to {self._max_retries} retries); {remedy}, then run again: "
-            "answers that arrived are kept and not paid for twice"
-        )
+        return systemic(self.name, error, self._max_retries, _REMEDIES)
 
     def _not_the_api(self, found: str) -> TeacherError:
         return TeacherError(
@@ -214,7 +247,18 @@ class AnthropicTeacher:
         )
 
 
-def _read_message(message: Message, schema: Mapping[str, Any], max_tokens: int) -> StoredAnswer:
+def endpoint() -> str:
+    """Where the Messages API is asked for. Raises TeacherError where it holds a secret: the SDK logs addresses."""
+    url = (os.environ.get("ANTHROPIC_BASE_URL") or _ENDPOINT).rstrip("/")
+    if holds_secret(url):
+        raise TeacherError(
+            "ANTHROPIC_BASE_URL: wanted an address without user, password and key, found one with; give them in "
+            "ANTHROPIC_CUSTOM_HEADERS (Authorization: Basic ...) or ANTHROPIC_AUTH_TOKEN"
+        )
+    return url
+
+
+def read_message(message: Message, schema: Mapping[str, Any], max_tokens: int) -> StoredAnswer:
     usage = {name: count for name, count in message.usage.to_dict().items() if isinstance(count, int) and count}
     text = "".join(block.text for block in message.content if block.type == "text")
     if message.stop_reason == "refusal":
@@ -230,12 +274,3 @@ def _read_message(message: Message, schema: Mapping[str, Any], max_tokens: int) 
         return StoredAnswer(read_answer(text, schema), None, usage)
     except ValueError as error:
         return StoredAnswer(None, f"invalid: {error}", usage)
-
-
-def _words(error: Exception) -> str:
-    words = getattr(error, "api_message", None) or str(error) or type(error).__name__
-    return f"{' '.join(str(words).split()):.200}"
-
-
-def _answer(request: TeacherRequest, stored: StoredAnswer) -> TeacherAnswer:
-    return TeacherAnswer(key=request.key, content=stored.content, error=stored.error, usage=stored.usage)

@@ -1,17 +1,25 @@
 """The Teacher's answers of an earlier day, played back: no key, no network."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
+from pld.adapters.teachers.answer_lines import AnswerLine, numbered_lines, read_answers
+from pld.adapters.teachers.paid import asked_hash
 from pld.errors import ConfigError, TeacherError
+from pld.method.extraction import ROLE as EXTRACT
 from pld.ports import Teacher, TeacherAnswer, TeacherRequest
-from pld.records import Record
+from pld.records import Record, canonical_json
 
 
 class Recording(Record):
-    """One line of the file: what the Teacher said about one labelled example."""
+    """One line of a file by example: what the Teacher said about one labelled example."""
 
     example_id: str
     label: str
@@ -20,69 +28,154 @@ class Recording(Record):
 
 
 class RecordedTeacher:
-    """Answers `extract` requests by example id; leaves out what has no recording. `path` is relative to the project."""
+    """Plays back `path` (relative to the project), a file of one of two kinds: a Recording a line, found by the id of
+    its example, which answers `extract` alone; or what `pld teacher export` wrote, found by what was asked, which
+    answers any role that is in it. Leaves out what it has no recording of."""
 
     def __init__(self, *, path: str) -> None:
         self.name = f"recorded:{Path(path).name}"
         self._path = Path(path)
 
     def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
-        """Raises TeacherError for a role that was not recorded and for a file that is missing or malformed."""
+        """Raises TeacherError for a file that is missing or malformed, and for an answer that is not in it where the
+        role is another than `extract`: only examples can be left out."""
         for request in requests:
-            _check_role(request.role)
-        recordings = self._read() if requests else {}
-        for request in requests:
-            if recording := recordings.get(request.key):
-                content = {"rationale": recording.rationale, "rule": recording.rule, "label": recording.label}
-                yield TeacherAnswer(key=request.key, content=content, recorded=True)
+            if answer := self._recordings.find(request):
+                yield answer
+            elif request.role != EXTRACT:
+                raise self._recordings.missing(request.role)
 
-    def _read(self) -> dict[str, Recording]:
-        try:
-            lines = self._path.read_bytes().decode().split("\n")
-        except FileNotFoundError:
-            raise TeacherError(
-                f"{self._path}: wanted the recorded answers of teacher.path, found no such file; "
-                "run `dvc repro` or `dvc pull`, or set groups.teacher=anthropic"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise TeacherError(f"{self._path}: wanted recorded answers in UTF-8, found: {error}") from None
-        recordings: dict[str, Recording] = {}
-        places: dict[str, int] = {}
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            recording = _parse(line, f"{self._path}:{number}")
-            if first := places.get(recording.example_id):
-                raise TeacherError(
-                    f"{self._path}:{number}: wanted one recording per example, found {recording.example_id!r} "
-                    f"again (first in line {first}); remove one"
-                )
-            places[recording.example_id] = number
-            recordings[recording.example_id] = recording
-        return recordings
+    def can_answer(self, role: str) -> bool:
+        """Whether there is any recording for `role`."""
+        return role in self._recordings.roles
+
+    def has(self, request: TeacherRequest) -> bool:
+        """Whether there is a recording for `request`."""
+        return self._recordings.find(request) is not None
+
+    @cached_property
+    def _recordings(self) -> "_Recordings":
+        first = next(_lines(self._path), None)
+        return _ByQuestion(self._path) if first and _is_exported(first[1]) else _ByExample(self._path)
 
 
-def check_can_be_asked(teacher: Teacher, where: str, instead: str) -> None:
-    """Before anything is computed: raises ConfigError where the setting `where` needs new answers and `teacher` only
-    plays back old ones; `instead` names the other way out."""
-    if isinstance(teacher, RecordedTeacher):
+def check_can_be_asked(teacher: Teacher, where: str, instead: str, role: str) -> None:
+    """Before anything is computed: raises ConfigError where the setting `where` needs answers in `role` and `teacher`
+    only plays back others; `instead` names the other way out."""
+    if isinstance(teacher, RecordedTeacher) and not teacher.can_answer(role):
         raise ConfigError(
             f"{where}: wanted a Teacher that answers new questions, found {teacher.name}, which plays back old "
             f"answers; set groups.teacher=anthropic or {instead}"
         )
 
 
-def _check_role(role: str) -> None:
-    if role == "consolidate":
-        raise TeacherError(
-            "teacher=recorded: wanted merged rules, but recordings answer only the extraction of rules; "
-            "set groups.teacher=anthropic or groups.consolidator=medoid"
+class _Recordings(Protocol):
+    roles: frozenset[str]
+
+    def find(self, request: TeacherRequest) -> TeacherAnswer | None: ...
+
+    def missing(self, role: str) -> TeacherError: ...
+
+
+class _ByExample:
+    """Recordings of `extract`, by example id. Each answers one question: the same example in another prompt, which
+    tells what was wrong with the answer, has no recording."""
+
+    roles = frozenset([EXTRACT])
+
+    def __init__(self, path: Path) -> None:
+        self._by_id: dict[str, Recording] = {}
+        self._prompts: dict[str, str] = {}
+        places: dict[str, int] = {}
+        for number, line in _lines(path):
+            recording = _parse(line, f"{path}:{number}")
+            if first := places.get(recording.example_id):
+                raise TeacherError(
+                    f"{path}:{number}: wanted one recording per example, found {recording.example_id!r} "
+                    f"again (first in line {first}); remove one"
+                )
+            places[recording.example_id] = number
+            self._by_id[recording.example_id] = recording
+
+    def find(self, request: TeacherRequest) -> TeacherAnswer | None:
+        recording = self._by_id.get(request.key) if request.role == EXTRACT else None
+        if recording is None or self._prompts.setdefault(request.key, request.prompt) != request.prompt:
+            return None
+        content = {"rationale": recording.rationale, "rule": recording.rule, "label": recording.label}
+        return TeacherAnswer(key=request.key, content=content, recorded=True)
+
+    def missing(self, role: str) -> TeacherError:
+        if role == "consolidate":
+            return TeacherError(
+                "teacher=recorded: wanted merged rules, but recordings by example answer only the extraction of rules; "
+                "set groups.teacher=anthropic or groups.consolidator=medoid"
+            )
+        return TeacherError(
+            f"teacher=recorded: wanted an answer to {role!r}, but recordings by example answer only the extraction of "
+            "rules; set groups.teacher=anthropic"
         )
-    if role != "extract":
-        raise TeacherError(
-            f"teacher=recorded: wanted an answer to {role!r}, but recordings answer only the extraction of rules; "
-            "set groups.teacher=anthropic"
+
+
+@dataclass(frozen=True)
+class _Place:
+    line: AnswerLine
+    number: int
+
+
+class _ByQuestion:
+    """Exported answers, by what was asked. Of several to one question those without content (a refusal, an answer cut
+    off) give way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._by_asked: dict[str, _Place] = {}
+        for number, line in read_answers(path):
+            if not line.asked:
+                continue
+            known = self._by_asked.get(line.asked)
+            if known is None or known.line.content is None:
+                self._by_asked[line.asked] = _Place(line, number)
+            elif line.content is not None and canonical_json(line.content) != canonical_json(known.line.content):
+                raise TeacherError(
+                    f"{path}:{number}: wanted one answer to a question, found that of {line.model} besides that of "
+                    f"{known.line.model} in line {known.number}; export one model alone (pld teacher export --model), "
+                    "or remove one of them"
+                )
+        self._counts = Counter(place.line.role for place in self._by_asked.values())
+        self.roles = frozenset(self._counts)
+
+    def find(self, request: TeacherRequest) -> TeacherAnswer | None:
+        place = self._by_asked.get(asked_hash(request))
+        if place is None:
+            return None
+        line = place.line
+        return TeacherAnswer(
+            key=request.key, content=line.content, error=line.error, recorded=True, usage=dict(line.usage)
         )
+
+    def missing(self, role: str) -> TeacherError:
+        held = ", ".join(f"{count:,} of {name}" for name, count in sorted(self._counts.items())) or "none"
+        return TeacherError(
+            f"{self._path}: wanted a recorded answer to a question of {role}, found answers to others ({held}); "
+            "replay the settings and templates that they were asked with, or set groups.teacher=anthropic"
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    if not path.exists():
+        raise TeacherError(
+            f"{path}: wanted the recorded answers of teacher.path, found no such file; "
+            "run `dvc repro` or `dvc pull`, or set groups.teacher=anthropic"
+        )
+    yield from numbered_lines(path)
+
+
+def _is_exported(line: str) -> bool:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return False  # the kind that names the line in its error
+    return isinstance(value, dict) and "asked" in value
 
 
 def _parse(line: str, where: str) -> Recording:

@@ -12,6 +12,7 @@ import yaml
 from pld.artifacts import read_json, read_jsonl, read_record, read_text
 from pld.errors import ArtifactError
 from pld.method.baselines import CALIBRATED
+from pld.method.estimating import STAGES
 from pld.method.rounds import ResolutionReport
 from pld.params import Config
 from pld.records import (
@@ -20,6 +21,7 @@ from pld.records import (
     EvaluationReport,
     Instruction,
     LatencyReport,
+    Spending,
     Split,
     TrialReport,
     canonical_json,
@@ -28,8 +30,8 @@ from pld.records import (
 )
 
 DVC_LOCK = Path("dvc.lock")
-# these settle where a result is kept and whether it ships, not what it is
-_NOT_OF_THE_RESULT = {"tracking", "promotion"}
+# these settle where a result is kept, whether it ships and what it may cost, not what it is
+_NOT_OF_THE_RESULT = {"tracking", "promotion", "budget", "prices"}
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class FailedTrial:
 @dataclass(frozen=True)
 class PipelineResult:
     """`prompt`, `instructions` and `calibration` (None: none is applied) are what ships: the list that the loop left.
-    `best` is the trial whose list came into the loop.
+    `best` is the trial whose list came into the loop; `spending` is that of each stage that may ask the Teacher.
 
     `key` hashes the content of splits, trials, rounds, prompt, report and predictions with the settings; what was
-    timed and the git commit are not part of it, so that measuring again, or committing, does not make another result.
+    timed, what was paid and the git commit are not part of it, so that measuring again, answers from elsewhere, or
+    committing do not make another result.
     """
 
     folder: Path
@@ -71,6 +74,7 @@ class PipelineResult:
     instructions: tuple[Instruction, ...]
     calibration: Calibration | None
     datasets: tuple[DataSet, ...]
+    spending: tuple[Spending, ...]
     key: str
 
     @property
@@ -111,8 +115,14 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
         calibration=read_record(final / "calibration.json", Calibration) if shipped_calibrated else None,
         failed_trials=tuple(_failed_trial(path) for path in sorted(folder.glob("trials/*/error.json"))),
         datasets=tuple(DataSet(split, folder / f"splits/{split}.jsonl", digests[split]) for split in SPLITS),
+        spending=read_spending(folder),
         key=_key(config, folder),
     )
+
+
+def read_spending(folder: Path) -> tuple[Spending, ...]:
+    """What each stage's answers of the Teacher cost."""
+    return tuple(read_record(folder / f"spending/{stage}.json", Spending) for stage in STAGES)
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -127,8 +137,8 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def settings(config: Config) -> dict[str, str]:
-    """The composed settings, flattened, but for where the result is kept."""
-    return flattened(config.model_dump(mode="json", exclude={"tracking"}))
+    """The composed settings, flattened, but for where the result is kept; of the prices only whose and when."""
+    return flattened(config.model_dump(mode="json", exclude={"tracking": True, "prices": {"models"}}))
 
 
 def provenance() -> dict[str, str]:

@@ -13,14 +13,17 @@ from typing import Any
 from pld.adapters.tracking.result import DataSet, FailedTrial, PipelineResult, flattened, provenance, settings
 from pld.adapters.tracking.store import Store, dvc_experiment, experiment_id, translated
 from pld.method.acceptance import base_name, zero_shot_of
+from pld.method.pricing import tokens_read, tokens_written, total_usd
 from pld.method.rounds import ResolutionReport
 from pld.progress import progress
-from pld.records import Interval, SystemReport, TrialReport, content_id
+from pld.records import Interval, Spending, SystemReport, TrialReport, content_id
 
 KEY = "pld.key"
 KIND = "pld.kind"  # result | trial | system
 COMPLETE = "pld.complete"
 EVALUATION = "evaluation"  # a run's folder of artifacts
+TEACHER = "teacher/"
+SPENDING = "spending"  # a run's folder of artifacts
 ROUND = "round/"  # MLflow's UI gives the metrics of one prefix a section of their own
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
@@ -75,6 +78,7 @@ class _Logger:
         self._values(parent, params, _parent_metrics(result))
         for step, metrics in enumerate(round_metrics(result.resolution, result.best.instructions)):
             self._metrics(parent, metrics, step, ROUND)
+        self._spending(parent)
         self._data_sets(parent, result.datasets)
         self._parent_files(parent)
         with progress("track", len(result.trials) + len(result.report.systems)) as advance:
@@ -89,6 +93,14 @@ class _Logger:
         self._client.set_tag(parent, COMPLETE, "true")
         self._client.set_terminated(parent)
         return parent
+
+    def _spending(self, run: str) -> None:
+        for section, metrics in spending_metrics(self._result.spending).items():
+            self._metrics(run, metrics, section=section)
+        if any(role.usd is None for stage in self._result.spending for role in stage.roles):
+            self._client.set_tag(run, "pld.teacher_usd", "unknown")
+        for path in sorted((self._result.folder / "spending").glob("*.json")):
+            self._file(run, path, SPENDING)
 
     def _trial(self, parent: str, trial: TrialReport) -> None:
         winner = {"pld.winner": "true"} if trial.trial_id == self._result.best.trial_id else {}
@@ -212,6 +224,26 @@ def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, 
             for found in resolution.rounds
         ),
     ]
+
+
+def spending_metrics(spending: Sequence[Spending]) -> dict[str, dict[str, float]]:
+    """Section of metrics → its figures: `teacher/` for all, `teacher/<stage>/<role>/` for each. Where a price is not
+    known there is no `usd`; zero would be read as free."""
+    sections = {
+        f"{TEACHER}{stage.stage}/{role.role}/": {
+            "calls": float(role.calls),
+            "input_tokens": float(tokens_read(role.tokens)),
+            "output_tokens": float(tokens_written(role.tokens)),
+            **({} if role.usd is None else {"usd": role.usd}),
+        }
+        for stage in spending
+        for role in stage.roles
+    }
+    roles = [role for stage in spending for role in stage.roles]
+    total = {"calls": float(sum(role.calls for role in roles))}
+    if (usd := total_usd(roles)) is not None:
+        total["usd"] = usd
+    return {TEACHER: total, **sections}
 
 
 def _list_metrics(validation: SystemReport, instructions: int) -> dict[str, float]:

@@ -1,0 +1,67 @@
+"""The openai SDK's client for a server that need not be OpenAI's: no key, account or address of another service."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from pld.redaction import holds_secret
+
+if TYPE_CHECKING:
+    import openai
+
+C = TypeVar("C", bound="openai.OpenAI")
+URL_VARIABLE = "OPENAI_BASE_URL"
+
+
+class NoClientError(Exception):
+    """`wanted`, `found` and `remedy`, for the error of whoever needs the client."""
+
+    def __init__(self, wanted: str, found: str, remedy: str) -> None:
+        super().__init__(f"wanted {wanted}, found {found}; {remedy}")
+        self.wanted, self.found, self.remedy = wanted, found, remedy
+
+
+def address(base_url: str | None, role: str) -> str:
+    """`base_url`, or what the environment names, without a slash at its end. Raises NoClientError."""
+    url = base_url or os.environ.get(URL_VARIABLE)
+    if not url:
+        raise NoClientError("an address", f"none in {role}.base_url and {URL_VARIABLE}", "set one, like http://host/v1")
+    if holds_secret(url):  # the SDK logs addresses
+        raise NoClientError("an address without user, password and key", "one with", "give the server's key instead")
+    return url.rstrip("/")
+
+
+def check_installed() -> None:
+    """Raises NoClientError."""
+    try:
+        import openai  # noqa: F401
+    except ImportError:
+        raise NoClientError("the package openai", "none", "install pld's extra openai") from None
+
+
+def open_client(
+    made_by: type[C],
+    *,
+    url: str,
+    role: str,
+    api_key_variable: str,
+    max_retries: int,
+    timeout_s: float,
+    http_client: object = None,
+) -> C:
+    """`made_by`: the SDK's own client, or a subclass. Raises NoClientError."""
+    try:
+        client = made_by(
+            # a server that asks for no key gets this word, which the SDK needs; never another service's key
+            api_key=os.environ.get(api_key_variable) or "none",
+            base_url=url,
+            max_retries=max_retries,
+            timeout=timeout_s,
+            http_client=http_client,  # type: ignore[arg-type]
+        )
+    except Exception as error:  # a malformed URL or proxy, each with a class of its own
+        remedy = f"check {role}.base_url and the environment's proxy settings"
+        raise NoClientError("a client", f"{error!s:.200}", remedy) from None
+    client.organization = client.project = None  # of another service
+    return client

@@ -1,0 +1,538 @@
+"""`way: batches` behind the real SDK, against a local server that speaks the Message Batches API."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from pld.adapters.assets import cache_folder
+from pld.adapters.teachers import batches
+from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, Spent
+from pld.adapters.teachers.paid import Terms, most_tokens
+from pld.errors import BudgetError, TeacherError
+from pld.method.pricing import worst_usd
+from pld.params import BudgetParams, ModelPrice, PricesParams
+from pld.ports import TeacherAnswer, TeacherRequest
+from support.anthropic_server import answer, error
+from support.batch_desk import wait_until
+from support.batch_misbehaviour import run_batch_faults
+from support.batch_run import requests, start, teacher
+from support.http_reply import Reply
+
+PRICE = ModelPrice(
+    input=1000.0,
+    output=1000.0,
+    cache_write_5m=1000.0,
+    cache_write_1h=1000.0,
+    cache_read=1000.0,
+    batch=0.5,
+    cacheable_tokens=0,
+    up_to=None,
+)
+PRICES = PricesParams(as_of="2026-01-01", source="a test", models={"claude-test": PRICE})
+ONE_USD = (100 + 20) * 1000 / 1e6 * 0.5  # what the server's answer costs in a batch
+
+
+@pytest.fixture(autouse=True)
+def _no_long_waits(monkeypatch):
+    for name in ("_SETTLE_S", "_FETCH_PAUSE_S", "_LOOK_AGAIN_S"):
+        monkeypatch.setattr(batches, name, 0.05)
+
+
+@pytest.fixture
+def server(anthropic_server):
+    return anthropic_server(lambda body, _: answer({"rule": body["messages"][0]["content"]}))
+
+
+def ask(
+    wanted: Sequence[TeacherRequest], calls: int | None = None, usd: float | None = None, **settings: object
+) -> dict[str, TeacherAnswer]:
+    terms = Terms("t", BudgetParams(usd=usd, calls=calls), PRICES)
+    return {found.key: found for found in teacher(terms, **settings).ask(wanted)}
+
+
+def answers_of(count: int, first: int = 0) -> dict[str, str]:
+    return {str(i): f"question {i}" for i in range(first, first + count)}
+
+
+def rules(found: dict[str, TeacherAnswer]) -> dict[str, str]:
+    return {key: item.content["rule"] for key, item in found.items()}
+
+
+def spent() -> Spent:
+    return AnswerStore(cache_folder() / FILE_NAME).spent("t")
+
+
+def leave_a_batch(server, count: int) -> None:
+    """A run that ends while its batch is under way."""
+    server.desk.on_create = lambda number: setattr(server, "down", True) or True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "_SILENCE_S", -1.0)
+        with pytest.raises(TeacherError):
+            ask(requests(count), max_retries=0)
+    server.down, server.desk.on_create = False, lambda number: True
+
+
+def test_requests_are_handed_in_together_and_each_gets_its_own_answer_for_half_the_price(server):
+    found = ask(requests(20))
+    assert rules(found) == answers_of(20)
+    assert server.desk.sizes == [20]
+    assert not server.bodies
+    assert spent() == Spent(calls=20, usd=pytest.approx(20 * ONE_USD))
+
+
+def test_a_request_in_a_batch_has_the_parameters_of_a_message_and_an_hour_of_cache(server):
+    ask(requests(1), effort="low", temperature=0.5)
+    ((params,),) = (batch.requests.values() for batch in server.desk.batches.values())
+    assert params["system"] == [
+        {"type": "text", "text": "the task", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    ]
+    assert params["messages"] == [{"role": "user", "content": "question 0"}]
+    assert (params["temperature"], params["output_config"]["effort"], params["max_tokens"]) == (0.5, "low", 50)
+
+
+def test_results_may_come_twice_in_any_order_with_strangers_among_them(server):
+    def written(lines: list[str]) -> list[str]:
+        stranger = {"custom_id": "stranger", "result": json.loads(lines[0])["result"]}
+        both = [*lines, *lines, json.dumps(stranger)]
+        random.Random(0).shuffle(both)
+        return both
+
+    server.desk.written = written
+    assert rules(ask(requests(20))) == answers_of(20)
+    assert spent().calls == 20
+
+
+@pytest.mark.parametrize("fate", ["expired", "canceled", "api_error", "overloaded_error"])
+def test_what_was_not_answered_is_asked_again_and_nothing_else(server, fate):
+    unlucky = set[str]()
+
+    def decide(key: str, times: int) -> str:
+        if times == 1 and len(unlucky) < 2:
+            unlucky.add(key)
+            return fate
+        return "succeeded"
+
+    server.desk.fate = decide
+    assert rules(ask(requests(20))) == answers_of(20)
+    assert server.desk.sizes == [20, 2]
+    assert set(server.desk.paid.values()) == {1}
+    assert spent() == Spent(calls=20, usd=pytest.approx(20 * ONE_USD))
+
+
+def test_a_request_that_no_batch_answers_ends_the_run_with_the_others_kept(server):
+    stuck: list[str] = []
+    server.desk.fate = lambda key, times: "expired" if key == (stuck or stuck.append(key) or stuck)[0] else "succeeded"
+    with pytest.raises(TeacherError, match=r"1 request, found none in 3 batches \(the last time: expired\).*kept"):
+        ask(requests(5))
+    assert server.desk.sizes == [5, 1, 1]
+    assert spent() == Spent(calls=4, usd=pytest.approx(4 * ONE_USD))
+
+
+def test_one_request_that_is_turned_down_is_an_answer_and_is_asked_again_next_time(server):
+    server.respond = lambda body, _: (
+        error(400, "invalid_request_error", "prompt is too long")
+        if body["messages"][0]["content"] == "question 1"
+        else answer({"rule": body["messages"][0]["content"]})
+    )
+    found = ask(requests(3))
+    assert (found["1"].content, found["1"].error) == (None, "bad_request: prompt is too long")
+    server.respond = lambda body, _: answer({"rule": body["messages"][0]["content"]})
+    assert rules(ask(requests(3))) == answers_of(3)
+    assert server.desk.sizes == [3, 1]
+
+
+def test_requests_that_are_all_turned_down_are_a_fault_of_the_settings(server):
+    server.respond = lambda *_: error(400, "invalid_request_error", "effort: not supported")
+    with pytest.raises(TeacherError, match=r"each of the 6 requests of a batch was turned down: .*effort"):
+        ask(requests(6))
+    assert server.desk.sizes == [6]
+
+
+def test_an_answer_that_is_no_use_says_why_and_is_paid_for_once(server):
+    server.respond = lambda *_: answer('{"rule": "If', "max_tokens")
+    for _ in range(2):
+        assert ask(requests(1))["0"].error == "truncated: stopped at max_tokens 50"
+    assert server.desk.sizes == [1]
+
+
+def test_a_fault_of_the_account_in_a_batch_is_one_line_with_the_answers_kept(server):
+    server.desk.fate = lambda key, times: "billing_error" if key[0] in "01234567" else "succeeded"
+    with pytest.raises(TeacherError, match=r"batch msgbatch_001, found billing_error: .*billing, then run again"):
+        ask(requests(30))
+    kept = sum(server.desk.paid.values())
+    assert spent().all_calls == spent().calls == kept > 0
+    server.desk.fate = lambda key, times: "succeeded"
+    assert rules(ask(requests(30))) == answers_of(30)
+    assert server.desk.sizes == [30, 30 - kept]
+
+
+def test_results_that_break_off_are_fetched_again(server, monkeypatch):
+    monkeypatch.setattr(batches, "_AT_ONCE", 4)
+    server.desk.cut_results = 3
+    assert rules(ask(requests(20))) == answers_of(20)
+    assert server.desk.sizes == [20]
+    assert spent().calls == 20
+
+
+def test_results_that_never_come_whole_are_one_line_and_a_rerun_fetches_them(server):
+    server.desk.cut_results = 1000
+    with pytest.raises(TeacherError, match=r"wanted 20 results of batch msgbatch_001, found 9 .*not paid for twice"):
+        ask(requests(20))
+    server.desk.cut_results = 0
+    assert rules(ask(requests(20))) == answers_of(20)
+    assert server.desk.sizes == [20]
+
+
+def test_a_provider_that_is_away_for_a_while_is_waited_for(server):
+    server.desk.ends_after = 4
+
+    def away() -> None:
+        wait_until(lambda: len(server.desk.seen) >= 2)
+        server.die()
+        time.sleep(0.3)
+        server.come_back()
+
+    threading.Thread(target=away, daemon=True).start()
+    assert rules(ask(requests(20), max_retries=0)) == answers_of(20)
+    assert server.desk.sizes == [20]
+
+
+def test_a_provider_that_stays_silent_is_one_line_and_the_next_run_takes_the_batch_up(server, monkeypatch, capsys):
+    monkeypatch.setattr(batches, "_SILENCE_S", 0.1)
+    server.desk.on_create = lambda number: setattr(server, "down", True) or True
+    with pytest.raises(TeacherError, match=r"wanted word of 1 batches.*go on at the provider.*run again") as caught:
+        ask(requests(9), max_retries=0)
+    assert "\n" not in str(caught.value)
+    assert "batch msgbatch_001 goes on at the provider; the next run takes it up" in capsys.readouterr().err
+    assert spent().open_calls == 9
+    server.down = False
+    assert rules(ask(requests(9))) == answers_of(9)
+    assert server.desk.sizes == [9]
+    assert spent() == Spent(calls=9, usd=pytest.approx(9 * ONE_USD))
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "body"),
+    [
+        (True, b"<html>a proxy</html>"),
+        (True, b'{"hello": 1}'),
+        (False, b"<html>a proxy</html>"),
+        (False, b'{"hello": 1}'),
+        (False, b'{"data": [{"hello": 1}]}'),
+        (False, b"[1]"),
+    ],
+)
+def test_nonsense_is_borne_for_a_while_and_then_one_line(server, monkeypatch, confirmed, body):
+    monkeypatch.setattr(batches, "_SILENCE_S", 0.1)
+    server.desk.on_create = lambda number: confirmed
+    reply = Reply(200, body, {"content-type": "text/html" if b"<" in body else "application/json"})
+    server.desk.nonsense = lambda number: reply
+    with pytest.raises(TeacherError, match=r"wanted word of 1 batches") as caught:
+        ask(requests(5), max_retries=1)
+    assert "\n" not in str(caught.value)
+    server.desk.nonsense, server.desk.on_create = lambda number: None, lambda number: True
+    assert rules(ask(requests(5))) == answers_of(5)
+    assert server.desk.sizes == [5]
+
+
+def test_a_provider_that_is_heard_now_and_then_is_not_silent(server, monkeypatch):
+    monkeypatch.setattr(batches, "_SILENCE_S", 0.1)
+    server.desk.ends_after = 8
+    server.desk.nonsense = lambda number: None if number % 3 else Reply(200, b"[1]")
+    assert rules(ask(requests(3))) == answers_of(3)
+
+
+def test_a_batch_whose_confirmation_was_lost_is_found_in_the_list_and_not_handed_in_twice(server):
+    for first in (20, 30, 40):
+        ask(requests(9, first=first))
+
+    def others(number: int) -> None:
+        theirs = [{"custom_id": f"theirs-{i}", "params": {"messages": [{"content": "x"}]}} for i in range(2)]
+        if number == 4:
+            server.desk.serve("POST", "/v1/messages/batches", {"requests": theirs}, server.url)
+
+    server.desk.refuse_create = others
+    server.desk.on_create = lambda number: number == 5  # theirs
+    assert rules(ask(requests(9))) == answers_of(9)
+    assert server.desk.sizes == [9, 9, 9, 2, 9]
+    assert spent().calls == 36
+    read = [line.split("/")[-2] for line in server.desk.seen if line.endswith("/results")]
+    assert read == ["msgbatch_001", "msgbatch_002", "msgbatch_003", "msgbatch_005"]
+
+
+def test_a_batch_that_was_not_taken_is_handed_in_again(server):
+    server.desk.refuse_create = lambda number: error(500, "api_error", "oops") if number == 1 else None
+    assert rules(ask(requests(9))) == answers_of(9)
+    assert server.desk.asked_to_create == 2
+    assert server.desk.sizes == [9]
+
+
+def test_no_other_batch_is_handed_in_before_one_that_was_not_confirmed_is_found(server, monkeypatch):
+    monkeypatch.setattr(batches, "_MOST_REQUESTS", 3)
+    server.desk.on_create = lambda number: number > 1
+    assert rules(ask(requests(6))) == answers_of(6)
+    assert server.desk.sizes == [3, 3]
+    assert server.desk.seen[:2] == ["POST /v1/messages/batches", "GET /v1/messages/batches"]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_somebody_elses_batch_of_the_same_size_does_not_pass_for_ones_own(server, taken):
+    def refuse(number: int) -> Reply | None:
+        if number > 1:
+            return None
+        theirs = [{"custom_id": f"theirs-{i}", "params": {"messages": [{"content": "x"}]}} for i in range(9)]
+        server.desk.serve("POST", "/v1/messages/batches", {"requests": theirs}, server.url)
+        return None if taken else error(500, "api_error", "oops")
+
+    server.desk.refuse_create = refuse
+    server.desk.on_create = lambda number: number == 2  # theirs
+    assert rules(ask(requests(9))) == answers_of(9)
+    assert server.desk.sizes == [9, 9]
+    assert spent().calls == 9
+
+
+def test_a_desk_that_is_busy_is_asked_again_after_the_time_it_names(server):
+    server.desk.refuse_create = lambda number: (
+        error(429, "rate_limit_error", "slow down", retry_after_ms="20") if number < 3 else None
+    )
+    assert len(ask(requests(5))) == 5
+    assert server.desk.asked_to_create == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [(401, "authentication_error", "ANTHROPIC_API_KEY"), (400, "invalid_request_error", "conf/teacher/")],
+)
+def test_a_batch_that_is_turned_down_is_one_line_and_reserves_nothing(server, status, kind, words):
+    server.desk.refuse_create = lambda number: error(status, kind, "x")
+    with pytest.raises(TeacherError, match=rf"status {status}: .*x.*{words}"):
+        ask(requests(5))
+    assert spent() == Spent()
+
+
+def test_without_a_key_nothing_is_written_down(server, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(TeacherError, match="ANTHROPIC_API_KEY"):
+        ask(requests(2))
+    assert spent() == Spent()
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
+    assert len(ask(requests(2))) == 2
+
+
+def test_more_requests_than_a_batch_takes_are_several(server, monkeypatch):
+    monkeypatch.setattr(batches, "_MOST_REQUESTS", 3)
+    assert rules(ask(requests(8))) == answers_of(8)
+    assert server.desk.sizes == [3, 3, 2]
+    monkeypatch.setattr(batches, "_MOST_BYTES", 2500)
+    assert rules(ask(requests(4, first=10))) == answers_of(4, first=10)
+    assert server.desk.sizes[3:] == [2, 2]
+
+
+def test_a_batch_says_how_far_it_is(server, capsys):
+    ask(requests(3))
+    assert capsys.readouterr().err.splitlines() == [
+        "batch msgbatch_001: 3 requests handed in, to be answered within 24 hours",
+        "batch msgbatch_001: 3 of 3 processed",
+    ]
+
+
+def test_a_budget_of_calls_is_never_exceeded_and_a_larger_one_goes_on(server):
+    with pytest.raises(BudgetError, match=r"budget\.calls 10 .*wanted 15 more calls .*found 10 calls"):
+        ask(requests(25), calls=10)
+    assert sum(server.desk.paid.values()) == 10
+    assert rules(ask(requests(25), calls=25)) == answers_of(25)
+    assert server.desk.sizes == [10, 15]
+
+
+def test_what_the_budget_can_not_bear_at_once_follows_when_the_real_costs_are_known(server, monkeypatch):
+    most = worst_usd(most_tokens(requests(1)[0]), 50, PRICE, "batches")
+    assert most > 5 * ONE_USD
+    claims: list[int] = []
+    claim = AnswerStore.claim
+    monkeypatch.setattr(
+        AnswerStore, "claim", lambda self, wanted, *rest: claims.append(1) or claim(self, wanted, *rest)
+    )
+    server.desk.ends_after = 6
+    assert rules(ask(requests(20), usd=8.5 * most)) == answers_of(20)
+    assert len(server.desk.sizes) > 2
+    assert server.desk.sizes[0] == 8
+    assert len(claims) == len(server.desk.sizes)  # what does not fit is not tried again at every look
+    assert set(server.desk.paid.values()) == {1}
+
+
+def test_an_open_batch_of_other_settings_is_read_too_and_frees_its_part_of_the_budget(server):
+    leave_a_batch(server, 6)
+    assert len(ask(requests(4), effort="high", calls=10)) == 4
+    assert server.desk.sizes == [6, 4]
+    assert rules(ask(requests(6))) == answers_of(6)
+    assert server.desk.sizes == [6, 4]
+    assert spent().calls == 10
+
+
+def test_money_that_a_batch_at_another_endpoint_reserves_is_not_waited_for(server, anthropic_server):
+    leave_a_batch(server, 6)
+    anthropic_server(server.respond)
+    with pytest.raises(BudgetError, match=r"budget\.calls 8 "):
+        ask(requests(4), calls=8)
+    with pytest.raises(BudgetError, match=r"budget\.calls 10 "):
+        ask(requests(5), calls=10, way="messages")
+
+
+def test_messages_wait_for_what_an_open_batch_asks(server):
+    leave_a_batch(server, 6)
+    server.desk.ends_after = 3
+    assert rules(ask(requests(8), way="messages")) == answers_of(8)
+    assert sorted(server.prompts) == ["question 6", "question 7"]
+    assert server.desk.sizes == [6]
+    assert spent().calls == 8
+
+
+def test_messages_ask_what_an_open_batch_did_not_answer(server):
+    leave_a_batch(server, 6)
+    server.desk.fate = lambda key, times: "expired"
+    assert rules(ask(requests(6), way="messages")) == answers_of(6)
+    assert len(server.bodies) == 6
+    assert spent().calls == 6
+
+
+def test_a_batch_whose_results_are_gone_counts_as_paid_for_and_is_asked_again(server, monkeypatch):
+    leave_a_batch(server, 6)
+    server.desk.batches.clear()
+    with pytest.raises(TeacherError, match=r"batch msgbatch_001, found status 404.* key of the workspace"):
+        ask(requests(6))
+    monkeypatch.setattr(batches, "_RESULTS_LAST_S", 0.0)
+    assert rules(ask(requests(6))) == answers_of(6)
+    assert (spent().calls, spent().lost, spent().open_calls) == (6, 6, 0)
+
+
+@pytest.mark.parametrize("way", ["batches", "messages"])
+def test_a_batch_that_this_key_does_not_reach_stops_only_a_run_that_wants_something_of_it(server, way, capsys):
+    leave_a_batch(server, 6)
+    away = dict(server.desk.batches)
+    server.desk.batches.clear()
+    assert rules(ask(requests(3, first=6), way=way)) == answers_of(3, first=6)
+    with pytest.raises(BudgetError, match=r"budget\.calls 9 .*found 9 calls"):
+        ask(requests(3, first=9), way=way, calls=9)
+    assert "status 404" in capsys.readouterr().err
+    server.desk.batches |= away
+    assert rules(ask(requests(6), way=way)) == answers_of(6)
+    assert not server.prompts or "question 0" not in server.prompts
+
+
+def test_a_caller_that_walks_away_leaves_the_batch_to_the_next_run(server, capsys, monkeypatch):
+    monkeypatch.setattr(batches, "_MOST_REQUESTS", 4)
+    answers = teacher(Terms("t", BudgetParams(usd=None, calls=None), None)).ask(requests(8))
+    next(answers)
+    answers.close()
+    assert "the next run takes it up" in capsys.readouterr().err
+    assert rules(ask(requests(8))) == answers_of(8)
+    assert server.desk.sizes == [4, 4]
+    assert set(server.desk.paid.values()) == {1}
+
+
+def test_ctrl_c_cancels_the_batch_and_keeps_what_was_answered(server, monkeypatch, capsys):
+    server.desk.ends_after = 1000
+
+    def ctrl_c(seconds: float) -> None:
+        monkeypatch.undo()
+        monkeypatch.setenv("PLD_CACHE", cache)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
+        raise KeyboardInterrupt
+
+    cache = str(cache_folder())
+    monkeypatch.setattr(batches.time, "sleep", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        ask(requests(10))
+    said = capsys.readouterr().err
+    assert "batch msgbatch_001 is cancelled; waiting for what is answered" in said
+    assert "goes on" not in said
+    assert spent() == Spent(calls=5, usd=pytest.approx(5 * ONE_USD))
+    server.desk.ends_after = 1
+    assert rules(ask(requests(10))) == answers_of(10)
+    assert server.desk.sizes == [10, 5]
+    assert set(server.desk.paid.values()) == {1}
+
+
+@pytest.mark.parametrize("moment", ["taken, not confirmed", "under way", "in the middle of the results"])
+def test_a_process_that_is_killed_leaves_a_batch_that_the_next_one_takes_up(server, moment, tmp_path):
+    confirm = threading.Event()
+    if moment == "taken, not confirmed":
+        server.desk.on_create = lambda number: confirm.wait(10)
+    elif moment == "under way":
+        server.desk.ends_after = 10**9
+    else:
+        server.desk.results_delay_s = 5.0
+    run = start(20, said := tmp_path / "said", _AT_ONCE=4)
+    if moment == "in the middle of the results":
+        wait_until(lambda: said.exists() and "question" in said.read_text())
+    else:
+        wait_until(lambda: server.desk.batches if moment.startswith("taken") else len(server.desk.seen) > 3)
+    run.kill()
+    run.join()
+    confirm.set()
+    server.desk.ends_after, server.desk.results_delay_s = 1, 0.0
+    assert rules(ask(requests(20))) == answers_of(20)
+    assert server.desk.sizes == [20]
+    assert (spent().calls, spent().all_calls) == (20, 20)
+
+
+def test_killed_at_random_moments_it_ends_with_the_answers_of_a_calm_day_each_paid_for_once(tmp_path):
+    for row in run_batch_faults(10, tmp_path, ("kill",), pause_s=0.02, kills=5):
+        assert row.same_answers, row
+        assert (row.paid_twice, row.counted) == (0, 10), row
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_the_next_run_reads_what_was_answered(server, tmp_path):
+    server.desk.ends_after = server.desk.cancel_looks = 10**9
+    run = start(10, said := tmp_path / "said")
+    wait_until(lambda: len(server.desk.seen) > 3)
+    os.kill(run.pid, signal.SIGINT)
+    wait_until(lambda: any(line.endswith("/cancel") for line in server.desk.seen))
+    time.sleep(0.2)
+    began = time.monotonic()
+    os.kill(run.pid, signal.SIGINT)
+    run.join(20)
+    assert time.monotonic() - began < 5
+    assert run.exitcode
+    assert "the next run takes it up" in said.read_text()
+    server.desk.cancel_looks = server.desk.ends_after = 1
+    assert rules(ask(requests(10))) == answers_of(10)
+    assert server.desk.sizes == [10, 5]
+    assert set(server.desk.paid.values()) == {1}
+
+
+def test_two_processes_at_once_hand_in_everything_once(server, tmp_path):
+    server.desk.ends_after = 10**9
+    run = start(12, said := tmp_path / "said")
+    wait_until(lambda: len(server.desk.batches) == 1)
+    threading.Timer(0.5, lambda: setattr(server.desk, "ends_after", 1)).start()
+    assert rules(ask(requests(15))) == answers_of(15)
+    run.join(20)
+    assert run.exitcode == 0
+    assert said.read_text().count("question") == 12
+    assert server.desk.sizes == [12, 3]
+    assert spent().calls == 15
+
+
+def test_a_batch_whose_process_is_killed_is_taken_over_by_the_one_that_waits_for_it(server, tmp_path):
+    server.desk.ends_after = 10**9
+    run = start(12, tmp_path / "said")
+    wait_until(lambda: len(server.desk.batches) == 1)
+
+    def kill() -> None:
+        time.sleep(0.4)
+        run.kill()
+        run.join()
+        server.desk.ends_after = 1
+
+    threading.Thread(target=kill, daemon=True).start()
+    assert rules(ask(requests(12), way="messages")) == answers_of(12)
+    assert server.desk.sizes == [12]
+    assert not server.bodies

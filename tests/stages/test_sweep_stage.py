@@ -1,0 +1,58 @@
+"""What the sweep stage leaves, of a sweep of test size."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pld import artifacts
+from pld.method.sweep import DrawSpread, Swept
+from pld.stages import sweep
+from support.word_sweep import swept, whole
+
+DRAWS = Path("artifacts/best/draws.json")
+
+
+@pytest.fixture(autouse=True)
+def settings() -> None:
+    """Composed from the project's own conf/, before a test leaves its folder."""
+    whole()
+
+
+def written(found: Swept) -> Swept:
+    sweep._write(found)
+    return found
+
+
+def test_where_draws_were_searched_their_spread_is_told_and_kept_beside_the_winner(project, capsys):
+    found = written(swept(*({"clustering.draw": draw} for draw in (None, 0, 1))))
+    spread = artifacts.read_record(DRAWS, DrawSpread)
+    assert [item.draw for item in spread.draws] == [None, 0, 1]
+    assert f"sweep: {spread}\n" in capsys.readouterr().out
+    with Path("artifacts/trials.csv").open() as file:
+        rows = {row["trial_id"]: row for row in csv.DictReader(file)}
+    assert {row["clustering.draw"] for row in rows.values()} == {"", "0", "1"}
+    assert all(rows[item.trial_id]["macro_f1"] == f"{item.macro_f1:.4f}" for item in spread.draws)
+    assert found.finalists[0].report.settings["clustering.draw"] != 1
+
+
+def test_of_a_sweep_without_draws_nothing_is_told_and_nothing_of_an_earlier_one_stays(project, capsys):
+    written(swept({"clustering.draw": 0}, {"clustering.draw": 1}))
+    assert DRAWS.exists()
+    capsys.readouterr()
+    written(swept({"clustering.doubtful": "keep"}, {"clustering.doubtful": "downweight"}))
+    assert not DRAWS.exists()
+    assert "by draw" not in capsys.readouterr().out
+
+
+def test_supports_that_are_no_whole_numbers_are_read_back_as_they_are(project):
+    found = written(swept({"clustering.doubtful": "downweight"}))
+    rows = [row["support"] for row in _lines(Path("artifacts/best/instructions.jsonl"))]
+    kept = {item.id: item.support for item in found.finalists[0].draft.instructions}
+    assert rows == [kept[identity] for identity in found.finalists[0].draft.prompt.instruction_ids]
+    assert any(isinstance(value, float) for value in rows)
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
