@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.planted import KEY, leaks
 from support.project import copy_project
 
 pytestmark = pytest.mark.timeout(900)
@@ -61,6 +62,9 @@ def ran(output):
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
 
 
+PLANTED = KEY * 2  # a project's copy holds the tests, and they hold the key
+
+
 def hashes(project, *stages):
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
     return {
@@ -72,7 +76,7 @@ def hashes(project, *stages):
 
 
 def test_a_fresh_clone_runs_to_a_registered_prompt_and_closes_with_the_table(project):
-    done = project.run("dvc", "repro")
+    done = project.run("dvc", "repro", ANTHROPIC_API_KEY=PLANTED)
     assert ran(done.stdout) == ["config", "prepare", "extract", "embed", "sweep", "resolve", "evaluate", "track"]
     for word in (
         "zero_shot",
@@ -88,6 +92,7 @@ def test_a_fresh_clone_runs_to_a_registered_prompt_and_closes_with_the_table(pro
     ):
         assert word in done.stdout, word
     assert aliases(project) == {"candidate": 1}
+    assert leaks(project.folder, done.stdout + done.stderr, [PLANTED]) == []
 
 
 def test_what_is_registered_is_byte_for_byte_what_was_measured(project):

@@ -194,9 +194,11 @@ def test_a_teacher_that_cant_be_used_ends_the_search_after_one_question(student,
     assert len(server.bodies) == 1
 
 
-def test_a_teacher_that_plays_back_is_refused_before_anything_is_scored(tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_a_teacher_that_plays_back_is_refused_before_anything_is_scored(tmp_path, there):
     path = tmp_path / "x.jsonl"
-    path.write_text('{"example_id": "e", "label": "fruit", "rationale": "r", "rule": "If so, answer fruit."}\n')
+    if there:
+        path.write_text('{"example_id": "e", "label": "fruit", "rationale": "r", "rule": "If so, answer fruit."}\n')
     with pytest.raises(ConfigError, match=r"recorded:x\.jsonl, which plays back .* groups\.teacher=anthropic"):
         optimise(TASK, TRAIN, VALIDATION, None, RecordedTeacher(path=str(path)), params(), 2)
 

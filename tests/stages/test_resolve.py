@@ -21,6 +21,7 @@ from pld.params import load_config
 from pld.records import Example, Instruction, Prediction
 from pld.stages import config, embed, extract, prepare, resolve, sweep
 from support.anthropic_server import AnthropicServer, answer, error
+from support.planted import KEY, leaks
 from support.project import ROOT, Project
 
 pytestmark = pytest.mark.timeout(600)
@@ -251,7 +252,7 @@ def environment(server, folder):
         "HF_HUB_OFFLINE": "1",
         "PLD_CACHE": str(folder / "cache"),
         "ANTHROPIC_BASE_URL": server.url,
-        "ANTHROPIC_API_KEY": "test-key",
+        "ANTHROPIC_API_KEY": KEY,
     }
 
 
@@ -306,6 +307,7 @@ def test_killed_in_mid_round_and_started_again_it_pays_for_no_answer_twice_and_e
     assert [asked[question] for question in killed.asked] == [1, 2, 1, 1, 1, 1, 1]
     assert Done(project).repeating == undisturbed.repeating
     assert Project(project).contacted() == []
+    assert leaks(project, said) == leaks(project.parent / "cache", said) == []
 
 
 def start(folder, server):

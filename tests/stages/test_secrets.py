@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
@@ -24,9 +23,9 @@ from support.anthropic_server import AnthropicServer, answer, error
 from support.artifact_tree import composed, write_artifacts
 from support.http_reply import Reply
 from support.openai_teacher_server import OpenAITeacherServer, completion, refused
+from support.planted import KEY, forms, leaks
 from support.project import ROOT, Project
 
-KEY = "sk-ant-api03-Pl4nted/K3y+8f0c=2d1b"  # what a URL would write otherwise, too
 PASSWORD = "s3cret-P4ssword-of-a-proxy"
 BASIC = base64.b64encode(f"pld:{PASSWORD}".encode()).decode()
 SAID = {"rationale": "They ask for money back.", "rule": "If money is asked back, answer billing.", "label": "billing"}
@@ -122,25 +121,6 @@ def serve(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         server.close()
 
 
-def forms(secret: str) -> list[bytes]:
-    """`secret` as it is, as a URL and as JSON write it, and in base64 wherever it may begin in what is encoded."""
-    plain = secret.encode()
-    written = [plain, quote(secret, safe="").encode(), secret.replace("/", "\\/").encode(), plain.hex().encode()]
-    for offset in range(3):
-        coded = base64.b64encode(b"x" * offset + plain + b"xxx").rstrip(b"=")
-        inner = coded[4 if offset else 0 : -6]  # what no neighbour changes
-        written += [inner, inner.replace(b"+", b"-").replace(b"/", b"_")]
-    return written
-
-
-def leaks(folder: Path, said: str) -> list[str]:
-    """Where a planted secret stands: files under `folder` (the write-ahead log of SQLite too), or what was said."""
-    texts = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    texts["what was said"] = said.encode()
-    wanted = [form for secret in (KEY, PASSWORD) for form in forms(secret)]
-    return [name for name, held in texts.items() if any(form in held for form in wanted)]
-
-
 def run_stage(name: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> tuple[int, str]:
     """Its exit status, and all that it said: what a program that crashes prints, and what every library logs."""
     with caplog.at_level(logging.DEBUG):
@@ -172,7 +152,7 @@ def test_a_run_that_succeeds_keeps_no_key(stage, serve, service, capfd, caplog):
         assert status == 0, said
         assert KEY in str(server.headers), "the server was given the key"
         assert b"If money is asked back" in log.read_bytes()
-        assert leaks(stage, said) == []
+        assert leaks(stage, said, (KEY, PASSWORD)) == []
 
 
 @every_service
@@ -189,7 +169,7 @@ def test_a_run_that_fails_says_no_key(stage, serve, service, capfd, caplog, faul
     serve(service.said(SAID), reply)
     status, said = run_stage("extract", capfd, caplog)
     assert (status, told in said) == (1, True), said
-    assert leaks(stage, said) == []
+    assert leaks(stage, said, (KEY, PASSWORD)) == []
 
 
 @every_service
@@ -202,7 +182,7 @@ def test_a_stage_that_crashes_shows_no_key(stage, serve, service, capfd, caplog,
     monkeypatch.setattr(extract.artifacts, "write_jsonl", crash)
     _, said = run_stage("extract", capfd, caplog)
     assert "RuntimeError: the disk is full" in said
-    assert leaks(stage, said) == []
+    assert leaks(stage, said, (KEY, PASSWORD)) == []
 
 
 @pytest.mark.parametrize("service", [CLAUDE], ids=["a key for Claude"])
@@ -212,7 +192,7 @@ def test_what_tracking_logs_holds_no_key(stage, serve, service, capfd, caplog):
     status, said = run_stage("track", capfd, caplog)
     assert status == 0, said
     assert Path("mlflow.db").exists()
-    assert leaks(stage, said) == []
+    assert leaks(stage, said, (KEY, PASSWORD)) == []
 
 
 def test_a_secret_is_found_in_every_form():

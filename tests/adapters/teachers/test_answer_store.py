@@ -600,3 +600,8 @@ def test_a_long_export_stands_in_nobodys_way(store):
     done.join(5)
     assert store.get("new") == ANSWER
     assert len(list(exported)) == 49
+
+
+def test_a_fault_of_whoever_asks_is_not_taken_for_one_of_the_store(store):
+    with pytest.raises(BrokenPipeError), store.owner():
+        raise BrokenPipeError("standard error is closed")

@@ -307,7 +307,8 @@ def test_a_caller_that_walks_away_stops_the_batch_and_keeps_what_was_answered(an
 
 
 SCRIPT = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.ports import TeacherRequest
 schema = json.loads(sys.argv[1])

@@ -222,19 +222,22 @@ class AnswerStore:
         """
         name = uuid.uuid4().hex
         lock = self._lock_of(name)
-        with self._connection(any_thread=True) as connection:
+        with translated(self.path):
+            if not self._ready:
+                self._create()
             lock.acquire()
             # the last connection that closes moves the log into the tables: too slow for every operation
-            self._kept_open = connection
+            self._kept_open = connection = self._connect(any_thread=True)
+        try:
+            yield name  # not under `translated`: what goes wrong here need not be the store's fault
+        finally:
             try:
-                yield name
+                with self._change() as change:
+                    change.execute("DELETE FROM claims WHERE owner = ?", (name,))
             finally:
-                try:
-                    with self._change() as change:
-                        change.execute("DELETE FROM claims WHERE owner = ?", (name,))
-                finally:
-                    self._kept_open = None
-                    _give_up(lock)
+                self._kept_open = None
+                connection.close()
+                _give_up(lock)
 
     def end_claims_of_the_dead(self) -> None:
         """A killed process may have paid for what it had asked: its claims become `lost`, and can be asked again."""
@@ -392,11 +395,11 @@ class AnswerStore:
                     yield connection
 
     @contextmanager
-    def _connection(self, any_thread: bool = False) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Iterator[sqlite3.Connection]:
         with translated(self.path):
             if not self._ready:
                 self._create()
-            connection = self._connect(any_thread)
+            connection = self._connect()
             try:
                 yield connection
             finally:

@@ -46,8 +46,8 @@ class RecordedTeacher:
                 raise self._recordings.missing(request.role)
 
     def can_answer(self, role: str) -> bool:
-        """Whether there is any recording for `role`."""
-        return role in self._recordings.roles
+        """Whether there is any recording for `role`; none where there is no file."""
+        return self._path.exists() and role in self._recordings.roles
 
     def has(self, request: TeacherRequest) -> bool:
         """Whether there is a recording for `request`."""
