@@ -8,12 +8,12 @@ from pld.adapters import gepa_optimizer
 from pld.adapters.gepa_optimizer import MAX_WORDS, SHOWN, optimise
 from pld.adapters.students.transformers import TransformersStudent
 from pld.adapters.students.weights import locate
-from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.errors import ConfigError, DataError, TeacherError
 from pld.params import GepaParams
 from pld.records import Example, Task
 from support.anthropic_server import answer, anthropic_server, error
+from support.claude import claude
 
 __all__ = ["anthropic_server"]
 
@@ -56,16 +56,7 @@ def student():
 
 
 def teacher(**settings):
-    given = {
-        "way": "messages",
-        "model": "claude-test",
-        "max_tokens": 512,
-        "effort": None,
-        "temperature": None,
-        "roles": {},
-    }
-    transport = {"roles": {}, "max_concurrency": 1, "max_retries": 0, "timeout_s": 5.0, "poll_s": 0.05}
-    return AnthropicTeacher(**{**given, **transport, **settings})
+    return claude(**{"max_concurrency": 1, "max_retries": 0, **settings})
 
 
 def params(**changes):

@@ -10,7 +10,6 @@ import pytest
 from anthropic import transform_schema
 
 from pld.adapters.teachers.answer_schema import read_answer
-from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.errors import TeacherError
 from pld.method.edits import apply, fault_of
 from pld.method.proposing import Answered, Evidence, Proposals
@@ -20,6 +19,7 @@ from pld.params import TeacherResolver
 from pld.ports import TeacherAnswer, TeacherRequest
 from pld.records import Example, Instruction, Rule, Task
 from support.anthropic_server import answer, error
+from support.claude import claude
 
 TASK = Task(
     name="colours",
@@ -84,9 +84,7 @@ OF_EACH_KIND = [
 
 
 def proposer(attempts: int = 1, **settings: object) -> TeacherProposer:
-    given = {"way": "messages", "model": "claude-test", "max_tokens": 512, "effort": None, "temperature": None}
-    transport = {"roles": {}, "max_concurrency": 1, "max_retries": 1, "timeout_s": 5.0, "poll_s": 0.05}
-    teacher = AnthropicTeacher(**given, **transport)  # type: ignore[arg-type]
+    teacher = claude(max_concurrency=1, max_retries=1)
     return TeacherProposer(teacher, PARAMS.model_copy(update=settings), attempts)
 
 

@@ -13,6 +13,7 @@ from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.adapters.teachers.paid import Terms
 from pld.params import BudgetParams
 from pld.ports import TeacherRequest
+from support.claude import claude
 
 SCHEMA = {
     "type": "object",
@@ -36,9 +37,7 @@ def requests(count: int, first: int = 0) -> list[TeacherRequest]:
 
 
 def teacher(terms: Terms | None = None, **settings: Any) -> AnthropicTeacher:
-    given = {"way": "batches", "model": "claude-test", "max_tokens": 50, "effort": None, "temperature": None}
-    transport = {"roles": {}, "max_concurrency": 4, "max_retries": 2, "timeout_s": 5.0, "poll_s": 0.02}
-    return AnthropicTeacher(**{**given, **transport, "terms": terms, **settings})
+    return claude(**{"way": "batches", "max_tokens": 50, "poll_s": 0.02, "terms": terms, **settings})
 
 
 def start(count: int, said: Path, **constants: float) -> BaseProcess:

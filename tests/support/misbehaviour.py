@@ -27,6 +27,7 @@ from pld.params import ExtractionParams
 from pld.ports import TeacherRequest
 from pld.records import Example, Task, sha256
 from support.anthropic_server import answer, error
+from support.claude import claude
 from support.http_reply import Reply
 from support.openai_teacher_server import completion, refused
 
@@ -260,18 +261,7 @@ def teacher(
 ) -> AnthropicTeacher | OpenAICompatibleTeacher:
     """At the default settings but for the time limit. `url` None: that of the environment."""
     if provider == "anthropic":
-        return AnthropicTeacher(
-            way="messages",
-            model="claude-test",
-            max_tokens=1024,
-            effort=None,
-            temperature=None,
-            roles={},
-            max_concurrency=max_concurrency,
-            max_retries=10,
-            timeout_s=TIMEOUT_S,
-            poll_s=1.0,
-        )
+        return claude(max_tokens=1024, max_concurrency=max_concurrency, max_retries=10, timeout_s=TIMEOUT_S)
     return OpenAICompatibleTeacher(
         base_url=url,
         model="toy",

@@ -17,6 +17,7 @@ from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.errors import TeacherError
 from pld.ports import TeacherAnswer, TeacherRequest
 from support.anthropic_server import Reply, answer, error
+from support.claude import claude
 
 KEY = os.environ.get("ANTHROPIC_API_KEY")  # before the suite takes it away
 SCHEMA = {
@@ -33,16 +34,7 @@ def requests(count: int) -> list[TeacherRequest]:
 
 
 def teacher(**settings: object) -> AnthropicTeacher:
-    given = {
-        "way": "messages",
-        "model": "claude-test",
-        "max_tokens": 512,
-        "effort": None,
-        "temperature": None,
-        "roles": {},
-    }
-    transport = {"max_concurrency": 4, "max_retries": 2, "timeout_s": 5.0, "poll_s": 0.05}
-    return AnthropicTeacher(**{**given, **transport, **settings})  # type: ignore[arg-type]
+    return claude(**settings)
 
 
 def ask(wanted: Sequence[TeacherRequest], **settings: object) -> dict[str, TeacherAnswer]:

@@ -23,6 +23,7 @@ from pld.params import BudgetParams, ModelPrice, PricesParams
 from pld.ports import TeacherAnswer, TeacherRequest
 from pld.records import RoleSpending
 from support.anthropic_server import Reply, answer, error
+from support.claude import claude
 
 SCHEMA = {
     "type": "object",
@@ -57,9 +58,7 @@ MOST = worst_usd(most_tokens(requests(1)[0]), MAX_TOKENS, PRICE, "messages")
 
 def teacher(usd: float | None = None, calls: int | None = None, **changes: object) -> AnthropicTeacher:
     terms = Terms("colours", BudgetParams(usd=usd, calls=calls), changes.pop("prices", PRICES))
-    settings = {"way": "messages", "model": "claude-test", "max_tokens": MAX_TOKENS, "effort": None}
-    transport = {"max_concurrency": 4, "max_retries": 2, "timeout_s": 10.0, "poll_s": 0.05}
-    return AnthropicTeacher(**{**settings, "temperature": None, "roles": {}, **transport, "terms": terms, **changes})
+    return claude(**{"max_tokens": MAX_TOKENS, "timeout_s": 10.0, "terms": terms, **changes})
 
 
 def ask(asked: AnthropicTeacher, wanted: Sequence[TeacherRequest]) -> dict[str, TeacherAnswer]:

@@ -3,12 +3,12 @@
 import pytest
 
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
-from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
 from pld.adapters.teachers.paid import Terms
 from pld.method import extraction
 from pld.params import BudgetParams, ExtractionParams
 from pld.records import Example, Task
+from support.claude import claude
 from support.llama_server import MODEL, llama_server
 
 TASK = Task(
@@ -68,19 +68,7 @@ def test_over_the_messages_api_it_takes_no_schema_so_that_every_answer_is_a_reje
     monkeypatch.setenv("PLD_CACHE", str(tmp_path))
     monkeypatch.setenv("ANTHROPIC_BASE_URL", server.removesuffix("/v1"))
     monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
-    teacher = AnthropicTeacher(
-        way="messages",
-        model=MODEL,
-        max_tokens=16,
-        effort=None,
-        temperature=0.0,
-        roles={},
-        max_concurrency=2,
-        max_retries=0,
-        timeout_s=120.0,
-        poll_s=1.0,
-        terms=TERMS,
-    )
+    teacher = claude(model=MODEL, max_tokens=16, temperature=0.0, max_retries=0, timeout_s=120.0, terms=TERMS)
     rules, rejections, summary = extraction.extract(TASK, TICKETS, PARAMS, teacher, 1)
     assert rules == []
     assert [item.example_id for item in rejections] == ["t1", "t2", "t3"]

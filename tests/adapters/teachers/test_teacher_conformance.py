@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.ports import Teacher, TeacherRequest
 from support.anthropic_server import answer
+from support.claude import claude
 from support.openai_teacher_server import completion
 
 SCHEMA = {
@@ -24,18 +24,7 @@ SAID = {"rationale": "It is warm.", "rule": "If it is warm, answer red.", "label
 def teacher(request, anthropic_server, openai_server, tmp_path) -> Teacher:
     if request.param == "anthropic":
         anthropic_server(lambda *_: answer(SAID))
-        return AnthropicTeacher(
-            way="messages",
-            model="claude-test",
-            max_tokens=512,
-            effort=None,
-            temperature=None,
-            roles={},
-            max_concurrency=3,
-            max_retries=0,
-            timeout_s=5.0,
-            poll_s=0.05,
-        )
+        return claude(max_concurrency=3, max_retries=0)
     if request.param == "openai":
         openai_server(lambda *_: completion(SAID))
         return OpenAICompatibleTeacher(
