@@ -1,6 +1,12 @@
-import pytest
+import csv
+import hashlib
+import io
 
-from pld.artifacts import atomic_folder, atomic_path, read_jsonl, write_jsonl, write_text
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pld.artifacts import atomic_folder, atomic_path, csv_line, file_sha256, read_jsonl, write_jsonl, write_text
 from pld.errors import ArtifactError
 from pld.records import Cut
 
@@ -49,3 +55,13 @@ def test_a_line_that_is_no_record_names_file_line_and_key(tmp_path):
 def test_a_missing_file_says_which_command_makes_it(tmp_path):
     with pytest.raises(ArtifactError, match="dvc repro"):
         read_jsonl(tmp_path / "r.jsonl", Cut)
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_any_row_of_texts_comes_back_from_a_csv_line(cells):
+    assert next(csv.reader(io.StringIO(csv_line(cells) + "\n", newline=""), strict=True)) == cells
+
+
+def test_a_files_sha256_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"a\r\n\0")
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"a\r\n\0").hexdigest()

@@ -15,9 +15,15 @@ SEEN = {
     "extract": {"train"},
     "sweep": {"train", "validation"},
     "resolve": {"train", "validation"},
+    "review": {"train", "validation"},
+    "track": {"test"},  # to measure production again, where it was measured on other examples
     "evaluate": {"train", "validation", "test"},  # test alone is measured; the others make and calibrate the baselines
 }
-READS_THROUGH = {"resolve": ("pld.adapters.lists",)}  # where not the stage itself opens the files
+READS_THROUGH = {
+    "resolve": ("pld.adapters.lists",),
+    "review": ("pld.adapters.lists",),
+    "track": ("pld.adapters.tracking.remeasure",),
+}  # where not the stage itself opens the files
 
 
 def splits_of(stage):

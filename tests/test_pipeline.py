@@ -1,8 +1,10 @@
 """The whole chain on the shipped tickets with the 135M Student, through the real DVC, Hydra and MLflow."""
 
+import contextlib
 import csv
 import hashlib
 import json
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.model_server import ModelServer
 from support.planted import KEY, leaks
 from support.project import copy_project
 
@@ -62,6 +65,7 @@ def ran(output):
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
 
 
+AFTER_THE_SWEEP = ("resolve", "review", "evaluate", "report")
 PLANTED = KEY * 2  # a project's copy holds the tests, and they hold the key
 
 
@@ -77,7 +81,18 @@ def hashes(project, *stages):
 
 def test_a_fresh_clone_runs_to_a_registered_prompt_and_closes_with_the_table(project):
     done = project.run("dvc", "repro", ANTHROPIC_API_KEY=PLANTED)
-    assert ran(done.stdout) == ["config", "prepare", "extract", "embed", "sweep", "resolve", "evaluate", "track"]
+    assert ran(done.stdout) == [
+        "config",
+        "prepare",
+        "extract",
+        "embed",
+        "sweep",
+        "resolve",
+        "review",
+        "evaluate",
+        "report",
+        "track",
+    ]
     for word in (
         "zero_shot",
         "few_shot",
@@ -96,7 +111,7 @@ def test_a_fresh_clone_runs_to_a_registered_prompt_and_closes_with_the_table(pro
 
 
 def test_what_is_registered_is_byte_for_byte_what_was_measured(project):
-    prompt = (project.folder / "artifacts/resolve/final/system_prompt.md").read_bytes()
+    prompt = (project.folder / "artifacts/review/final/system_prompt.md").read_bytes()
     report = json.loads((project.folder / "artifacts/evaluation/report.json").read_text())
     assert report["prompt_sha256"] == hashlib.sha256(prompt).hexdigest()
     tags = query(project, "select value from model_version_tags where name = 'pld-tickets'")
@@ -143,7 +158,7 @@ def test_the_loop_leaves_its_rounds_and_what_ships_comes_from_the_last_of_them(p
 
 
 def test_every_line_of_the_prompt_can_be_explained_and_weighed(project):
-    lines = (project.folder / "artifacts/resolve/final/instructions.jsonl").read_text().splitlines()
+    lines = (project.folder / "artifacts/review/final/instructions.jsonl").read_text().splitlines()
     for line in map(json.loads, lines):
         explained = project.run("pld", "explain", line["id"]).stdout
         assert line["text"].split()[0] in explained
@@ -159,7 +174,7 @@ def test_a_second_run_runs_only_tracking_and_adds_nothing(project):
 
 
 def test_the_same_commit_makes_the_same_bytes_again(project):
-    stages = ("embed", "sweep", "resolve", "evaluate")
+    stages = ("embed", "sweep", "resolve", "review", "evaluate")
     before = hashes(project, *stages)
     project.run("dvc", "repro", "--force", "--single-item", *stages)
     assert hashes(project, *stages) == before
@@ -178,7 +193,7 @@ def test_an_edited_clusterer_option_reruns_the_sweep_and_asks_no_teacher(project
     option.write_text(option.read_text().replace("min_samples: 6", "min_samples: 4"))
     done = project.run("dvc", "repro")
     # the stages between depend on the winner alone, which can be the same
-    assert [stage for stage in ran(done.stdout) if stage not in ("resolve", "evaluate")] == ["config", "sweep", "track"]
+    assert [stage for stage in ran(done.stdout) if stage not in AFTER_THE_SWEEP] == ["config", "sweep", "track"]
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "checkout", "-q")
 
@@ -200,6 +215,72 @@ def test_promotion_by_hand_needs_a_reason_where_a_gate_fails(project):
     assert "production" in project.run("pld", "status").stdout
 
 
+def filled_in(sheet, text):
+    """A reviewer's work in an editor: the first instruction gets `text`, the others are approved."""
+    verdicts = iter(["edit"] + ["approve"] * sheet.count("verdict:"))
+    sheet = re.sub(r"^verdict:.*$", lambda _: f"verdict: {next(verdicts)}", sheet, flags=re.MULTILINE)
+    sheet = re.sub(r"^reviewer:.*$", "reviewer: Ada", sheet, flags=re.MULTILINE)
+    return re.sub(r"^text:[^`]*```", f"text: {text}\n```", sheet, count=1, flags=re.MULTILINE)
+
+
+def test_a_newcomer_reads_edits_promotes_serves_classifies_and_rolls_back(project):
+    folder = project.folder
+    ships = folder / "artifacts/review/final"
+    before = (ships / "system_prompt.md").read_bytes()
+    assert "<html" in (folder / "artifacts/report/index.html").read_text()
+
+    project.run("pld", "review", "export", "--out", "sheet.md")
+    sheet = folder / "sheet.md"
+    (label, *_) = (json.loads(line)["label"] for line in (ships / "instructions.jsonl").read_text().splitlines())
+    sheet.write_text(
+        filled_in(sheet.read_text(), f"If the customer writes of an outage or a late fee, answer {label}.")
+    )
+    assert "recorded as sheet 1" in project.run("pld", "review", "import", "sheet.md").stdout
+    done = project.run("dvc", "repro")
+    assert ran(done.stdout) == ["review", "evaluate", "report", "track"]
+    after = (ships / "system_prompt.md").read_bytes()
+    assert b"an outage or a late fee" in after
+    assert before != after
+    systems = json.loads((folder / "artifacts/evaluation/report.json").read_text())["systems"]
+    assert {"clustered", "unreviewed", "distilled"} <= set(systems)
+    assert "Ada" in project.run("pld", "review", "verify").stdout
+
+    assert aliases(project) == {"production": 1, "candidate": 2}
+    assert "reworded" in project.run("pld", "diff", "production", "candidate").stdout
+    project.run("pld", "promote", "--force", "--reason", "shorter than the limit of the test can be")
+    assert aliases(project) == {"production": 2, "previous": 1}
+    assert project.run("pld", "export", "--alias", "production").stdout.encode() == after
+
+    project.run("pld", "classify", "assets/corpus/records/tickets.csv", "--alias", "production", "--out", "answers.csv")
+    with (folder / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    log = folder / "served.jsonl"
+    with ended(ModelServer(folder, model="pld-tickets", PLD_SERVING_LOG=str(log))) as server:
+        asked = [{name: row[name] for name in ("subject", "body")} for row in rows[:5]]
+        status, answered = server.ask({"dataframe_records": asked})
+    assert status == 200
+    for row, answer in zip(rows, answered["predictions"], strict=False):
+        assert row["label"] == answer["label"]
+        assert answer["prompt_sha256"] == row["prompt_sha256"] == hashlib.sha256(after).hexdigest()
+    assert "Too few to tell" in project.run("pld", "monitor", str(log)).stdout
+
+    project.run("pld", "rollback")
+    assert aliases(project) == {"production": 1, "previous": 2}
+    assert project.run("pld", "export", "--alias", "production").stdout.encode() == before
+    moves = json.loads(project.run("pld", "history", "--json").stdout)
+    assert [move["kind"] for move in moves][:2] == ["rollback", "force"]
+    project.commit("reviewed")
+
+
+@contextlib.contextmanager
+def ended(server):
+    server.start()
+    try:
+        yield server
+    finally:
+        server.end()
+
+
 def settings(*more):
     return f"overrides={json.dumps([*SMALL, *more])}"
 
@@ -209,7 +290,7 @@ def test_an_experiment_runs_and_never_moves_production(project):
     changed = settings("sweep.space.clusterer.min_cluster_size=[5]")
     done = project.run("dvc", "exp", "run", "-S", "groups.clusterer=umap_hdbscan", "-S", changed)
     # the stages between depend on the winner alone, which can be the same
-    assert [stage for stage in ran(done.stdout) if stage not in ("resolve", "evaluate")] == ["config", "sweep", "track"]
+    assert [stage for stage in ran(done.stdout) if stage not in AFTER_THE_SWEEP] == ["config", "sweep", "track"]
     assert aliases(project) == before[1]
     assert runs(project) > before[0]
     project.run("git", "checkout", "-q", ".")

@@ -1,17 +1,23 @@
 """Reading and writing of stage files: UTF-8, atomic, a trailing newline, keys in a fixed order."""
 
 import contextlib
+import csv
+import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from pld.errors import ArtifactError
+
+SHIPS = Path("review/final")
+"""Under artifacts/: the list that ships, its prompt and calibration, as the loop left it or a reviewer edited it."""
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -52,6 +58,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_bytes(text.encode())
 
 
+def csv_line(cells: Sequence[str]) -> str:
+    """A row of a CSV file without its line end; any line end inside a cell survives (Python 3.11's csv quotes a lone
+    carriage return only where it is part of the writer's own line end)."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n")
+
+
 def write_json(path: Path, value: BaseModel | Mapping[str, Any]) -> None:
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     write_text(path, json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
@@ -61,6 +75,12 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes, however large."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path) -> str:

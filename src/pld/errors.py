@@ -10,6 +10,7 @@ PldError
 ├── DistillError     clustering, consolidation or rendering left nothing to ship
 ├── StudentError     the Student can't be loaded or can't score
 ├── ArtifactError    a stage's file is missing or is not what it should be
+├── ReviewError      a review sheet, or the log of reviews
 └── RegistryError    tracking store, registry, gates, aliases
 
 A bad *example* is a record (`rejected.jsonl`), not an error; these are for systemic faults.
@@ -63,4 +64,8 @@ class ArtifactError(PldError):
 
 
 class RegistryError(PldError):
+    pass
+
+
+class ReviewError(PldError):
     pass

@@ -253,9 +253,11 @@ class EvaluationParams(Section):
 
 
 class LatencyParams(Section):
-    """Timed requests of each system; a chain of thought has its own number."""
+    """Timed requests of each system; a chain of thought has its own number. `trial_requests`: of each different prompt
+    of the sweep (0: none is timed)."""
 
     requests: Annotated[int, Field(ge=50)]
+    trial_requests: Annotated[int, Field(ge=0)]
 
 
 class ChainOfThoughtParams(Section):
@@ -313,6 +315,9 @@ class PromotionParams(Section):
     not_worse_than_production: bool
     max_p95_ms: Annotated[float, Field(gt=0)] | None
     max_prompt_tokens: Annotated[int, Field(gt=0)] | None
+    max_unparsable_rate: Annotated[float, Field(ge=0, le=1)] | None
+    min_label_recall: Annotated[float, Field(ge=0, le=1)] | None
+    require_review: bool
 
 
 class Config(Section):

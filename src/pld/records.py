@@ -251,6 +251,29 @@ class Spending(Record):
     roles: tuple[RoleSpending, ...]
 
 
+class ServedAnswer(Record):
+    """One line of a serving log: what a served version answered, and when (UTC, ISO 8601). `id` is that of the inputs
+    (`inputs_id`); `scores` in the order of the declared labels, empty where `label` is None; `inputs` stand there only
+    where the operator asked for them."""
+
+    at: str
+    id: str
+    prompt_sha256: str
+    prompt_version: str
+    label: str | None
+    scores: tuple[float, ...]
+    inputs: dict[str, str] | None = Field(default=None, exclude_if=lambda inputs: inputs is None)
+
+
+class Reviewed(Record):
+    """artifacts/review/review.json: the prompt that the loop left, the one that ships, and the numbers of the sheets
+    (reviews/<task>.jsonl) whose edits made it, in turn; none: it ships as it came in."""
+
+    came_in: str
+    ships: str
+    sheets: tuple[int, ...]
+
+
 class SystemCost(Record):
     """What one system costs and shows. `tokens_per_request`: median over its test examples of all tokens that the
     Student reads and writes (prompt, input, thoughts), the label left out; `readable`: what of it a person can read;
@@ -288,11 +311,13 @@ class Latency(Record):
 
 class LatencyReport(Record):
     """artifacts/evaluation/latency.json: a measurement, so it stands beside its machine and is no hashed output.
-    `training_seconds`: of the systems that are trained or indexed on this machine."""
+    `training_seconds`: of the systems that are trained or indexed on this machine; `trials`: trial id → its prompt,
+    timed with fewer requests."""
 
     machine: str
     systems: dict[str, Latency]
     training_seconds: dict[str, float] = {}
+    trials: dict[str, Latency] = {}
 
 
 class TrialReport(Record):

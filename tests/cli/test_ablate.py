@@ -63,11 +63,11 @@ def test_what_the_stage_did_not_measure_is_measured_now_and_not_written(project)
 def test_a_list_that_does_not_make_the_text_that_ships_is_not_measured(project, capsys, measured):
     write_two_rounds(project / "artifacts", ablated=measured != "nothing")
     if measured == "another list":
-        path = Path("artifacts/resolve/final/ablation.jsonl")
+        path = Path("artifacts/review/final/ablation.jsonl")
         write_text(path, path.read_text().split("\n", 1)[1])
-    write_text(Path("artifacts/resolve/final/system_prompt.md"), "another")
+    write_text(Path("artifacts/review/final/system_prompt.md"), "another")
     with pytest.raises(SystemExit):
         main(["ablate"])
     told = capsys.readouterr().err
-    assert told.startswith("pld: artifacts/resolve/final/system_prompt.md: wanted the text that")
+    assert told.startswith("pld: artifacts/review/final/system_prompt.md: wanted the text that")
     assert told.count("\n") == 1

@@ -150,7 +150,7 @@ def test_a_beginning_of_several_ids_names_them(capsys):
 
 
 def test_a_support_in_which_doubtful_rules_count_less_reads_well(project):
-    path = Path("artifacts/resolve/final/instructions.jsonl")
+    path = Path("artifacts/review/final/instructions.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["support"] = 3.25
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pld.cli.main import main, pld
-from pld.cli.registry import promote, rollback, status
+from pld.cli.registry import history, promote, rollback, status
 from pld.records import sha256
 from pld.stages.track import track
 from support.artifact_tree import PROMPT, write_artifacts
@@ -28,7 +29,7 @@ def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.Cap
     assert "version 2: better_than_zero_shot failed: macro-F1 +0.000 [+0.000, +0.000] against zero_shot" in shown
     rows = [line for line in shown.splitlines() if sha256(PROMPT)[:12] in line]
     assert len(rows) == 1
-    assert all(cell in rows[0] for cell in (" 1 ", "production", " 60 ", " hold "))
+    assert all(cell in rows[0] for cell in (" 1 ", "production", " 60 ", " hold ", " no ", " 20"))
     assert "look at the runs: `make ui`" in shown
 
     capsys.readouterr()  # on a busy machine tracking tells its progress
@@ -40,8 +41,40 @@ def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.Cap
     assert told.startswith("pld: pld-mail version 2 stays candidate: better_than_zero_shot failed")
 
     assert "version 2 is production: forced (a trial)" in ran(promote, "--force", "--reason", "a trial").output
-    assert ran(rollback).output == "pld-mail version 1 is production again, version 2 is previous\n"
-    assert "rolled back: from production to version 1" in ran(status).output
+    assert ran(rollback, "--reason", "it was no good").output == (
+        "pld-mail version 1 is production again, version 2 is previous\n"
+    )
+    assert "version 2: rolled back: from production to version 1" in ran(status).output
+
+    told = ran(history).output
+    reasons = ["it was no good", "a trial (failed: better_than_zero_shot", "all gates hold"]
+    assert [told.index(reason) for reason in reasons] == sorted(told.index(reason) for reason in reasons), (
+        "newest first"
+    )
+    lines = json.loads(ran(history, "--json").output)
+    assert [(line["number"], line["kind"], line["from"], line["to"]) for line in lines] == [
+        (3, "rollback", 2, 1), (2, "force", 1, 2), (1, "promote", None, 1),
+    ]  # fmt: skip
+    assert set(lines[0]) == {
+        "number", "void", "at", "kind", "from", "to", "previous", "by", "reason", "prompt_sha256", "commit",
+    }  # fmt: skip
+    assert lines[0]["prompt_sha256"] == sha256(PROMPT)
+
+    found = json.loads(ran(status, "--json").output)
+    assert found["model"] == "pld-mail"
+    assert [(version["version"], version["aliases"]) for version in found["versions"]] == [
+        (2, ["previous"]), (1, ["production"]),
+    ]  # fmt: skip
+    newest, oldest = found["versions"]
+    assert newest["decision"] == "rolled back: from production to version 1"
+    assert {gate["gate"]: gate["holds"] for gate in newest["gates"]}["better_than_zero_shot"] is False
+    assert (oldest["promoted_at"], oldest["reviewed"], oldest["review"]) == (lines[0]["at"], False, None)
+
+
+def test_before_anything_moved_there_is_no_history(project: Path) -> None:
+    write_artifacts(project / "artifacts")
+    assert ran(history).output == "pld-mail: production was never moved\n"
+    assert json.loads(ran(history, "--json").output) == []
 
 
 @pytest.mark.parametrize("arguments", [["--force"], ["--reason", "because"], ["--force", "--reason", " "]])

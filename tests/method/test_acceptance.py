@@ -13,6 +13,7 @@ from pld.method.acceptance import (
     zero_shot_of,
 )
 from pld.method.evaluation import indices, system_report
+from pld.method.review import ReviewStanding
 from pld.params import EvaluationParams, PromotionParams
 from pld.records import Comparison, EvaluationReport, Interval, Latency, LatencyReport, Prediction
 
@@ -21,8 +22,12 @@ EVALUATION = EvaluationParams(seed=0, resamples=400)
 
 
 def gates(**changes: object) -> PromotionParams:
-    off = {"better_than_zero_shot": False, "not_worse_than_production": False}
-    return PromotionParams.model_validate({**off, "max_p95_ms": None, "max_prompt_tokens": None, **changes})
+    off = dict.fromkeys(PromotionParams.model_fields) | {
+        "better_than_zero_shot": False,
+        "not_worse_than_production": False,
+        "require_review": False,
+    }
+    return PromotionParams.model_validate({**off, **changes})
 
 
 def evidence(
@@ -35,14 +40,15 @@ def evidence(
     groups: dict[str, str] | None = None,
     timed: tuple[str, ...] = ("distilled",),
     first: int = 0,
+    unanswered: int = 0,
 ) -> Evidence:
-    """200 examples, those at `wrong` answered wrongly."""
+    """200 examples of the first two labels in turn, those at `wrong` answered wrongly, the last ones `unanswered`."""
     rows = [
         Prediction(
             example_id=f"e{n + first}",
             system=shipped,
             label=labels[n % 2],
-            predicted=labels[(n + (n in wrong)) % 2],
+            predicted=labels[(n + (n in wrong)) % 2] if n < 200 - unanswered else None,
             scores=(-1.0, -2.0),
         )
         for n in range(200)
@@ -158,6 +164,37 @@ def test_a_latency_limit_without_a_measurement_fails() -> None:
 def test_the_token_limit_may_be_reached_but_not_passed(limit: int, holds: bool) -> None:
     (verdict,) = judge(gates(max_prompt_tokens=limit), EVALUATION, evidence(), None)
     assert (verdict.holds, verdict.figures) == (holds, f"60 tokens, limit {limit}")
+
+
+@pytest.mark.parametrize(("limit", "holds"), [(0.01, True), (0.005, False)])
+def test_the_share_without_an_answer_may_reach_its_limit_but_not_pass_it(limit: float, holds: bool) -> None:
+    (verdict,) = judge(gates(max_unparsable_rate=limit), EVALUATION, evidence(unanswered=2), None)
+    assert (verdict.gate, verdict.holds) == ("max_unparsable_rate", holds)
+    assert verdict.figures == f"2 of 200 test examples without an answer (0.01), limit {limit:g}"
+
+
+@pytest.mark.parametrize(("floor", "holds"), [(0.9, True), (0.91, False)])
+def test_no_labels_recall_may_be_below_the_floor(floor: float, holds: bool) -> None:
+    # ten of the hundred "yes" are answered wrongly, and none of the "no"
+    (verdict,) = judge(gates(min_label_recall=floor), EVALUATION, evidence(wrong=range(0, 20, 2)), None)
+    assert (verdict.gate, verdict.holds) == ("min_label_recall", holds)
+    assert verdict.figures == f"recall of yes 0.900, floor {floor:g}"
+
+
+def test_a_label_without_test_examples_is_named_and_not_judged() -> None:
+    (verdict,) = judge(gates(min_label_recall=0.5), EVALUATION, evidence(labels=("yes", "no", "maybe")), None)
+    assert verdict.holds
+    assert verdict.figures == "recall of yes 1.000, maybe has no test example, floor 0.5"
+
+
+def test_a_required_review_needs_an_approval_of_this_prompt() -> None:
+    asked = gates(require_review=True)
+    approved = ReviewStanding(approved=True, words="2 of 2 approved", entries=1, head="a")
+    (verdict,) = judge(asked, EVALUATION, evidence(), None, approved)
+    assert (verdict.gate, verdict.holds, verdict.figures) == ("reviewed", True, "2 of 2 approved")
+    missing = ReviewStanding(approved=False, words="1 of 2 approved", entries=1, head="a")
+    for review in (missing, None):
+        assert not judge(asked, EVALUATION, evidence(), None, review)[0].holds
 
 
 def test_only_the_gates_that_are_asked_for_are_judged() -> None:

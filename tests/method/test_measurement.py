@@ -97,6 +97,12 @@ def test_the_gain_on_test_is_that_of_what_ships(config):
     assert (loop.test.a, loop.test.b) == ("distilled_calibrated", "clustered_calibrated")
 
 
+def test_what_the_loop_did_is_told_of_the_list_that_it_left_and_not_of_what_reviewers_made_of_it(config):
+    loop = report_of(config, unreviewed=answers(38))[0].loop
+    assert (loop.test.a, loop.test.b) == ("unreviewed", "clustered")
+    assert (loop.test.fixed, loop.test.broken) == (2, 0)
+
+
 def test_without_a_loop_both_rows_stand_there_and_no_gain_is_told(config):
     none = resolution_report(config, rounds=0, accepted=0, gain=0.0)
     report, _ = report_of(config, none, clustered=answers(40))

@@ -1,12 +1,14 @@
 """The stage's measuring with the real SmolLM2, of the two prompts of the pipeline alone."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from pld.adapters import lineup
 from pld.adapters.build import build
 from pld.adapters.lineup import Distilled, Ground
+from pld.artifacts import write_text
 from pld.records import Calibration, TrainingCost
 from pld.stages import evaluate
 from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
@@ -36,7 +38,7 @@ def small_student():
 def measured(small_student, monkeypatch):
     """Measure the prompts of the pipeline with `prompt` as what came in: the Student, answers and latency."""
 
-    def measure(prompt):
+    def measure(prompt, unreviewed=None):
         config = composed()
         few = config.latency.model_copy(update={"requests": 4})  # what is timed is not looked at
         ground = Ground(
@@ -47,10 +49,11 @@ def measured(small_student, monkeypatch):
             shots=mails("train", 3),
             clustered=distilled(prompt, -2.0, TrainingCost(teacher_calls=9)),
             distilled=distilled(PROMPT, -1.0, TrainingCost(teacher_calls=11)),
+            unreviewed=distilled(unreviewed, -1.5, TrainingCost(teacher_calls=11)) if unreviewed else None,
         )
         student = Counting(small_student)
         monkeypatch.setitem(ground.__dict__, "student", student)
-        monkeypatch.setattr(lineup, "_MAKERS", lineup._MAKERS[-2:])
+        monkeypatch.setattr(lineup, "_MAKERS", lineup._MAKERS[-3:])
         return student, *evaluate._measured(ground.config, ground, mails("test", 6))
 
     return measure
@@ -75,3 +78,29 @@ def test_a_list_that_the_loop_left_as_it_was_is_scored_and_timed_once(measured):
     assert student.scored == {CLUSTERED: once, PROMPT: once}
     assert (answers["clustered"].scores != answers["distilled"].scores).any()
     assert latency.systems["clustered"] != latency.systems["distilled"]
+
+
+def test_what_the_loop_left_is_measured_beside_what_reviewers_made_of_it(measured):
+    _, answers, latency = measured(CLUSTERED, unreviewed="Another list.")
+    assert list(answers) == ["clustered", "unreviewed", "distilled"]
+    assert (answers["unreviewed"].scores != answers["distilled"].scores).any()
+    assert "unreviewed_calibrated" in latency.systems
+
+
+def test_each_different_prompt_of_the_sweep_is_timed_once(small_student, monkeypatch, tmp_path):
+    for trial, prompt in {"t1": PROMPT, "t2": CLUSTERED, "t3": PROMPT}.items():
+        write_text(tmp_path / f"artifacts/trials/{trial}/system_prompt.md", prompt)
+    (tmp_path / "artifacts/trials/failed").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = composed()
+    ground = SimpleNamespace(student=small_student)
+
+    def timed(requests):
+        few = config.latency.model_copy(update={"trial_requests": requests})
+        return evaluate._timed_trials(config.model_copy(update={"latency": few}), ground, mails("test", 3))
+
+    found = timed(2)
+    assert list(found) == ["t1", "t2", "t3"]
+    assert found["t1"] == found["t3"] != found["t2"]
+    assert {latency.requests for latency in found.values()} == {2}
+    assert timed(0) == {}

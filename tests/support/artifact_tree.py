@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from types import MappingProxyType
 import yaml
 
 from pld.adapters.composition import compose
-from pld.artifacts import write_json, write_jsonl, write_text
+from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
 from pld.method.estimating import STAGES
 from pld.method.measurement import Answers, evaluation_report
 from pld.method.trial import groups_of
@@ -21,6 +22,7 @@ from pld.records import (
     CostReport,
     Latency,
     LatencyReport,
+    Reviewed,
     RoleSpending,
     Spending,
     SystemCost,
@@ -97,6 +99,8 @@ def write_artifacts(
         )
     }
     resolution = write_resolution(folder / "resolve", config, prompt, calibration)
+    shutil.copytree(folder / "resolve/final", folder / SHIPS, dirs_exist_ok=True)
+    write_json(folder / "review/review.json", Reviewed(came_in=sha256(prompt), ships=sha256(prompt), sheets=()))
     report, rows = evaluation_report(config, sha256(prompt), test, answers, {"engine": "packed token trie"}, resolution)
     evaluation = folder / "evaluation"
     write_json(evaluation / "groups.json", dict(zip((e.id for e in test), groups_of(test) or (), strict=False)))

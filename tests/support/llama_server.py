@@ -11,9 +11,9 @@ MODEL = "smollm2-135m"
 
 
 @contextlib.contextmanager
-def llama_server(context: int = 4096, parallel: int = 2, key: str | None = None) -> Iterator[str]:
-    """Serves the 135M weights on loopback; yields the base URL. `context` tokens per request."""
-    settings = {"context": context, "parallel": parallel, "key": key}
+def llama_server(context: int = 4096, parallel: int = 2, key: str | None = None, model: str = MODEL) -> Iterator[str]:
+    """Serves an asset's weights (the 135M ones) on loopback; yields the base URL. `context` tokens per request."""
+    settings = {"context": context, "parallel": parallel, "key": key, "model": model}
     # standard input is the leash: the server ends when it closes, also when the tests are killed
     process = subprocess.Popen(
         [sys.executable, __file__, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -28,14 +28,14 @@ def llama_server(context: int = 4096, parallel: int = 2, key: str | None = None)
         process.stdout.close()
 
 
-def _serve(context: int, parallel: int, key: str | None) -> None:
+def _serve(context: int, parallel: int, key: str | None, model: str) -> None:
     import xllamacpp
 
     from pld.adapters.assets import asset_folder_or_file
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(asset_folder_or_file(f"asset:{MODEL}"))
-    params.model_alias = {MODEL}
+    params.model.path = str(asset_folder_or_file(f"asset:{model}"))
+    params.model_alias = {model}
     params.n_ctx = context * parallel
     params.n_parallel = parallel
     params.n_gpu_layers = 0

@@ -1,12 +1,13 @@
 """What a run up to the stage `resolve` leaves under artifacts/, small and made up: two rounds and a pruned instruction.
 All files of it fit together, so that what it holds can be measured with a real Student too."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from pld.artifacts import write_json, write_jsonl, write_text
+from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
 from pld.method.ablation import FrontPoint, pareto, pareto_csv
 from pld.method.descent import descents
 from pld.method.edits import apply
@@ -142,6 +143,9 @@ def write_two_rounds(folder: Path, *, ablated: bool = True) -> None:
         write_jsonl(folder / f"resolve/rounds/{number:02}/edits.jsonl", edits)
         write_jsonl(folder / f"resolve/rounds/{number:02}/instructions.jsonl", after)
     _write_final(folder / "resolve", EFFECTS if ablated else None)
+    shutil.copytree(folder / "resolve/final", folder / SHIPS, dirs_exist_ok=True)
+    if not ablated:
+        (folder / SHIPS / "ablation.jsonl").unlink(missing_ok=True)
 
 
 def _write_final(folder: Path, effects: list[Effect] | None) -> None:

@@ -33,8 +33,8 @@ class Distilled:
 @dataclass(frozen=True)
 class Ground:
     """What all systems are made of; `calibrated_on` is a part of `train`, `clustered` the winner of the sweep, and
-    `distilled` what the conflict loop made of it: what ships. Each heavy thing is loaded once, when the first system
-    asks for it."""
+    `distilled` what ships; `unreviewed`: what the conflict loop left, where reviewers edited it. Each heavy thing is
+    loaded once, when the first system asks for it."""
 
     config: Config
     train: Sequence[Example]
@@ -43,6 +43,7 @@ class Ground:
     shots: Sequence[Example]
     clustered: Distilled
     distilled: Distilled
+    unreviewed: Distilled | None = None
 
     @cached_property
     def student(self) -> Student:
@@ -186,6 +187,11 @@ def _clustered(ground: Ground) -> Iterator[System]:
     yield _of_the_pipeline(ground, named.CLUSTERED, ground.clustered)
 
 
+def _unreviewed(ground: Ground) -> Iterator[System]:
+    if ground.unreviewed is not None:
+        yield _of_the_pipeline(ground, named.UNREVIEWED, ground.unreviewed)
+
+
 def _distilled(ground: Ground) -> Iterator[System]:
     yield _of_the_pipeline(ground, named.DISTILLED, ground.distilled)
 
@@ -225,5 +231,6 @@ _MAKERS: tuple[Callable[[Ground], Iterator[System]], ...] = (
     _lora,
     _gepa,
     _clustered,
+    _unreviewed,
     _distilled,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pld.artifacts import read_jsonl, read_text
+from pld.artifacts import SHIPS, read_jsonl, read_text
 from pld.errors import ArtifactError
 from pld.method.ablation import FrontPoint, read_pareto_csv
 from pld.method.rounds import Effect
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ARTIFACTS = Path("artifacts")
-FINAL = ARTIFACTS / "resolve/final"
+FINAL = ARTIFACTS / SHIPS
 _SHOWN = 8  # characters of an id; `pld explain` takes four
 
 

@@ -1,14 +1,12 @@
 """`pld doubts`: training examples whose gold label the Teacher found hard to defend, to be reviewed and relabelled."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from pld.artifacts import read_jsonl, write_text
+from pld.artifacts import csv_line, read_jsonl, write_text
 from pld.errors import ArtifactError
 from pld.method.doubts import Doubt, doubted
 from pld.params import RecordsReader, TaskParams, load_config
@@ -107,14 +105,12 @@ def _write_sheet(path: Path, shown: Sequence[Doubt], task: TaskParams) -> None:
         raise ArtifactError(f"{path}: wanted a path for a new sheet, found a file; name another, or remove it")
     own = ("id", "label", "new_label", "rationale", "nearest")
     fields = [f"input {field}" if field in own else field for field in task.fields]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([own[0], *fields, *own[1:]])
+    lines = [csv_line([own[0], *fields, *own[1:]])]
     for doubt in shown:
         inputs = [doubt.inputs[field] for field in task.fields]
         cells = [doubt.example_id, *inputs, doubt.label, "", " | ".join(doubt.rationales), _nearest(doubt)]
-        writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
-    write_text(path, buffer.getvalue())
+        lines.append(csv_line([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]))
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def _next_step(task: TaskParams) -> str:

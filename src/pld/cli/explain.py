@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 
-from pld.cli.lineage import Book, Gone, Present, Story, Tried
-from pld.method.rounds import Descent, Effect, Step
+from pld.cli.lineage import Book, Decided, Gone, Present, Story, Tried
+from pld.method.descent import BY_A_REVIEWER
+from pld.method.descent import told as said
+from pld.method.rounds import Descent, Effect
+from pld.method.wording import one_line
 
 ARTIFACTS = Path("artifacts")
 _FEW = 10
@@ -57,7 +60,8 @@ def _told_present(found: Present, few: int | None) -> Iterator[tuple[int, str]]:
     yield 0, f"origin: {found.origin}; {found.support:g} rules behind it{less}{clusters}"
     yield 0, "Edits: none" if not found.edits else "Edits:"
     for step in found.edits:
-        yield 1, _said(step)
+        yield 1, said(step)
+    yield from _told_decisions(found.decisions)
     yield from _told_effect(found.effect, few)
     yield 0, f"examples that it comes from: {len(found.examples)}"
     for source in found.examples[:few]:
@@ -65,6 +69,15 @@ def _told_present(found: Present, few: int | None) -> Iterator[tuple[int, str]]:
         yield 1, f"{source.example_id} ({source.label}){doubtful}: {source.rule}"
     if few is not None and len(found.examples) > few:
         yield 1, f"and {len(found.examples) - few} more (--all)"
+
+
+def _told_decisions(decisions: Sequence[Decided]) -> Iterator[tuple[int, str]]:
+    if decisions:
+        yield 0, "decided by people:"
+    for own in decisions:
+        why = f" because: {one_line(own.note)}" if own.note else ""
+        of = "this prompt" if own.of_what_ships else "an earlier prompt"
+        yield 1, f"sheet {own.sheet} of {own.at}, of {of}: {own.verdict} by {own.reviewer}{why}"
 
 
 def _told_effect(effect: Effect | None, few: int | None) -> Iterator[tuple[int, str]]:
@@ -85,15 +98,15 @@ def _told_gone(found: Gone) -> Iterator[tuple[int, str]]:
     if found.taken_by is None:
         yield 0, f"gone: {found.why}"
         return
-    yield 0, "taken away by an Edit:"
-    yield 1, _said(found.taken_by)
+    yield 0, "taken away by a person:" if found.taken_by.round == BY_A_REVIEWER else "taken away by an Edit:"
+    yield 1, said(found.taken_by)
     if found.became:
         yield 0, f"became: {', '.join(found.became)}"
 
 
 def _told_edit(found: Tried, few: int | None) -> Iterator[tuple[int, str]]:
     verdict = found.found
-    yield 0, f"{found.id}: an Edit; {_said(found.step)}"
+    yield 0, f"{found.id}: an Edit; {said(found.step)}"
     for text in (*getattr(verdict.edit, "texts", ()), getattr(verdict.edit, "text", None)):
         if text:
             yield 1, text
@@ -105,12 +118,6 @@ def _told_edit(found: Tried, few: int | None) -> Iterator[tuple[int, str]]:
         yield 0, f"the list that met the gate fixes {len(verdict.gate.fixed)}: {_few(verdict.gate.fixed, few)}"
         yield 1, f"and breaks {len(verdict.gate.broken)}: {_few(verdict.gate.broken, few)}"
     yield 0, f"failures that it answers: {_few(verdict.example_ids, few)}"
-
-
-def _said(step: Step) -> str:
-    came = f" of {step.from_id}" if step.from_id else ""
-    reason = f" because: {step.reason}" if step.reason else ""
-    return f"round {step.round}: {step.op}{came} (Edit {step.edit_id}, by {step.proposer}){reason}; {step.verdict}"
 
 
 def _told_story(found: Story, few: int | None, descents: Mapping[str, Descent]) -> Iterator[tuple[int, str]]:
@@ -132,7 +139,7 @@ def _told_story(found: Story, few: int | None, descents: Mapping[str, Descent]) 
     if found.edits:
         yield 0, "Edits:"
     for touched in found.edits[:few]:
-        yield 1, f"{touched.how} it: {_said(touched.edit)}"
+        yield 1, f"{touched.how} it: {said(touched.edit)}"
     if few is not None and len(found.edits) > few:
         yield 1, f"and {len(found.edits) - few} more (--all)"
 

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pld.artifacts import read_jsonl, read_record
+from pld.adapters.review_log import read_log
+from pld.artifacts import SHIPS, read_jsonl, read_record, read_text
 from pld.errors import ArtifactError
 from pld.method.descent import step_of
 from pld.method.edits import apply
+from pld.method.review import ReviewEntry, Verdict, edited
+from pld.method.review import step_of as review_step
 from pld.method.rounds import Descent, EditVerdict, Effect, ResolutionReport, Step
-from pld.records import Cluster, Example, Instruction, Record, Rejection, Rule
+from pld.params import load_config
+from pld.records import Cluster, Example, Instruction, Record, Rejection, Reviewed, Rule, sha256
 
 PREFIX = 4
 _NAMED = 10
@@ -26,6 +30,17 @@ class Source(Record):
     doubtful: bool
 
 
+class Decided(Record):
+    """What a person decided about an instruction, in a sheet of the prompt that ships or of an earlier one."""
+
+    sheet: int
+    at: str
+    of_what_ships: bool
+    verdict: Verdict
+    reviewer: str
+    note: str
+
+
 class Present(Record):
     """An instruction of the final list."""
 
@@ -39,12 +54,13 @@ class Present(Record):
     support: int | float
     clusters: tuple[int, ...]
     edits: tuple[Step, ...]
+    decisions: tuple[Decided, ...]
     effect: Effect | None
     examples: tuple[Source, ...]
 
 
 class Gone(Record):
-    """An instruction that was in a list once. `became`: what the Edit that took it made of it."""
+    """An instruction that was in a list once. `became`: what the Edit, or the reviewer, that took it made of it."""
 
     kind: Literal["gone"] = "gone"
     id: str
@@ -93,12 +109,16 @@ class Story(Record):
 @dataclass(frozen=True)
 class Book:
     """All that is known of how the final list came to be; the test split is no part of it. `earlier`: instructions that
-    were in a list and are in the final one no more, each with the list that it was in last."""
+    were in a list and are in the final one no more, each with the list that it was in last; `log`: what people decided,
+    and `taken`: what that took away, as a step, with what it became."""
 
     final: list[Instruction]
     descents: dict[str, Descent]
     effects: dict[str, Effect]
     earlier: dict[str, tuple[Instruction, str]]
+    log: list[ReviewEntry]
+    taken: dict[str, tuple[Step, tuple[str, ...]]]
+    ships: str
     verdicts: list[EditVerdict]
     pruned: tuple[str, ...]
     rules: dict[str, Rule]
@@ -109,18 +129,26 @@ class Book:
     @classmethod
     def read(cls, folder: Path) -> "Book":
         resolve = folder / "resolve"
-        final = read_jsonl(resolve / "final/instructions.jsonl", Instruction)
-        ablation = resolve / "final/ablation.jsonl"
+        final = read_jsonl(folder / SHIPS / "instructions.jsonl", Instruction)
+        ablation = folder / SHIPS / "ablation.jsonl"
         rounds = sorted((resolve / "rounds").glob("*/instructions.jsonl"))
         lists = [(folder / "best/instructions.jsonl", "the list that came in")]
         lists += [(path, f"the list after round {int(path.parent.name)}") for path in rounds]
         seen = {own.id: (own, where) for path, where in lists for own in read_jsonl(path, Instruction)}
+        log = read_log(load_config(folder / "config.yaml").task.name)
+        taken: dict[str, tuple[Step, tuple[str, ...]]] = {}
+        for where, left, entry, after in _reviewed(folder, log):
+            seen |= {own.id: (own, where) for own in left}
+            taken |= _taken(entry, left, after)
         ids = {own.id for own in final}
         return cls(
             final=final,
-            descents={own.instruction_id: own for own in read_jsonl(resolve / "final/descent.jsonl", Descent)},
+            descents={own.instruction_id: own for own in read_jsonl(folder / SHIPS / "descent.jsonl", Descent)},
             effects={own.instruction_id: own for own in read_jsonl(ablation, Effect)} if ablation.exists() else {},
             earlier={identity: found for identity, found in seen.items() if identity not in ids},
+            log=log,
+            taken=taken,
+            ships=sha256(read_text(folder / SHIPS / "system_prompt.md")),
             verdicts=[edit for path in rounds for edit in read_jsonl(path.parent / "edits.jsonl", EditVerdict)],
             pruned=read_record(resolve / "report.json", ResolutionReport).pruned,
             rules={rule.id: rule for rule in read_jsonl(folder / "rules/rules.jsonl", Rule)},
@@ -175,7 +203,7 @@ class Book:
         descent = self.descents.get(identity)
         if descent is None:
             raise ArtifactError(
-                f"artifacts/resolve/final/descent.jsonl: wanted a line for {identity} of instructions.jsonl, found "
+                f"artifacts/{SHIPS}/descent.jsonl: wanted a line for {identity} of instructions.jsonl, found "
                 "none; run `dvc repro`"
             )
         rules = [self.rules[rule_id] for rule_id in descent.rule_ids]
@@ -189,6 +217,7 @@ class Book:
             support=own.support,
             clusters=descent.cluster_ids,
             edits=descent.edits,
+            decisions=tuple(self._decided(identity)),
             effect=self.effects.get(identity),
             examples=tuple(
                 Source(
@@ -202,8 +231,25 @@ class Book:
             ),
         )
 
+    def _decided(self, identity: str) -> Iterator[Decided]:
+        for entry in self.log:
+            for decision in entry.decisions:
+                if decision.instruction_id == identity:
+                    yield Decided(
+                        sheet=entry.number,
+                        at=entry.at,
+                        of_what_ships=entry.prompt_sha256 == self.ships,
+                        verdict=decision.verdict,
+                        reviewer=decision.reviewer,
+                        note=decision.note,
+                    )
+
     def _gone(self, identity: str) -> Gone:
         own, seen = self.earlier[identity]
+        gone = {"id": own.id, "label": own.label, "text": own.text, "origin": own.origin, "seen": seen}
+        if identity in self.taken:
+            taken_by, became = self.taken[identity]
+            return Gone(**gone, taken_by=taken_by, became=became, why=taken_by.verdict)
         took = [
             verdict
             for verdict in self.verdicts
@@ -214,11 +260,7 @@ class Book:
         step = step_of(took[-1], identity) if took else None
         words = next((words for words in self.pruned if words.startswith(f"{identity}: ")), None)
         return Gone(
-            id=own.id,
-            label=own.label,
-            text=own.text,
-            origin=own.origin,
-            seen=seen,
+            **gone,
             taken_by=step,
             became=tuple(new.id for new in apply([own], took[-1].edit, took[-1].round)) if took else (),
             why=step.verdict if step else f"pruned: {words.partition(': ')[2]}" if words else "not in the final list",
@@ -256,6 +298,39 @@ class Book:
                 yield Touched(how="fixes", edit=step)
             if verdict.gate and identity in verdict.gate.broken:
                 yield Touched(how="breaks", edit=step)
+
+
+def _reviewed(
+    folder: Path, log: Sequence[ReviewEntry]
+) -> Iterator[tuple[str, list[Instruction], ReviewEntry, list[Instruction]]]:
+    """Each sheet whose edits made what ships: the list before it, in words and as it was, the sheet, and the list
+    after it."""
+    path = folder / "review/review.json"
+    sheets = read_record(path, Reviewed).sheets if path.exists() else ()
+    where = "the list that the loop left"
+    present = read_jsonl(folder / "resolve/final/instructions.jsonl", Instruction) if sheets else []
+    for entry in log:
+        if entry.number in sheets:
+            after = edited(present, entry.decisions)
+            yield where, present, entry, after
+            where, present = f"the list after sheet {entry.number}", after
+
+
+def _taken(
+    entry: ReviewEntry, before: Sequence[Instruction], after: Sequence[Instruction]
+) -> dict[str, tuple[Step, tuple[str, ...]]]:
+    """What `entry` took away, each with what it became."""
+    stays = {own.id for own in after}
+    new = {own.text: own.id for own in after}
+    gone = {own.id for own in before} - stays
+    return {
+        decision.instruction_id: (
+            review_step(entry, decision),
+            () if decision.text is None else (new[decision.text],),
+        )
+        for decision in entry.decisions
+        if decision.instruction_id in gone
+    }
 
 
 def _step(verdict: EditVerdict) -> Step:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pld.adapters.tracking.result import read_spending
-from pld.artifacts import read_record
+from pld.artifacts import SHIPS, read_record
 from pld.method.baselines import CALIBRATED, DISTILLED, rivals
 from pld.method.estimating import dollars, millions
 from pld.method.pricing import tokens_read, tokens_written, total_usd
@@ -57,7 +57,7 @@ def summary(as_json: bool) -> None:
         *_draws(Path("artifacts/best/draws.json")),
         _spent(read_spending(Path("artifacts")), recorded=costs.systems[DISTILLED].training.recorded),
         f"shipped: {report.shipped}, prompt {report.prompt_sha256[:12]}, {costs.systems[DISTILLED].readable}, "
-        f"from trial {trial.trial_id}: artifacts/resolve/final/system_prompt.md",
+        f"from trial {trial.trial_id}: artifacts/{SHIPS}/system_prompt.md",
         "where an instruction comes from: pld explain <id>; what each one does: pld ablate",
         f"latency: one request at a time, what all requests share in the cache; {latency.machine}",
     ]

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from pld.method.baselines import CALIBRATED
 from pld.method.evaluation import compare, indices
+from pld.method.review import ReviewStanding
 from pld.params import EvaluationParams, PromotionParams
-from pld.records import EvaluationReport, LatencyReport, Prediction, Record
+from pld.records import EvaluationReport, LatencyReport, Prediction, Record, SystemReport
 
 ZERO_SHOT = "zero_shot"
 
@@ -36,7 +37,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Missing:
-    """A version is in production, but what it measured can't be had."""
+    """A version is in production, but no measurement of it can be had."""
 
     reason: str
 
@@ -46,9 +47,14 @@ Production = Evidence | Missing | None
 
 
 def judge(
-    gates: PromotionParams, evaluation: EvaluationParams, candidate: Evidence, production: Production
+    gates: PromotionParams,
+    evaluation: EvaluationParams,
+    candidate: Evidence,
+    production: Production,
+    review: ReviewStanding | None = None,
 ) -> tuple[Verdict, ...]:
-    """A verdict for each gate that is asked for."""
+    """A verdict for each gate that is asked for. `review`: what the log of reviews says of the candidate's prompt."""
+    shipped = candidate.report.systems[candidate.report.shipped]
     verdicts = []
     if gates.better_than_zero_shot:
         verdicts.append(better_than_zero_shot(candidate.report))
@@ -57,15 +63,48 @@ def judge(
     if gates.max_p95_ms is not None:
         verdicts.append(_p95_within(gates.max_p95_ms, candidate))
     if gates.max_prompt_tokens is not None:
-        tokens = candidate.report.systems[candidate.report.shipped].prompt_tokens
         verdicts.append(
             Verdict(
                 gate="max_prompt_tokens",
-                holds=tokens <= gates.max_prompt_tokens,
-                figures=f"{tokens} tokens, limit {gates.max_prompt_tokens}",
+                holds=shipped.prompt_tokens <= gates.max_prompt_tokens,
+                figures=f"{shipped.prompt_tokens} tokens, limit {gates.max_prompt_tokens}",
+            )
+        )
+    if gates.max_unparsable_rate is not None:
+        rate = shipped.unparsable / shipped.n if shipped.n else 0.0
+        verdicts.append(
+            Verdict(
+                gate="max_unparsable_rate",
+                holds=rate <= gates.max_unparsable_rate,
+                figures=f"{shipped.unparsable} of {shipped.n} test examples without an answer ({rate:.3g}), "
+                f"limit {gates.max_unparsable_rate:g}",
+            )
+        )
+    if gates.min_label_recall is not None:
+        verdicts.append(min_label_recall(shipped, gates.min_label_recall))
+    if gates.require_review:
+        verdicts.append(
+            Verdict(
+                gate="reviewed",
+                holds=review is not None and review.approved,
+                figures=review.words if review else "there is no log of reviews",
             )
         )
     return tuple(verdicts)
+
+
+def min_label_recall(shipped: SystemReport, floor: float) -> Verdict:
+    """Holds when no declared label's recall on test is below `floor`. A label without test examples can't be judged:
+    it is named; with nothing to judge at all the gate fails."""
+    judged = {label: score.recall for label, score in shipped.per_label.items() if score.support}
+    unjudged = [label for label in shipped.per_label if label not in judged]
+    low = {label: recall for label, recall in judged.items() if recall < floor}
+    shown = low or dict([min(judged.items(), key=lambda item: item[1])] if judged else [])
+    words = [f"recall of {label} {recall:.3f}" for label, recall in shown.items()]
+    words += [f"{label} has no test example" for label in unjudged]
+    return Verdict(
+        gate="min_label_recall", holds=bool(judged) and not low, figures=f"{', '.join(words)}, floor {floor:g}"
+    )
 
 
 def base_name(system: str) -> str:
@@ -102,13 +141,13 @@ def not_worse_than_production(candidate: Evidence, production: Production, evalu
     if isinstance(production, Missing):
         return Verdict(gate=gate, holds=False, figures=production.reason)
     if candidate.report.labels != production.report.labels:
-        return Verdict(gate=gate, holds=False, figures="production was evaluated with other labels; evaluate it again")
+        return Verdict(gate=gate, holds=False, figures="production was evaluated with other labels")
     if candidate.test_digest != production.test_digest:
         return Verdict(
             gate=gate,
             holds=False,
             figures=f"production was evaluated on another test set ({production.test_digest[:12]}, "
-            f"the candidate's is {candidate.test_digest[:12]}); evaluate it again",
+            f"the candidate's is {candidate.test_digest[:12]}); run `dvc repro`, then `pld promote`",
         )
     theirs = {row.example_id: row.predicted for row in production.predictions}
     if set(theirs) != {row.example_id for row in candidate.predictions}:

@@ -28,8 +28,10 @@ LORA = "lora"
 GEPA = "gepa"
 CLUSTERED = "clustered"
 """The winner of the sweep: the list that comes into the conflict loop."""
+UNREVIEWED = "unreviewed"
+"""The list that the loop left, where reviewers edited it."""
 DISTILLED = "distilled"
-"""What ships: the list that the loop leaves."""
+"""What ships: the list that the loop leaves, or what reviewers made of it."""
 
 WITHOUT_LLM = (MAJORITY, TFIDF_LOGREG, EMBEDDING_LOGREG)
 

@@ -5,7 +5,11 @@ from dataclasses import dataclass, replace
 
 from pld.method.edits import apply
 from pld.method.rounds import Add, Descent, EditVerdict, Effect, Step
+from pld.method.wording import one_line
 from pld.records import Instruction, Rule, content_id
+
+BY_A_REVIEWER = 0
+"""The round of a Step that a person made, when the loop was over."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,15 @@ def said_of(verdict: EditVerdict) -> str:
     )
     failed = f"; {'; '.join(verdict.gate.failed)}" if verdict.gate.failed else ""
     return f"{verdict.outcome}: {figures}{failed}"
+
+
+def told(step: Step) -> str:
+    """A step in words, on one line."""
+    came = f" of {step.from_id}" if step.from_id else ""
+    reason = f" because: {one_line(step.reason)}" if step.reason else ""
+    if step.round == BY_A_REVIEWER:
+        return f"{step.edit_id}: {step.op}{came} by the reviewer {step.proposer}{reason}"
+    return f"round {step.round}: {step.op}{came} (Edit {step.edit_id}, by {step.proposer}){reason}; {step.verdict}"
 
 
 def step_of(verdict: EditVerdict, from_id: str | None) -> Step:

@@ -4,7 +4,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pld.method.baselines import CALIBRATED, CLUSTERED, findings, loop_findings, rivals, shipped_system
+from pld.method.baselines import (
+    CALIBRATED,
+    CLUSTERED,
+    DISTILLED,
+    UNREVIEWED,
+    findings,
+    loop_findings,
+    rivals,
+    shipped_system,
+)
 from pld.method.evaluation import (
     Indices,
     calibrate,
@@ -127,7 +136,11 @@ def evaluation_report(
         for rival in rivals(name, variants)
     )
     shipped = shipped_system(config.calibration.method)
-    loop = _loop_effect(resolution, shipped, comparisons)
+    loop = None
+    if resolution.rounds or resolution.candidates:
+        left = shipped.replace(DISTILLED, UNREVIEWED) if UNREVIEWED in answers else shipped
+        before = CLUSTERED + (CALIBRATED if left.endswith(CALIBRATED) else "")
+        loop = _loop_effect(resolution, _comparison(config, test, left, before, variants))
     report = EvaluationReport(
         task=task.name,
         split="test",
@@ -144,17 +157,14 @@ def evaluation_report(
     return report, rows
 
 
-def _loop_effect(resolution: ResolutionReport, shipped: str, comparisons: Sequence[Comparison]) -> LoopEffect | None:
-    """The loop on validation beside what it did on test; None where nothing was tried."""
-    if not resolution.rounds and not resolution.candidates:
-        return None
-    before = (CLUSTERED, CLUSTERED + CALIBRATED)
+def _loop_effect(resolution: ResolutionReport, test: Comparison) -> LoopEffect:
+    """The loop on validation beside what it did on test."""
     return LoopEffect(
         rounds=len(resolution.rounds),
         candidates=resolution.candidates,
         accepted=len(resolution.accepted),
         validation=resolution.gain,
-        test=next(found for found in comparisons if found.a == shipped and found.b in before),
+        test=test,
     )
 
 

@@ -194,7 +194,8 @@ class Effect(Record):
 
 
 class Step(Record):
-    """One Edit in an instruction's line of descent; `from_id`: the instruction that it was before (None: added)."""
+    """One Edit in an instruction's line of descent; `from_id`: the instruction that it was before (None: added);
+    `round` 0: by a reviewer."""
 
     round: int
     edit_id: str

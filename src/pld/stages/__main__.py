@@ -6,7 +6,7 @@ import sys
 
 from pld.errors import PldError
 
-STAGES = ("config", "prepare", "extract", "embed", "sweep", "resolve", "evaluate", "track")
+STAGES = ("config", "prepare", "extract", "embed", "sweep", "resolve", "review", "evaluate", "report", "track")
 
 
 def main(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from pld.adapters.latency import machine, measure_latency
 from pld.adapters.lineup import Distilled, Ground, lineup
 from pld.adapters.plots import draw_confusion, draw_f1_against_tokens, draw_systems
 from pld.adapters.teachers.hiring import write_spending
-from pld.artifacts import read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
+from pld.artifacts import SHIPS, read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
 from pld.method.baselines import (
     CALIBRATED,
     distillation_cost,
@@ -22,7 +22,8 @@ from pld.method.baselines import (
 from pld.method.extraction import ExtractionSummary
 from pld.method.measurement import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
 from pld.method.rounds import ResolutionReport
-from pld.method.systems import System
+from pld.method.system_prompt import prompt_messages
+from pld.method.systems import Prompted, System
 from pld.method.trial import groups_of, sample
 from pld.params import Config, RenderingParams, load_config
 from pld.progress import progress
@@ -35,6 +36,7 @@ from pld.records import (
     Latency,
     LatencyReport,
     Prediction,
+    Reviewed,
     TrainingCost,
     TrialReport,
     sha256,
@@ -64,7 +66,7 @@ def run() -> None:
     write_json(FOLDER / "groups.json", dict(zip((example.id for example in test), groups, strict=False)))
     write_json(FOLDER / "few_shot.json", {"example_ids": [example.id for example in ground.shots]})
     _write_views(report, predictions)
-    write_json(FOLDER / "latency.json", latency)
+    write_json(FOLDER / "latency.json", latency.model_copy(update={"trials": _timed_trials(config, ground, test)}))
     write_spending("evaluate", ground.teacher if config.baselines.gepa else None)
 
 
@@ -80,7 +82,10 @@ def _ground(config: Config, resolution: ResolutionReport) -> Ground:
         calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same ones as the trial's
         shots=few_shot_examples(config.task, train, config.baselines.few_shot, config.baselines.seed),
         clustered=_prompt_in(ARTIFACTS / "best", rendering, spent),
-        distilled=_prompt_in(ARTIFACTS / "resolve/final", rendering, resolution_cost(spent, resolution)),
+        distilled=_prompt_in(ARTIFACTS / SHIPS, rendering, resolution_cost(spent, resolution)),
+        unreviewed=_prompt_in(ARTIFACTS / "resolve/final", rendering, resolution_cost(spent, resolution))
+        if read_record(ARTIFACTS / "review/review.json", Reviewed).sheets
+        else None,
     )
 
 
@@ -128,6 +133,23 @@ def _measured(config: Config, ground: Ground, test: Sequence[Example]) -> tuple[
             seconds[system.name] = system.training_seconds
     settings = ", ".join(f"{key} {value}" for key, value in ground.student.describe().items())
     return answers, LatencyReport(machine=f"{machine()}; {settings}", systems=latency, training_seconds=seconds)
+
+
+def _timed_trials(config: Config, ground: Ground, test: Sequence[Example]) -> dict[str, Latency]:
+    """Trial id → its prompt's latency; the same prompt is timed once."""
+    if not config.latency.trial_requests:
+        return {}
+    prompts = {path.parent.name: read_text(path) for path in sorted(ARTIFACTS.glob("trials/*/system_prompt.md"))}
+    timed: dict[str, Latency] = {}
+    different = sorted(set(prompts.values()))
+    with progress("evaluate: timing the prompts of the sweep", len(different)) as advance:
+        for prompt in different:
+            beginning = prompt_messages(prompt)
+            answer = Prompted(config.task, ground.student, beginning)
+            system = System("trial", answer, readable="", student=ground.student, beginning=beginning)
+            timed[prompt] = measure_latency(system, test, config.latency.trial_requests)
+            advance(1)
+    return {trial: timed[prompt] for trial, prompt in prompts.items()}
 
 
 def _write_views(report: EvaluationReport, predictions: Sequence[Prediction]) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import subprocess
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 from pld.adapters.tracking.result import PipelineResult, flattened, read_result, settings
 from pld.adapters.tracking.runs import LoggedRun, log_result
 from pld.adapters.tracking.store import Store, connect, experiment_id
+from pld.artifacts import read_record, write_json
 from pld.errors import ArtifactError
 from pld.params import Config, NoResolver, load_config
-from pld.records import RoleSpending
+from pld.records import Latency, Reviewed, RoleSpending, sha256
 from support.artifact_tree import CLUSTERED, PROMPT, composed, write_artifacts
 
 COMPARABLE = {"macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "prompt_tokens"}
@@ -41,7 +43,8 @@ def test_one_parent_run_and_a_nested_run_per_trial_and_system(store: Store, proj
     systems = {"zero_shot", "few_shot", "clustered", "distilled"}
     trials = {f"trial {trial.trial_id}" for trial in found.trials} | {"trial 00failed0000"}
     variants = systems | {f"{name}_calibrated" for name in systems} | {"tfidf_logreg"}
-    assert set(by_name) == {f"mail {found.key[:8]}"} | variants | trials
+    score = found.report.systems["distilled"].macro_f1.value
+    assert set(by_name) == {f"{score:.3f} {found.key[:8]}"} | variants | trials
     nested = [run for run in by_name.values() if run.info.run_id != logged.run_id]
     assert {run.data.tags["mlflow.parentRunId"] for run in nested} == {logged.run_id}
     assert {run.info.status for run in by_name.values()} == {"FINISHED", "FAILED"}
@@ -106,6 +109,7 @@ def test_settings_are_parameters_and_a_trial_has_its_own(store: Store, project: 
     found = result(project)
     parent = parent_of(store, log_result(store, found)).data.params
     assert parent["student.name"] == "smollm2-135m"
+    assert (parent["prompt_sha256"], parent["data.test.md5"]) == (sha256(PROMPT), found.test_digest)
     assert parent["task.labels"] == '["refund","delivery","praise"]'
     assert parent["winner.clusterer.min_cluster_size"] == "8"
     assert not [name for name in parent if name.startswith("tracking")], "a URI may hold a password"
@@ -131,6 +135,36 @@ def test_what_was_shipped_and_measured_are_artifacts(store: Store, project: Path
     kept = {path.relative_to(copy / "resolve") for path in (copy / "resolve").rglob("*")}
     assert kept == {path.relative_to(written) for path in written.rglob("*")}
     assert Path("rounds/01/edits.jsonl") in kept
+
+
+def test_the_page_for_people_and_what_reviewers_did_are_artifacts(store: Store, project: Path) -> None:
+    page = project / "artifacts/report/index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>a report</p>")
+    found = result(project)
+    reviewed = Reviewed(came_in="0" * 64, ships=sha256(PROMPT), sheets=(3, 4))
+    write_json(project / "artifacts/review/review.json", reviewed)
+    run = log_result(store, found).run_id
+    tags = store.client.get_run(run).data.tags
+    assert (tags["pld.report"], tags["pld.review_sheets"]) == ("report/index.html", "2")
+    assert tags["mlflow.note.content"].startswith("Macro-F1 0.")
+    assert "on 60 test examples, +0." in tags["mlflow.note.content"]
+    assert tags["mlflow.note.content"].endswith("The report is the artifact `report/index.html`.")
+    (project / "copy").mkdir()
+    copy = Path(store.client.download_artifacts(run, "", str(project / "copy")))
+    assert (copy / tags["pld.report"]).read_text() == "<p>a report</p>"
+    assert read_record(copy / "review/review.json", Reviewed) == reviewed
+    final = project / "artifacts/review/final"
+    assert {path.name for path in (copy / "review/final").iterdir()} == {path.name for path in final.iterdir()}
+
+
+def test_a_trial_whose_prompt_was_timed_has_its_latency(store: Store, project: Path) -> None:
+    found = result(project)
+    timed = Latency(p50_ms=7, p95_ms=8, prefill_ms=9, requests=50)
+    latency = found.latency.model_copy(update={"trials": {found.best.trial_id: timed}})
+    log_result(store, dataclasses.replace(found, latency=latency))
+    metrics = runs(store)[f"trial {found.best.trial_id}"].data.metrics
+    assert {name: metrics[name] for name in TIMED} == {"latency_p50_ms": 7, "latency_p95_ms": 8, "prefill_ms": 9}
 
 
 def steps(store: Store, run: str, name: str) -> dict[int, float]:
@@ -282,8 +316,8 @@ def test_a_prompt_that_was_edited_after_the_evaluation_is_refused(project: Path)
     config = write_artifacts(project / "artifacts")
     # what came into the loop is not what was measured as shipped either
     for text in ("something else", CLUSTERED):
-        (project / "artifacts/resolve/final/system_prompt.md").write_text(text)
-        with pytest.raises(ArtifactError, match=r"resolve/final/system_prompt.md: wanted the text that was evaluated"):
+        (project / "artifacts/review/final/system_prompt.md").write_text(text)
+        with pytest.raises(ArtifactError, match=r"review/final/system_prompt.md: wanted the text that was evaluated"):
             read_result(config)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pld.adapters.tracking.store import Store, connect, experiment_id, tracking_uri
+from pld.adapters.tracking.store import Store, connect, experiment_id, store_is_there, tracking_uri
 from pld.errors import RegistryError
 
 CONNECT = (
@@ -57,6 +57,15 @@ def test_two_processes_can_make_a_fresh_database_at_once(project: Path) -> None:
     assert [process.returncode for process in started] == [0, 0], answers
     assert answers[0][0].split()[0] == answers[1][0].split()[0], "one experiment, not two"
     assert [error for _, error in answers] == ["", ""], "MLflow and Alembic say nothing"
+
+
+def test_a_store_that_is_not_there_is_seen_without_making_it(project: Path) -> None:
+    assert not store_is_there(None)
+    assert not store_is_there("sqlite:///other/runs.db")
+    assert store_is_there("http://127.0.0.1:9"), "only a sqlite file can be missing"
+    assert list(project.iterdir()) == []
+    (project / "mlflow.db").touch()
+    assert store_is_there(None)
 
 
 def test_telemetry_is_off(store: Store) -> None:

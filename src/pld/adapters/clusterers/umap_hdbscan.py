@@ -1,10 +1,12 @@
 """UMAP to a few dimensions, then HDBSCAN (McInnes et al. 2018; Campello et al. 2013)."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pld.adapters.clusterers.condensed_tree import CondensedTree, condensed
 from pld.ports import Vectors
 
 
@@ -30,17 +32,25 @@ class UmapHdbscanClusterer:
             return np.full(n, -1, dtype=np.int64)
         if np.allclose(vectors, vectors[0], atol=1e-6):
             return np.zeros(n, dtype=np.int64)
+        return np.asarray(self._fitted(vectors).labels_, dtype=np.int64)
+
+    def tree(self, vectors: Vectors) -> CondensedTree | None:
+        """The tree that `cluster` cuts; None for input that it answers without one."""
+        if len(vectors) < max(self._min_cluster_size, 2) or np.allclose(vectors, vectors[0], atol=1e-6):
+            return None
+        return condensed(self._fitted(vectors))
+
+    def _fitted(self, vectors: Vectors) -> Any:
         from hdbscan import HDBSCAN
 
         low = self._reduce(vectors)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hdbscan 0.8.44 calls sklearn with a keyword that it renamed
-            found = HDBSCAN(
+            return HDBSCAN(
                 min_cluster_size=self._min_cluster_size,
-                min_samples=min(self._min_samples, n - 1),
+                min_samples=min(self._min_samples, len(vectors) - 1),
                 core_dist_n_jobs=1,
-            ).fit_predict(low)
-        return np.asarray(found, dtype=np.int64)
+            ).fit(low)
 
     def _reduce(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """[n, d] → [n, n_components]; the rows as they are where there are too few for UMAP."""

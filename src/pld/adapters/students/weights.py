@@ -1,6 +1,5 @@
 """Finding and loading a Student's model and tokenizer: an asset, a local folder or a Hugging Face id, GGUF or not."""
 
-import hashlib
 import logging
 import sys
 from dataclasses import dataclass
@@ -9,13 +8,12 @@ from typing import Any, Literal
 
 from pld.adapters import hub
 from pld.adapters.assets import ASSET_PREFIX, asset, asset_folder_or_file, cache_folder
-from pld.artifacts import atomic_folder
+from pld.artifacts import atomic_folder, file_sha256
 from pld.errors import StudentError
 
 Quantization = Literal["none", "int8", "nf4"]
 # part of the key of converted weights: raise it when `_convert` writes something else
 CONVERSION = 1
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def locate(model: str, gguf_file: str | None) -> Source:
     file = folder / gguf_file if folder.is_dir() else _from_hub(model, gguf_file)
     if not file.is_file():
         raise StudentError(f"{file}: wanted a GGUF file, found no such file; mend student.gguf_file")
-    sha256 = _sha256(file)
+    sha256 = file_sha256(file)
     return Source(str(_convert(file, sha256)), local=True, sha256=sha256)
 
 
@@ -194,11 +192,3 @@ def _mend_pre_tokenizer(tokenizer: Any, file: Path) -> None:
             f"{file}: wanted a tokenizer that is known, found tokenizer.ggml.pre {name!r}; name the model's original "
             "folder or Hugging Face id instead of its GGUF file"
         )
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as data:
-        while block := data.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,72 +1,62 @@
-"""The registry of one task: its versions, their aliases, and what moves them.
+"""The registry of one task: its versions, the gates, and what moves them.
 
-The registered model's aliases are the authority; the prompt's follow them. Aliases are moved under the store's lock,
-and in an order in which an interruption never leaves a task without `production`.
+Aliases move by the log of moves (`pld.adapters.tracking.moves`), under the store's lock, which is that of one checkout;
+the log itself orders those that can't see each other's lock.
 """
 
 import re
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pld.adapters.review_log import standing_of
+from pld.adapters.tracking.moves import Moves
+from pld.adapters.tracking.remeasure import Measurements, Present, find_present, present_of
 from pld.adapters.tracking.result import PipelineResult
-from pld.adapters.tracking.runs import EVALUATION
-from pld.adapters.tracking.serving import PROMPT_FILE, ServedSpec, log_model, spec_of
-from pld.adapters.tracking.store import Store, dvc_experiment, experiment_id, translated
-from pld.artifacts import read_json, read_jsonl, read_record, read_text
-from pld.errors import ArtifactError, RegistryError
-from pld.method.acceptance import Evidence, Missing, Verdict, judge
+from pld.adapters.tracking.runs import interval_words, sentence
+from pld.adapters.tracking.serving import PROMPT_FILE, SPEC_FILE, ServedSpec, log_model, spec_of
+from pld.adapters.tracking.store import (
+    Store,
+    connect,
+    dvc_experiment,
+    experiment_id,
+    first_line,
+    store_is_there,
+    translated,
+)
+from pld.adapters.tracking.versions import (
+    CANDIDATE,
+    EVIDENCE,
+    GATE,
+    INSTRUCTIONS,
+    MACRO_F1,
+    MEASURED,
+    PREVIOUS,
+    PRODUCTION,
+    PROMPT_SHA,
+    PROMPT_VERSION,
+    REVIEW_ENTRIES,
+    REVIEW_HEAD,
+    SYSTEM,
+    TEST_DIGEST,
+    TOKENS,
+    VERSION_KEY,
+    Version,
+    pages,
+    read_versions,
+    unless_there,
+)
+from pld.artifacts import read_record, read_text
+from pld.errors import ArtifactError, RegistryError, ReviewError
+from pld.method.acceptance import Evidence, Missing, Production, Verdict, judge
+from pld.method.moves import Turn, was_rolled_back
+from pld.method.review import ReviewStanding
 from pld.params import Config
-from pld.records import EvaluationReport, LatencyReport, Prediction, sha256
+from pld.records import canonical_json, sha256
 
-CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
-ROLLED_BACK = "pld.rolled_back"
-FORCED = "pld.forced"
-_VERSION_KEY = "pld.version_key"
-_PROMPT_SHA = "pld.prompt_sha256"
-_PROMPT_VERSION = "pld.prompt_version"
-_EVIDENCE = "pld.evidence_run"
-_TEST_DIGEST = "pld.test_digest"
-_MACRO_F1 = "pld.macro_f1"
-_TOKENS = "pld.prompt_tokens"
-_GATE = "pld.gate."
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of the registered model, with the aliases that point to it."""
-
-    number: int
-    tags: Mapping[str, str]
-    aliases: frozenset[str]
-
-    @property
-    def prompt_sha256(self) -> str:
-        return self.tags[_PROMPT_SHA]
-
-    @property
-    def macro_f1(self) -> str:
-        """On test, with its interval, in words."""
-        return self.tags[_MACRO_F1]
-
-    @property
-    def prompt_tokens(self) -> int:
-        return int(self.tags[_TOKENS])
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person decided about it."""
-        words = {FORCED: "forced", ROLLED_BACK: "rolled back"}
-        return tuple(f"{word}: {self.tags[key]}" for key, word in words.items() if key in self.tags)
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """What the gates said when they were last asked."""
-        return tuple(
-            Verdict.model_validate_json(value) for key, value in sorted(self.tags.items()) if key.startswith(_GATE)
-        )
+_ATTEMPTS = 5  # at a promotion before which another process moved production
 
 
 @dataclass(frozen=True)
@@ -81,15 +71,14 @@ class Standing:
 
     def __str__(self) -> str:
         if self.alias == PRODUCTION:
-            held = "; ".join(f"{verdict.gate} {verdict.figures}" for verdict in self.verdicts)
-            why = self.note or f"all gates hold ({held or 'none is asked for'})"
+            why = self.note or f"all gates hold ({_figures(self.verdicts)})"
             return f"{self.model} version {self.version} is production: {why}"
         failed = "; ".join(str(verdict) for verdict in self.verdicts if not verdict.holds)
         return f"{self.model} version {self.version} stays candidate: {failed or self.note}"
 
 
 class Registry:
-    """Versions of `pld-<task>` and of its prompt `pld-<task>-prompt`."""
+    """Versions of `pld-<task>` and of its prompt `pld-<task>-prompt`, and the log of their moves."""
 
     def __init__(self, store: Store, task: str) -> None:
         if not re.fullmatch(r"[\w\-.]+", task, re.ASCII):
@@ -102,11 +91,68 @@ class Registry:
         self._task = task
         self.model = f"pld-{task}"
         self.prompt = f"pld-{task}-prompt"
+        self.history = f"pld-{task}-history"
+        self._moves = Moves(store, self.model, self.prompt, self.history, lambda: experiment_id(store, task))
+        self._measurements = Measurements(store, task, self.model, self.read)
 
     def versions(self) -> list[Version]:
         """All versions, the newest first."""
-        with translated(self.store.uri):
-            return self._versions()
+        with translated(self.store.uri), self.store.lock:
+            return self._open()
+
+    def turns(self) -> list[Turn]:
+        """Every move, the oldest first."""
+        with translated(self.store.uri), self.store.lock:
+            self._open()
+            return self._moves.turns()
+
+    def find(self, wanted: str) -> Version:
+        """The version with the alias or the number `wanted`. Raises RegistryError that names those that there are."""
+        versions = self.versions()
+        for version in versions:
+            if wanted in version.aliases or wanted == str(version.number):
+                return version
+        known = ", ".join(" ".join([str(item.number), *sorted(item.aliases)]) for item in versions)
+        raise RegistryError(f"{self.model}: wanted version {wanted!r}, found {known or 'no version; run `make repro`'}")
+
+    def read(self, version: Version) -> tuple[ServedSpec, str]:
+        """What `version` answers with. Raises RegistryError unless all of it is there, and the registered prompt and
+        the one inside the model are, byte for byte, what was evaluated."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        source = f"models:/{self.model}/{version.number}/artifacts"
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                registered = self._client.get_prompt_version(self.prompt, version.prompt_version)
+                spec_file, prompt_file = (
+                    mlflow.artifacts.download_artifacts(f"{source}/{name}", None, None, temporary, self.store.uri)
+                    for name in (SPEC_FILE, PROMPT_FILE)
+                )
+                spec, served = read_record(Path(spec_file), ServedSpec), read_text(Path(prompt_file))
+            except (MlflowException, ArtifactError, OSError) as error:
+                self.store.must_answer()
+                raise RegistryError(
+                    f"{self.model} version {version.number}: wanted the files and the registered prompt that it answers"
+                    f" with, found them gone or damaged ({first_line(error):.200}); delete that version in MLflow and "
+                    "run `dvc repro` on its commit"
+                ) from None
+        texts = {f"prompt {self.prompt}": registered.template if registered else "", f"model {self.model}": served}
+        for where, text in texts.items():
+            if not sha256(text) == version.prompt_sha256 == spec.prompt_sha256:
+                raise RegistryError(
+                    f"{where}, for version {version.number}: wanted the evaluated prompt (sha256 "
+                    f"{version.prompt_sha256[:12]}), found {sha256(text)[:12]}; delete that version in MLflow and run "
+                    "`dvc repro`"
+                )
+        return spec, served
+
+    def review_of(self, version: Version) -> ReviewStanding:
+        """What the log of reviews in this checkout says of its prompt; a log that can't be trusted approves nothing."""
+        try:
+            return standing_of(self._task, version.prompt_sha256, version.instruction_ids)
+        except ReviewError as error:
+            return ReviewStanding(approved=False, words=str(error), entries=0, head="")
 
     def settle(self, result: PipelineResult, run_id: str) -> Standing:
         """Register what `result` ships (the same content: the same version) and promote it if the gates hold.
@@ -114,115 +160,162 @@ class Registry:
         What is in production already, or was rolled back by hand, is not moved.
         """
         _refuse_in_experiment()
-        with translated(self.store.uri), self.store.lock:
-            version = self._registered(result, run_id)
-            if PRODUCTION in version.aliases:
-                self._follow(version, PRODUCTION)
-                return Standing(self.model, version.number, PRODUCTION, note="the same prompt as before")
-            self._point(CANDIDATE, version)
-            if when := version.tags.get(ROLLED_BACK):
-                note = f"it was rolled back ({when}); `pld promote --version {version.number}` takes that back"
-                return Standing(self.model, version.number, CANDIDATE, note=note)
-            return self._promote(version, result.config, force=None)
+        with translated(self.store.uri):
+            with self.store.lock:
+                self._open()
+                version = self._registered(result, run_id)
+                if PRODUCTION in version.aliases:
+                    return Standing(self.model, version.number, PRODUCTION, note="the same prompt as before")
+                self._client.set_registered_model_alias(self.model, CANDIDATE, str(version.number))
+                self._open()  # the prompt's alias follows
+                if was_rolled_back(self._moves.turns(), version.number):
+                    note = f"it was rolled back; `pld promote --version {version.number}` takes that back"
+                    return Standing(self.model, version.number, CANDIDATE, note=note)
+            return self._promote(version.number, result.config, present_of(result), force=None)
 
     def promote(self, config: Config, number: int | None = None, force: str | None = None) -> Standing:
         """Ask the gates for version `number` (None: the candidate) and move `production` if they hold.
 
-        `force`: the reason for which failed gates are passed over; it is kept as a tag. Raises RegistryError where
-        there is no such version, or its prompt is not the one that was evaluated.
+        `force`: the reason for which failed gates are passed over; it is kept in the history. Raises RegistryError
+        where there is no such version, or its prompt is not the one that was evaluated.
         """
         _refuse_in_experiment()
-        with translated(self.store.uri), self.store.lock:
-            version = self._wanted(number)
-            if PRODUCTION in version.aliases:
-                self._follow(version, PRODUCTION)
-                return Standing(self.model, version.number, PRODUCTION, note="it was already")
-            return self._promote(version, config, force)
+        with translated(self.store.uri):
+            return self._promote(number, config, find_present(config), force)
 
-    def rollback(self) -> tuple[int, int]:
+    def rollback(self, reason: str = "") -> tuple[int, int]:
         """Swap `production` and `previous`; the version that leaves is not promoted again but by hand.
 
         Returns the numbers of the new production and the one that left it.
         """
         _refuse_in_experiment()
         with translated(self.store.uri), self.store.lock:
-            present, former = self._aliased(PRODUCTION), self._aliased(PREVIOUS)
+            versions = self._open()
+            present, former = _aliased(versions, PRODUCTION), _aliased(versions, PREVIOUS)
             if present is None or former is None or present.number == former.number:
                 raise RegistryError(
                     f"{self.model}: wanted a previous version to roll back to, found none; `pld status` lists versions"
                 )
-            self._check_text(former)
-            self._tag(present, {ROLLED_BACK: f"from production to version {former.number}"})
-            self._untag(former, ROLLED_BACK)
-            self._point(PRODUCTION, former)
-            self._point(PREVIOUS, present)
+            self.read(former)
+            if not self._moves.make("rollback", present, former, reason or "by hand", self._commit(former)):
+                raise RegistryError(
+                    f"{self.model}: wanted to roll back from version {present.number}, found that somebody else moved "
+                    "production at the same time; look at `pld status`"
+                )
             return former.number, present.number
 
-    def _promote(self, version: Version, config: Config, force: str | None) -> Standing:
-        evidence = self._evidence(version)
-        self._check_text(version, evidence.report)
-        present = self._aliased(PRODUCTION)
-        held = self._production_evidence(present) if present else None
-        verdicts = judge(config.promotion, config.evaluation, evidence, held)
+    def _promote(self, number: int | None, config: Config, present: Present | None, force: str | None) -> Standing:
+        """Measures without the lock, which may take minutes; so production may move meanwhile, and it begins anew."""
+        for _ in range(_ATTEMPTS):
+            with self.store.lock:
+                versions = self._open()
+                version, held = self._wanted(versions, number), _aliased(versions, PRODUCTION)
+                if PRODUCTION in version.aliases:
+                    return Standing(self.model, version.number, PRODUCTION, note="it was already")
+                self.read(version)
+            evidence = self._measurements.evidence(version, config, present)
+            rival = self._rival(held, config, present)
+            with self.store.lock:
+                now = _aliased(self._open(), PRODUCTION)
+                if (now and now.number) != (held and held.number):
+                    continue
+                standing = self._judged(version, held, evidence, rival, config, force)
+                if standing is not None:
+                    return standing
+        raise RegistryError(f"{self.model}: wanted production to hold still, found others moving it; try again")
+
+    def _judged(
+        self,
+        version: Version,
+        held: Version | None,
+        evidence: Evidence,
+        rival: Production,
+        config: Config,
+        force: str | None,
+    ) -> Standing | None:
+        """None: it was to be promoted, but another machine moved production first."""
+        review = self.review_of(version)
+        verdicts = judge(config.promotion, config.evaluation, evidence, rival, review)
+        tags = {GATE + item.gate: item.model_dump_json() for item in verdicts}
         for stale in version.tags:
-            if stale.startswith(_GATE) and stale.removeprefix(_GATE) not in {item.gate for item in verdicts}:
-                self._untag(version, stale)
-        self._tag(version, {_GATE + item.gate: item.model_dump_json() for item in verdicts})
+            if stale.startswith(GATE) and stale not in tags:
+                self._client.delete_model_version_tag(self.model, str(version.number), stale)
+        self._tag(version, tags)
         failed = [item for item in verdicts if not item.holds]
         if failed and force is None:
             return Standing(self.model, version.number, CANDIDATE, verdicts)
-        if failed and force is not None:
-            self._tag(version, {FORCED: force})
-        else:
-            self._untag(version, FORCED)
-        self._untag(version, ROLLED_BACK)
-        if present is not None:
-            self._point(PREVIOUS, present)
-        self._point(PRODUCTION, version)
-        self._release(CANDIDATE, version)
+        if review.entries:
+            self._tag(version, {REVIEW_ENTRIES: str(review.entries), REVIEW_HEAD: review.head})
         note = f"forced ({force}) although {'; '.join(map(str, failed))}" if failed else ""
+        reason = f"{force} (failed: {', '.join(item.gate for item in failed)})" if failed else "all gates hold"
+        if not self._moves.make("force" if failed else "promote", held, version, reason, self._commit(version)):
+            return None
         return Standing(self.model, version.number, PRODUCTION, verdicts, note)
+
+    def _rival(self, held: Version | None, config: Config, present: Present | None) -> Production:
+        if held is None or not config.promotion.not_worse_than_production:
+            return None
+        try:
+            return self._measurements.evidence(held, config, present)
+        except RegistryError as error:
+            return Missing(str(error))
+
+    def _open(self) -> list[Version]:
+        """The versions, after whatever somebody left half done is finished; a person is told of that."""
+        if not dvc_experiment():
+            for line in self._moves.mend(self._unreadable):
+                print(line, file=sys.stderr)
+        return read_versions(self._client, self.model)
+
+    def _unreadable(self, number: int, digest: str) -> str | None:
+        version = next((item for item in read_versions(self._client, self.model) if item.number == number), None)
+        if version is None or version.prompt_sha256 != digest:
+            return f"version {number} was deleted"
+        try:
+            self.read(version)
+        except RegistryError as error:
+            return str(error)
+        return None
 
     def _registered(self, result: PipelineResult, run_id: str) -> Version:
         spec = spec_of(result)
         measured = result.report.systems[result.report.shipped]
-        score = measured.macro_f1
         tags = {
-            _VERSION_KEY: spec.key,
-            _PROMPT_SHA: spec.prompt_sha256,
-            _EVIDENCE: run_id,
-            _TEST_DIGEST: result.test_digest,
-            "pld.system": result.report.shipped,
-            _MACRO_F1: f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]",
-            _TOKENS: str(measured.prompt_tokens),
+            VERSION_KEY: spec.key,
+            PROMPT_SHA: spec.prompt_sha256,
+            INSTRUCTIONS: canonical_json([item.id for item in result.instructions]),
+            EVIDENCE: run_id,
+            MEASURED: run_id,
+            TEST_DIGEST: result.test_digest,
+            SYSTEM: result.report.shipped,
+            MACRO_F1: interval_words(measured.macro_f1),
+            TOKENS: str(measured.prompt_tokens),
         }
-        found = next((version for version in self._versions() if version.tags.get(_VERSION_KEY) == spec.key), None)
+        versions = read_versions(self._client, self.model)
+        found = next((version for version in versions if version.tags.get(VERSION_KEY) == spec.key), None)
         number = found.number if found else self._new(result, run_id, spec, tags)
         if found:
             self._tag(found, {key: value for key, value in tags.items() if found.tags.get(key) != value})
-        return self._wanted(number)
+        return self._wanted(read_versions(self._client, self.model), number)
 
     def _new(self, result: PipelineResult, run_id: str, spec: ServedSpec, tags: Mapping[str, str]) -> int:
-        from mlflow.exceptions import MlflowException
-
         prompt_version = self._prompt_version(spec.prompt_sha256, result.prompt)
+        self._client.link_prompt_version_to_run(run_id, f"prompts:/{self.prompt}/{prompt_version}")
         spec = spec.model_copy(update={"prompt_version": str(prompt_version)})
         experiment = experiment_id(self.store, self._task)
         logged = log_model(self.store, experiment, run_id, self.model, spec, result.prompt)
-        try:
-            self._client.create_registered_model(
-                self.model,
-                description=f"Classifies {self._task} into {', '.join(spec.task.labels)} by a distilled system prompt.",
-            )
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        unless_there(
+            self._client.create_registered_model,
+            self.model,
+            description=f"Classifies {self._task} into {', '.join(spec.task.labels)} by a distilled system prompt.",
+        )
         made = self._client.create_model_version(
             self.model,
             source=f"models:/{logged.model_id}",
             run_id=run_id,
             model_id=logged.model_id,
-            tags={**tags, _PROMPT_VERSION: str(prompt_version)},
+            tags={**tags, PROMPT_VERSION: str(prompt_version)},
+            description=sentence(result),
         )
         return int(made.version)
 
@@ -231,94 +324,20 @@ class Registry:
 
         MLflow takes `{{name}}` in a prompt for a variable of `format()`; the stored template is the text itself.
         """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_prompt(
-                self.prompt,
-                description=f"System prompt of {self.model}.",
-                # the UI lists a prompt in the experiments of this tag
-                tags={"_mlflow_experiment_ids": f",{experiment_id(self.store, self._task)},"},
-            )
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        for found in self._pages(self._client.search_prompt_versions, self.prompt):
+        unless_there(
+            self._client.create_prompt,
+            self.prompt,
+            description=f"System prompt of {self.model}.",
+            # the UI lists a prompt in the experiments of this tag
+            tags={"_mlflow_experiment_ids": f",{experiment_id(self.store, self._task)},"},
+        )
+        for found in pages(self._client.search_prompt_versions, self.prompt):
             if sha256(found.template) == digest:
                 return int(found.version)
-        made = self._client.create_prompt_version(self.prompt, text, tags={_PROMPT_SHA: digest})
+        made = self._client.create_prompt_version(self.prompt, text, tags={PROMPT_SHA: digest})
         return int(made.version)
 
-    def _evidence(self, version: Version) -> Evidence:
-        from mlflow.exceptions import MlflowException
-
-        run_id = version.tags[_EVIDENCE]
-        with tempfile.TemporaryDirectory() as temporary:
-            try:
-                folder = Path(self._client.download_artifacts(run_id, EVALUATION, temporary))
-                report = read_record(folder / "report.json", EvaluationReport)
-                rows = read_jsonl(folder / "predictions.jsonl", Prediction)
-                latency = read_record(folder / "latency.json", LatencyReport)
-                groups = read_json(folder / "groups.json")
-            except (MlflowException, ArtifactError, OSError):
-                raise RegistryError(
-                    f"{self.model} version {version.number}: wanted its measurement in run {run_id}, found it deleted "
-                    "or incomplete; run `dvc repro` on the commit that made it"
-                ) from None
-            return Evidence(
-                report=report,
-                latency=latency,
-                predictions=[row for row in rows if row.system == report.shipped],
-                test_digest=version.tags[_TEST_DIGEST],
-                groups=groups,
-            )
-
-    def _production_evidence(self, present: Version) -> Evidence | Missing:
-        try:
-            return self._evidence(present)
-        except RegistryError as error:
-            return Missing(str(error))
-
-    def _check_text(self, version: Version, report: EvaluationReport | None = None) -> None:
-        """The registered prompt and the one inside the model are, byte for byte, what was evaluated."""
-        import mlflow
-
-        wanted = report.prompt_sha256 if report else version.prompt_sha256
-        registered = self._client.get_prompt_version(self.prompt, version.tags[_PROMPT_VERSION])
-        with tempfile.TemporaryDirectory() as temporary:
-            source = f"models:/{self.model}/{version.number}/artifacts/{PROMPT_FILE}"
-            path = mlflow.artifacts.download_artifacts(source, dst_path=temporary, tracking_uri=self.store.uri)
-            served = read_text(Path(path))
-        texts = {f"prompt {self.prompt}": registered.template if registered else "", f"model {self.model}": served}
-        for where, text in texts.items():
-            if sha256(text) != wanted:
-                raise RegistryError(
-                    f"{where}, for version {version.number}: wanted the evaluated prompt (sha256 {wanted[:12]}), found "
-                    f"{sha256(text)[:12]}; no alias was moved; delete that version in MLflow and run `dvc repro`"
-                )
-
-    def _versions(self) -> list[Version]:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            aliases = self._client.get_registered_model(self.model).aliases
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return []
-            raise
-        found = [
-            Version(
-                int(item.version),
-                dict(item.tags),
-                frozenset(alias for alias, number in aliases.items() if int(number) == int(item.version)),
-            )
-            for item in self._pages(self._client.search_model_versions, f"name = '{self.model}'")
-            if _VERSION_KEY in item.tags
-        ]
-        return sorted(found, key=lambda version: -version.number)
-
-    def _wanted(self, number: int | None) -> Version:
-        versions = self._versions()
+    def _wanted(self, versions: list[Version], number: int | None) -> Version:
         for version in versions:
             if version.number == number or (number is None and CANDIDATE in version.aliases):
                 return version
@@ -326,37 +345,43 @@ class Registry:
         known = ", ".join(str(version.number) for version in versions) or "no version; run `make repro`"
         raise RegistryError(f"{self.model}: wanted {wanted}, found {known}")
 
-    def _aliased(self, alias: str) -> Version | None:
-        return next((version for version in self._versions() if alias in version.aliases), None)
-
-    def _point(self, alias: str, version: Version) -> None:
-        self._client.set_registered_model_alias(self.model, alias, str(version.number))
-        self._follow(version, alias)
-
-    def _follow(self, version: Version, alias: str) -> None:
-        self._client.set_prompt_alias(self.prompt, alias, int(version.tags[_PROMPT_VERSION]))
-
-    def _release(self, alias: str, version: Version) -> None:
-        now = self._aliased(alias)
-        if now is not None and now.number == version.number:
-            self._client.delete_registered_model_alias(self.model, alias)
-            self._client.delete_prompt_alias(self.prompt, alias)
-
     def _tag(self, version: Version, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             self._client.set_model_version_tag(self.model, str(version.number), key, value)
 
-    def _untag(self, version: Version, key: str) -> None:
-        if key in version.tags:
-            self._client.delete_model_version_tag(self.model, str(version.number), key)
+    def _commit(self, version: Version) -> str:
+        """The git commit at which it was measured first; empty where that is not known any more."""
+        from mlflow.exceptions import MlflowException
 
-    @staticmethod
-    def _pages(search: Any, what: str) -> Iterable[Any]:
-        page: Sequence[Any] = search(what)
-        yield from page
-        while token := getattr(page, "token", None):
-            page = search(what, page_token=token)
-            yield from page
+        try:
+            return str(self._client.get_run(version.evidence_run).data.tags.get("mlflow.source.git.commit", ""))
+        except MlflowException:
+            self.store.must_answer()
+            return ""
+
+
+def open_registry(config: Config) -> Registry:
+    """That of the task, in the store that is configured."""
+    return Registry(connect(config.tracking.uri), config.task.name)
+
+
+def review_anchors(config: Config) -> list[tuple[int, int, str]]:
+    """Of each version that was promoted when there was a log of reviews: its number, and the log's length and last hash
+    then. Nothing where there is no store yet; none is made."""
+    if not store_is_there(config.tracking.uri):
+        return []
+    registry = open_registry(config)
+    with translated(registry.store.uri):
+        versions = read_versions(registry.store.client, registry.model)
+    return [(version.number, *anchor) for version in versions if (anchor := version.review_anchor)]
+
+
+def _aliased(versions: list[Version], alias: str) -> Version | None:
+    return next((version for version in versions if alias in version.aliases), None)
+
+
+def _figures(verdicts: tuple[Verdict, ...]) -> str:
+    return "; ".join(f"{verdict.gate} {verdict.figures}" for verdict in verdicts) or "none is asked for"
 
 
 def _refuse_in_experiment() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pld.artifacts import read_json, read_jsonl, read_record, read_text
+from pld.artifacts import SHIPS, read_json, read_jsonl, read_record, read_text
 from pld.errors import ArtifactError
 from pld.method.baselines import CALIBRATED
 from pld.method.estimating import STAGES
@@ -88,7 +88,7 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
     Raises ArtifactError for a missing file, and for a prompt that is not the one that was evaluated.
     """
     report = read_record(folder / "evaluation/report.json", EvaluationReport)
-    final = folder / "resolve/final"
+    final = folder / SHIPS
     prompt = read_text(final / "system_prompt.md")
     if sha256(prompt) != report.prompt_sha256:
         raise ArtifactError(
@@ -174,7 +174,7 @@ def _key(config: Config, folder: Path) -> str:
 
 
 def _files_that_matter(folder: Path) -> Iterable[Path]:
-    for pattern in ("trials/*/*", "best/*", "resolve/rounds/*/*", "resolve/final/*"):
+    for pattern in ("trials/*/*", "best/*", "resolve/rounds/*/*", "resolve/final/*", f"{SHIPS}/*"):
         yield from sorted(folder.glob(pattern))
     yield folder / "resolve/report.json"
     yield folder / "splits/md5.json"

@@ -1,7 +1,5 @@
 """A pipeline result as MLflow runs: one parent, one nested run per trial and per system."""
 
-import contextlib
-import getpass
 import json
 import re
 import time
@@ -11,22 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from pld.adapters.tracking.result import DataSet, FailedTrial, PipelineResult, flattened, provenance, settings
-from pld.adapters.tracking.store import Store, dvc_experiment, experiment_id, translated
+from pld.adapters.tracking.store import Store, dvc_experiment, experiment_id, translated, user_name
+from pld.artifacts import SHIPS, read_record
 from pld.method.acceptance import base_name, zero_shot_of
 from pld.method.pricing import tokens_read, tokens_written, total_usd
 from pld.method.rounds import ResolutionReport
 from pld.progress import progress
-from pld.records import Interval, Spending, SystemReport, TrialReport, content_id
+from pld.records import (
+    EvaluationReport,
+    Interval,
+    Latency,
+    LatencyReport,
+    Reviewed,
+    Spending,
+    SystemReport,
+    TrialReport,
+    content_id,
+)
 
 KEY = "pld.key"
 KIND = "pld.kind"  # result | trial | system
 COMPLETE = "pld.complete"
 EVALUATION = "evaluation"  # a run's folder of artifacts
+PAGE = Path("report/index.html")  # under artifacts/, and among those of the run
+REPORT = "pld.report"  # tag: where among the artifacts the page for people is
+SHEETS = "pld.review_sheets"  # tag: how many sheets of reviewers made the list that ships
 TEACHER = "teacher/"
 SPENDING = "spending"  # a run's folder of artifacts
 ROUND = "round/"  # MLflow's UI gives the metrics of one prefix a section of their own
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
+_LONGEST_NOTE = 8000  # of a tag
 
 
 @dataclass(frozen=True)
@@ -69,12 +82,17 @@ class _Logger:
         self._client = store.client
         self._experiment = experiment
         self._result = result
-        self._shared_tags = provenance() | _who()
+        self._shared_tags = provenance() | who()
 
     def log(self) -> str:
         result = self._result
-        parent = self._start(f"{result.report.task} {result.key[:8]}", "result", result.key, None)
+        # MLflow's lists and legends show some fifteen characters of a name: first what tells runs apart
+        name = f"{result.report.systems[result.report.shipped].macro_f1.value:.3f} {result.key[:8]}"
+        parent = self._start(name, "result", result.key, None, {"mlflow.note.content": note(result)})
         params = settings(result.config) | flattened(result.best.settings, "winner.") | {"split": result.report.split}
+        # what the settings do not tell: MLflow's comparison shows the parameters in which runs differ
+        params |= {"prompt_sha256": result.report.prompt_sha256}
+        params |= {f"data.{data.split}.md5": data.digest for data in result.datasets}
         self._values(parent, params, _parent_metrics(result))
         for step, metrics in enumerate(round_metrics(result.resolution, result.best.instructions)):
             self._metrics(parent, metrics, step, ROUND)
@@ -106,7 +124,7 @@ class _Logger:
         winner = {"pld.winner": "true"} if trial.trial_id == self._result.best.trial_id else {}
         key = content_id([self._result.key, "trial", trial.trial_id])
         run = self._start(f"trial {trial.trial_id}", "trial", key, parent, winner)
-        self._values(run, {**flattened(trial.settings), "split": "validation"}, trial_metrics(trial))
+        self._values(run, {**flattened(trial.settings), "split": "validation"}, trial_metrics(self._result, trial))
         self._data_sets(run, [data for data in self._result.datasets if data.split != "test"])
         for name in ("system_prompt.md", "instructions.jsonl", "clusters.jsonl", "report.json"):
             self._file(run, self._result.folder / "trials" / trial.trial_id / name)
@@ -126,7 +144,7 @@ class _Logger:
         params = {"system": name, "split": result.report.split, "student": str(result.config.student.get("name"))}
         if base_name(name) == "few_shot":
             params["baselines.few_shot"] = str(result.config.baselines.few_shot)
-        self._values(run, params, system_metrics(result, name))
+        self._values(run, params, system_metrics(result.report, result.latency, name))
         self._data_sets(run, [data for data in result.datasets if data.split == result.report.split])
         self._client.set_terminated(run)
 
@@ -145,42 +163,34 @@ class _Logger:
             self._metrics(run, metrics)
 
     def _metrics(self, run: str, metrics: Mapping[str, float], step: int = 0, section: str = "") -> None:
-        from mlflow.entities import Metric
-
-        now = time.time_ns() // 1_000_000
-        self._client.log_batch(
-            run, metrics=[Metric(section + _name(key), value, now, step) for key, value in metrics.items()]
-        )
+        self._client.log_batch(run, metrics=metric_batch(metrics, step, section))
 
     def _data_sets(self, run: str, datasets: Sequence[DataSet]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        self._client.log_inputs(
-            run,
-            [
-                DatasetInput(
-                    Dataset(
-                        name=f"{self._result.report.task}-{data.split}",
-                        digest=data.digest,
-                        source_type="dvc",
-                        source=json.dumps({"path": data.path.as_posix(), "md5": data.digest}),
-                    ),
-                    [InputTag("mlflow.data.context", _CONTEXTS[data.split])],
-                )
-                for data in datasets
-            ],
-        )
+        self._client.log_inputs(run, data_inputs(self._result.report.task, datasets))
 
     def _parent_files(self, run: str) -> None:
         folder = self._result.folder
-        for name in ("config.yaml", "trials.csv", *(f"resolve/final/{name}" for name in _SHIPPED_FILES)):
-            self._file(run, folder / name)
+        for path in (
+            folder / "config.yaml",
+            folder / "trials.csv",
+            *(folder / SHIPS / name for name in _SHIPPED_FILES),
+        ):
+            self._file(run, path)
         for name in ("best", "resolve"):
             self._client.log_artifacts(run, str(folder / name), name)
         for path in sorted((folder / "evaluation").glob("*")):
             self._file(run, path, EVALUATION)
         for path in sorted((folder / "evaluation/plots").glob("*")):
             self._file(run, path, "plots")
+        for path in sorted((folder / SHIPS).glob("*")):
+            self._file(run, path, SHIPS.as_posix())
+        reviewed = folder / "review/review.json"
+        if reviewed.is_file():
+            self._file(run, reviewed, "review")
+            self._client.set_tag(run, SHEETS, str(len(read_record(reviewed, Reviewed).sheets)))
+        if (folder / PAGE).is_file():
+            self._file(run, folder / PAGE, PAGE.parent.as_posix())
+            self._client.set_tag(run, REPORT, PAGE.as_posix())
 
     def _file(self, run: str, path: Path, place: str | None = None) -> None:
         if path.is_file():
@@ -190,21 +200,69 @@ class _Logger:
 _SHIPPED_FILES = ("system_prompt.md", "instructions.jsonl", "calibration.json")
 
 
-def system_metrics(result: PipelineResult, name: str) -> dict[str, float]:
+def metric_batch(metrics: Mapping[str, float], step: int = 0, section: str = "") -> list[Any]:
+    """As MLflow takes them; `section` is a prefix of the names."""
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    return [Metric(section + _name(key), value, now, step) for key, value in metrics.items()]
+
+
+def data_inputs(task: str, datasets: Sequence[DataSet]) -> list[Any]:
+    """Splits as MLflow's inputs of a run."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return [
+        DatasetInput(
+            Dataset(
+                name=f"{task}-{data.split}",
+                digest=data.digest,
+                source_type="dvc",
+                source=json.dumps({"path": data.path.as_posix(), "md5": data.digest}),
+            ),
+            [InputTag("mlflow.data.context", _CONTEXTS[data.split])],
+        )
+        for data in datasets
+    ]
+
+
+def sentence(result: PipelineResult) -> str:
+    """What ships, and what it was measured to do."""
+    report = result.report
+    shipped = report.systems[report.shipped]
+    gains = [
+        found.macro_f1_delta for found in report.comparisons if (found.a, found.b) == (report.shipped, _rival(report))
+    ]
+    over = f", {gains[0].signed} over {_rival(report)}" if gains else ""
+    return (
+        f"Macro-F1 {interval_words(shipped.macro_f1)} on {report.n} test examples{over}: {report.shipped}, prompt "
+        f"{report.prompt_sha256[:12]}, {len(result.instructions)} instructions, {shipped.prompt_tokens} tokens."
+    )
+
+
+def note(result: PipelineResult) -> str:
+    """The run's description in MLflow, in Markdown."""
+    findings = [f"- {finding}" for finding in result.report.findings]
+    page = [f"The report is the artifact `{PAGE}`."] if (result.folder / PAGE).is_file() else []
+    return "\n\n".join([sentence(result), *(["\n".join(findings)] if findings else []), *page])[:_LONGEST_NOTE]
+
+
+def interval_words(found: Interval) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _rival(report: EvaluationReport) -> str:
+    return zero_shot_of(report.shipped)
+
+
+def system_metrics(report: EvaluationReport, timed: LatencyReport, name: str) -> dict[str, float]:
     """The figures of one system, under the names that trials and the parent use too."""
-    latency = result.latency.systems.get(name) or result.latency.systems.get(base_name(name))
-    measured = {}
-    if latency is not None:
-        measured = {
-            "latency_p50_ms": latency.p50_ms,
-            "latency_p95_ms": latency.p95_ms,
-            "prefill_ms": latency.prefill_ms,
-        }
-    return _scores(result.report.systems[name]) | measured
+    return _scores(report.systems[name]) | _times(timed.systems.get(name) or timed.systems.get(base_name(name)))
 
 
-def trial_metrics(trial: TrialReport) -> dict[str, float]:
-    return _scores(trial.report) | _shape(trial)
+def trial_metrics(result: PipelineResult, trial: TrialReport) -> dict[str, float]:
+    """Its figures on validation, and its prompt's latency where that was timed."""
+    return _scores(trial.report) | _shape(trial) | _times(result.latency.trials.get(trial.trial_id))
 
 
 def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, float]]:
@@ -256,13 +314,17 @@ def _list_metrics(validation: SystemReport, instructions: int) -> dict[str, floa
 
 def _parent_metrics(result: PipelineResult) -> dict[str, float]:
     shipped, loop = result.report.shipped, result.report.loop
-    metrics = system_metrics(result, shipped) | _shape(result.best) | {"instructions": float(len(result.instructions))}
+    metrics = (
+        system_metrics(result.report, result.latency, shipped)
+        | _shape(result.best)
+        | {"instructions": float(len(result.instructions))}
+    )
     if loop is not None:
         metrics |= {"loop_candidates": float(loop.candidates), "loop_accepted": float(loop.accepted)}
         metrics |= _interval("loop_gain_validation", loop.validation.macro_f1_delta)
         metrics |= _interval("loop_gain_test", loop.test.macro_f1_delta)
     for found in result.report.comparisons:
-        if (found.a, found.b) == (shipped, zero_shot_of(shipped)):
+        if (found.a, found.b) == (shipped, _rival(result.report)):
             metrics |= _interval("macro_f1_over_zero_shot", found.macro_f1_delta)
     return metrics
 
@@ -275,6 +337,12 @@ def _scores(report: SystemReport) -> dict[str, float]:
         "unparsable": float(report.unparsable),
         "prompt_tokens": float(report.prompt_tokens),
     }
+
+
+def _times(latency: Latency | None) -> dict[str, float]:
+    if latency is None:
+        return {}
+    return {"latency_p50_ms": latency.p50_ms, "latency_p95_ms": latency.p95_ms, "prefill_ms": latency.prefill_ms}
 
 
 def _shape(trial: TrialReport) -> dict[str, float]:
@@ -294,10 +362,8 @@ def _name(key: str) -> str:
     return re.sub(r"[^\w\-. :]", "_", key)[:250]
 
 
-def _who() -> dict[str, str]:
-    tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL"}
+def who() -> dict[str, str]:
+    tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL", "mlflow.user": user_name()}
     if name := dvc_experiment():
         tags["pld.dvc_experiment"] = name
-    with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
-        tags["mlflow.user"] = getpass.getuser()
     return tags

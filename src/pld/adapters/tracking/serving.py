@@ -6,28 +6,32 @@ Weights are not copied: the Student's section of conf/ names an asset, a hub id 
 import importlib.metadata
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import pld
+from pld.adapters.assets import ASSET_PREFIX, asset
 from pld.adapters.build import build
 from pld.adapters.tracking.result import PipelineResult
+from pld.adapters.tracking.served_input import read_records
 from pld.adapters.tracking.store import Store
 from pld.artifacts import read_record, read_text, write_json, write_text
-from pld.errors import DataError, RegistryError
+from pld.errors import RegistryError
 from pld.method.evaluation import calibrate, choose
 from pld.method.system_prompt import prompt_messages, render_input
-from pld.ports import Scores, Student
+from pld.ports import OnProgress, Scores, Student
 from pld.records import Calibration, Record, Task, content_id, sha256
 
 PROMPT_FILE = "system_prompt.md"
 SPEC_FILE = "served.json"
 _CODE = Path(__file__).with_name("served_model.py")
-# what serving imports, beside the copy of pld that travels with the model
-_REQUIREMENTS = (
-    "accelerate", "filelock", "gguf", "jinja2", "mlflow", "numpy", "pandas", "platformdirs", "pydantic", "pyyaml",
-    "safetensors", "scipy", "tokenizers", "torch", "tqdm", "transformers",
-)  # fmt: skip
+# what serving imports, beside the copy of pld that travels with the model. Of MLflow only its small distribution:
+# the whole one brings a tracking server, plots and scikit-learn
+_REQUIREMENTS = ("filelock", "jinja2", "mlflow-skinny", "numpy", "pandas", "platformdirs", "pydantic", "pyyaml")
+_LOCAL_STUDENT = ("torch", "transformers")
 
 
 class ServedSpec(Record):
@@ -55,6 +59,14 @@ def spec_of(result: PipelineResult) -> ServedSpec:
     )
 
 
+@dataclass(frozen=True)
+class Classified:
+    """Of records [n]: their `labels` (None: could not be scored) and `scores` [n, k], calibrated."""
+
+    labels: Sequence[str | None]
+    scores: Scores
+
+
 class PromptClassifier:
     """Classifies records exactly as `evaluate` measured it."""
 
@@ -77,81 +89,42 @@ class PromptClassifier:
         """Load the weights and hold the system prompt's cache."""
         self._student.prefill(self._messages)
 
-    def scores(self, records: Sequence[Mapping[str, str]]) -> Scores:
+    def scores(self, records: Sequence[Mapping[str, str]], on_progress: OnProgress | None = None) -> Scores:
         """[n, k] log-scores in the order of the declared labels, less the calibration; NaN: can't be scored."""
         task = self.spec.task
         inputs = [render_input(task, record) for record in records]
-        scores = self._student.score(self._messages, inputs, task.labels)
+        scores = self._student.score(self._messages, inputs, task.labels, on_progress)
         return scores if self.spec.calibration is None else calibrate(scores, self.spec.calibration)
 
+    def classify(self, records: Sequence[Mapping[str, str]], on_progress: OnProgress | None = None) -> Classified:
+        """Labels and scores of the task's `records` [n]."""
+        labels = self.spec.task.labels
+        scores = self.scores(records, on_progress) if records else np.empty((0, len(labels)))
+        return Classified([labels[best] if best >= 0 else None for best in choose(scores)], scores)
+
     def answer(self, model_input: Any) -> Any:
-        """A DataFrame with a row per record: `label` (None: could not be scored), `score_<label>` per label,
-        `prompt_sha256`, `prompt_version`. Raises DataError for input that `read_records` refuses."""
+        """A DataFrame with a row per record of what `read_records` takes; see `frame`."""
+        return self.frame(self.classify(read_records(self.spec.task, model_input)))
+
+    def rows(self, found: Classified) -> list[dict[str, Any]]:
+        """Per record: `label`, `score_<label>` per label (None: could not be scored), `prompt_sha256`,
+        `prompt_version`."""
+        names = [f"score_{label}" for label in self.spec.task.labels]
+        nothing = dict.fromkeys(names)
+        version = {"prompt_sha256": self.spec.prompt_sha256, "prompt_version": self.spec.prompt_version}
+        return [
+            {"label": label, **(nothing if label is None else dict(zip(names, row, strict=True))), **version}
+            for label, row in zip(found.labels, found.scores.tolist(), strict=True)
+        ]
+
+    def frame(self, found: Classified) -> Any:
+        """`rows` as a DataFrame; columns of scores are of floats as long as every record could be scored."""
         import pandas as pd
 
-        task = self.spec.task
-        records = read_records(task, model_input)
-        columns: dict[str, Any] = {"label": []} | {f"score_{label}": [] for label in task.labels}
-        if records:
-            scores = self.scores(records)
-            columns["label"] = [task.labels[best] if best >= 0 else None for best in choose(scores)]
-            for i, label in enumerate(task.labels):
-                columns[f"score_{label}"] = scores[:, i]
-        frame = pd.DataFrame(columns)
-        frame["label"] = frame["label"].astype(object)
-        return frame.assign(prompt_sha256=self.spec.prompt_sha256, prompt_version=self.spec.prompt_version)
-
-
-def read_records(task: Task, model_input: Any) -> list[dict[str, str]]:
-    """The task's fields of each record of a DataFrame, a list of records, one record, a mapping of columns, or,
-    for a task of one field, a column of texts. Other columns are left out.
-
-    Raises DataError that names the row and the field for a missing field, or one that is no text or empty.
-    """
-    if hasattr(model_input, "to_frame"):  # a pandas Series
-        model_input = model_input.tolist()
-    if hasattr(model_input, "columns"):
-        columns = [str(column) for column in model_input.columns]
-        if len(columns) == 1 and len(task.fields) == 1:
-            columns = list(task.fields)
-        rows: Any = model_input.set_axis(columns, axis=1).to_dict("records")
-    elif isinstance(model_input, Mapping):
-        rows = _from_columns(model_input)
-    elif isinstance(model_input, str):
-        rows = [model_input]
-    else:
-        rows = model_input.tolist() if hasattr(model_input, "tolist") else model_input
-    if not isinstance(rows, list | tuple):
-        raise DataError(f"input: wanted {_wanted(task)}, found {type(model_input).__name__}")
-    return [_record(task, row, number) for number, row in enumerate(rows, 1)]
-
-
-def _from_columns(columns: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    if not columns or any(isinstance(value, str) or not hasattr(value, "__len__") for value in columns.values()):
-        return [{str(key): value for key, value in columns.items()}]
-    if len({len(value) for value in columns.values()}) != 1:
-        found = ", ".join(f"{key} {len(value)}" for key, value in columns.items())
-        raise DataError(f"input: wanted columns of one length, found {found}")
-    return [dict(zip(map(str, columns), row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _record(task: Task, row: Any, number: int) -> dict[str, str]:
-    if isinstance(row, str) and len(task.fields) == 1:
-        row = {task.fields[0]: row}
-    if not isinstance(row, Mapping):
-        raise DataError(f"input, row {number}: wanted {_wanted(task)}, found {type(row).__name__}")
-    for name in task.fields:
-        if name not in row:
-            found = ", ".join(map(str, row)) or "none"
-            raise DataError(f"input, row {number}: wanted the field {name!r}, found {found}")
-        if not isinstance(row[name], str) or not row[name].strip():
-            raise DataError(f"input, row {number}: wanted text in {name!r}, found {row[name]!r:.40}")
-    return {name: row[name] for name in task.fields}
-
-
-def _wanted(task: Task) -> str:
-    texts = " or a column of texts" if len(task.fields) == 1 else ""
-    return f"records with the fields {', '.join(task.fields)}{texts}"
+        names = [f"score_{label}" for label in self.spec.task.labels]
+        columns = ["label", *names, "prompt_sha256", "prompt_version"]
+        frame = pd.DataFrame(self.rows(found), columns=columns, dtype=object)
+        return frame if None in found.labels else frame.astype(dict.fromkeys(names, "float64"))
 
 
 def write_files(folder: Path, spec: ServedSpec, prompt: str) -> dict[str, str]:
@@ -193,10 +166,21 @@ def log_model(store: Store, experiment: str, run_id: str, name: str, spec: Serve
 
 def requirements(spec: ServedSpec) -> list[str]:
     """Pinned packages that serving needs; asset packages are installed beside them (docs/assets.md)."""
-    wanted = list(_REQUIREMENTS)
-    if spec.student.get("quantization", "none") != "none":
-        wanted.append("bitsandbytes")
-    if "openai_compatible" in str(spec.student.get("_target_")):
-        wanted.append("openai")
+    student = spec.student
+    wanted = {*_REQUIREMENTS}
+    if "openai_compatible" in str(student.get("_target_")):
+        wanted.add("openai")
+    else:
+        wanted |= {*_LOCAL_STUDENT}
+        if _from_gguf(student):
+            wanted |= {"accelerate", "gguf"}  # to dequantise it, once
+        if student.get("quantization", "none") != "none":
+            wanted |= {"accelerate", "bitsandbytes"}
     # a local version (2.0+cpu) is a build, which the index of a serving host may not have
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in wanted]
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in sorted(wanted)]
+
+
+def _from_gguf(student: Mapping[str, Any]) -> bool:
+    model = str(student.get("model"))
+    in_asset = model.startswith(ASSET_PREFIX) and asset(model).file_name.endswith(".gguf")
+    return in_asset or student.get("gguf_file") is not None

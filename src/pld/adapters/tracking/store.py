@@ -1,6 +1,7 @@
 """Where runs and versions live: which MLflow, its set-up, its lock, and its errors as ours."""
 
 import contextlib
+import getpass
 import logging
 import os
 import warnings
@@ -36,6 +37,10 @@ class Store:
     def shown(self) -> str:
         """The URI without its password."""
         return _without_password(self.uri)
+
+    def must_answer(self) -> None:
+        """Raise what MLflow raises where the store itself is away, and not just the thing that was asked for."""
+        self.client.search_experiments(max_results=1)
 
     def how_to_open(self) -> str:
         """What a person does to look at the runs."""
@@ -94,8 +99,9 @@ def connect(configured: str | None) -> Store:
             _set_up(uri, artifacts)
         _use(uri)
         client = mlflow.MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)  # a server that can't be reached says so here
-    return Store(uri=uri, root=root, client=client, artifacts=artifacts, lock=lock)
+        store = Store(uri=uri, root=root, client=client, artifacts=artifacts, lock=lock)
+        store.must_answer()
+    return store
 
 
 def experiment_id(store: Store, task: str) -> str:
@@ -120,9 +126,22 @@ def experiment_id(store: Store, task: str) -> str:
     return str(found.experiment_id)
 
 
+def user_name() -> str:
+    """Whoever runs this, by the name of the account; a container's user may have none."""
+    with contextlib.suppress(KeyError, OSError):
+        return getpass.getuser()
+    return "unknown"
+
+
+def store_is_there(configured: str | None) -> bool:
+    """Whether there is anything to ask, without making it: a sqlite file, or any server or database at all."""
+    uri = tracking_uri(configured, project_root())
+    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).exists()
+
+
 @contextlib.contextmanager
-def translated(uri: str) -> Iterator[None]:
-    """MLflow's and the database's errors as a RegistryError of one line."""
+def translated(uri: str, and_then: str = "") -> Iterator[None]:
+    """MLflow's and the database's errors as a RegistryError of one line, which `and_then` ends."""
     try:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -131,11 +150,15 @@ def translated(uri: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RegistryError(
             f"{_without_password(uri)}: wanted an MLflow store that answers, found: "
-            f"{_without_password(uri, first):.400}; check {URI_VARIABLE} and tracking.uri"
+            f"{_without_password(uri, first_line(error)):.400}; check {URI_VARIABLE} and tracking.uri{and_then}"
         ) from None
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _use(uri: str) -> None:

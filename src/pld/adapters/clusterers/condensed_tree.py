@@ -1,0 +1,85 @@
+"""HDBSCAN's condensed tree (Campello et al. 2013) as something to draw: branches that narrow as rows fall out of them,
+and that stand side by side below the one that they split off from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from pld.ports import Vectors
+
+BARS_A_BRANCH = 20
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A piece of a branch: `size` rows, from `left` on, hang together from density `top` to `bottom` (lambda, 1 /
+    distance: denser further down). `number`: of the cluster that it is a part of, as in `Clusterer.cluster`; None above
+    all clusters."""
+
+    left: float
+    size: int
+    top: float
+    bottom: float
+    number: int | None
+
+
+@dataclass(frozen=True)
+class CondensedTree:
+    """`numbers` [n]: the cluster of each row, -1 for noise: the cut through the tree."""
+
+    bars: tuple[Bar, ...]
+    numbers: tuple[int, ...]
+
+
+@runtime_checkable
+class TreeClusterer(Protocol):
+    """A Clusterer that cuts a tree of densities."""
+
+    def tree(self, vectors: Vectors) -> CondensedTree | None:
+        """The tree behind `cluster(vectors)`; None where there is none."""
+        ...
+
+
+def condensed(fitted: Any) -> CondensedTree:
+    """Of a fitted HDBSCAN. Rows at distance 0 of one another (lambda is infinite) stay until a little below the densest
+    others."""
+    tree, labels = fitted.condensed_tree_.to_numpy(), np.asarray(fitted.labels_)
+    finite = tree["lambda_val"][np.isfinite(tree["lambda_val"])]
+    tree["lambda_val"] = np.minimum(tree["lambda_val"], 1.05 * finite.max(initial=0.0) or 1.0)
+    numbers = _numbers(tree, labels)
+    begins = {int(tree["parent"].min()): (0.0, 0.0)}  # node → its left edge, and the density where it begins
+    bars: list[Bar] = []
+    for node in np.unique(tree["parent"]).tolist():  # a branch is numbered after the one that it split off from
+        left, top = begins[node]
+        rows = tree[tree["parent"] == node]
+        bars += _bars(rows, left, top, numbers.get(node))
+        middle = left + rows["child_size"].sum() / 2
+        branches = rows[rows["child_size"] > 1]
+        left = middle - branches["child_size"].sum() / 2
+        for branch in branches:
+            begins[int(branch["child"])] = (left, float(branch["lambda_val"]))
+            left += int(branch["child_size"])
+    return CondensedTree(tuple(bars), tuple(labels.tolist()))
+
+
+def _bars(rows: npt.NDArray[Any], left: float, top: float, number: int | None) -> Iterator[Bar]:
+    """Of one branch, with the `rows` that leave it; small changes of its width make no bar of their own."""
+    whole = alive = shown = int(rows["child_size"].sum())
+    middle, densities = left + whole / 2, np.unique(rows["lambda_val"])
+    for density in densities:
+        alive -= int(rows["child_size"][rows["lambda_val"] == density].sum())
+        if density > top and (density == densities[-1] or (shown - alive) * BARS_A_BRANCH >= whole):
+            yield Bar(left=middle - shown / 2, size=shown, top=top, bottom=float(density), number=number)
+            top, shown = float(density), alive
+
+
+def _numbers(tree: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[int, int]:
+    """Node → cluster, for the nodes below which every row has that label: the clusters, and what they split into."""
+    held: dict[int, set[int]] = {}
+    for row in np.sort(tree, order="parent")[::-1]:
+        below = {int(labels[row["child"]])} if row["child_size"] == 1 else held[int(row["child"])]
+        held.setdefault(int(row["parent"]), set()).update(below)
+    return {node: next(iter(below)) for node, below in held.items() if len(below) == 1 and -1 not in below}

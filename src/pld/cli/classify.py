@@ -1,0 +1,74 @@
+"""`pld classify`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:  # MLflow takes seconds to import: not when the CLI starts
+    from pld.adapters.batch_classification import Done
+    from pld.adapters.tracking.release import Release
+    from pld.params import Config
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--alias", help="The version with this alias (default: production).")
+@click.option("--version", "number", type=int, help="The version with this number.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The CSV file to write, a new one.")
+@click.option("--prefix", default="", help="Stands before the names of the columns that are written.")
+@click.option("--skip-bad", is_flag=True, help="Pass over rows without a text; a column `reason` says why.")
+def classify(file: Path, alias: str | None, number: int | None, out: Path, prefix: str, skip_bad: bool) -> None:
+    """Classify the rows of FILE (.csv, .jsonl or .parquet) by a registered version.
+
+    The input is in the columns that the task's reader names in conf/task/. OUT holds FILE's own columns, then label,
+    score_<label> of every label, margin (the best score less the second), prompt_sha256 and prompt_version, in FILE's
+    order. Interrupted, the same command goes on from the last finished chunk, which stands in OUT.partial.
+    """
+    if alias is not None and number is not None:
+        raise click.UsageError("wanted --alias or --version, found both")
+    if out.suffix.lower() != ".csv":
+        raise click.UsageError(f"--out: wanted a name that ends in .csv, found {out.name}")
+    from pld.adapters.batch_classification import Batch, classify_file
+    from pld.adapters.batch_rows import check_file
+    from pld.adapters.tracking.release import fetch_release
+    from pld.adapters.tracking.serving import PromptClassifier
+    from pld.params import load_config
+
+    config = load_config()
+    release = fetch_release(config, str(number) if number is not None else alias or "production")
+    batch = Batch(check_file(file, _columns(config, release)), out, prefix, skip_bad)
+    try:
+        done = classify_file(batch, release, PromptClassifier(release.spec, release.prompt))
+    except KeyboardInterrupt:
+        click.echo(
+            f"interrupted; {batch.partial} keeps what is finished, the same command goes on from there", err=True
+        )
+        sys.exit(130)
+    click.echo(
+        f"{out}: {_said(done)}, by {release.model} version {release.number} (prompt {release.spec.prompt_sha256[:12]})"
+    )
+
+
+def _columns(config: Config, release: Release) -> dict[str, str]:
+    """Input field of the version → its column: what the task's reader names, or the field's own name."""
+    from pld.params import RecordsReader
+
+    reader = config.task.reader
+    named = reader.fields if isinstance(reader, RecordsReader) else {}
+    return {field: named.get(field, field) for field in release.spec.task.fields}
+
+
+def _said(done: Done) -> str:
+    counts = [
+        f"{label} {count:,}" for label, count in sorted(done.labels.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    if done.too_long:
+        counts.append(f"without a label, longer than the Student's context {done.too_long:,}")
+    if done.passed_over:
+        counts.append(f"passed over {done.passed_over:,}")
+    resumed = f", {done.resumed:,} of them from before" if done.resumed else ""
+    return f"{done.rows:,} rows{resumed} ({', '.join(counts)})"

@@ -1,0 +1,45 @@
+"""`pld export`: the prompt as another runtime wants it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pld.artifacts import write_text
+from pld.method.export import FORMATS, Shipment, exported, notes
+
+ARTIFACTS = Path("artifacts")
+
+
+@click.command()
+@click.option("--alias", help="Of the registered version with this alias, like production.")
+@click.option("--version", "number", type=int, help="Of the registered version with this number.")
+@click.option("--format", "format", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option("--model", help="How the runtime names the model (default: as the Student's settings do).")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, instead of the standard output.")
+def export(alias: str | None, number: int | None, format: str, model: str | None, out: Path | None) -> None:
+    """Print a prompt byte for byte: of a registered version, or (default) what ships now.
+
+    text is the prompt and nothing else; json has all that answers depend on; the others are what their runtimes take,
+    with how an input becomes the user's turn and how the label is read. What a format can't carry is refused.
+    """
+    if alias is not None and number is not None:
+        raise click.UsageError("wanted --alias or --version, found both")
+    wanted = alias if alias is not None else None if number is None else str(number)
+    shipment = _shipment(wanted)
+    text = exported(shipment, format, model)
+    if out is None:
+        sys.stdout.buffer.write(text.encode())
+    else:
+        write_text(out, text)
+    for line in notes(shipment, format, model):
+        click.echo(f"pld: {line}", err=True)
+
+
+def _shipment(wanted: str | None) -> Shipment:
+    from pld.adapters.shipped import read_shipped, shipment_of
+    from pld.adapters.tracking.release import fetch_release
+    from pld.params import load_config
+
+    config = load_config()
+    return read_shipped(config, ARTIFACTS) if wanted is None else shipment_of(fetch_release(config, wanted))

@@ -1,0 +1,81 @@
+"""The list that ships: the loop's as it stands, or what reviewers made of it, measured like any other → review/."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pld.adapters.lists import load_answering
+from pld.adapters.review_log import log_path, read_log
+from pld.artifacts import SHIPS, atomic_folder, read_jsonl, read_text, write_json, write_jsonl, write_text
+from pld.errors import ArtifactError, ReviewError
+from pld.method.ablation import ablate
+from pld.method.baselines import DISTILLED
+from pld.method.evaluation import predictions
+from pld.method.review import ReviewEntry, descents_after, edited, ends_with, in_turn, with_effects
+from pld.method.rounds import Descent
+from pld.params import Config, load_config
+from pld.progress import progress
+from pld.records import Instruction, Reviewed, sha256
+
+ARTIFACTS = Path("artifacts")
+LEFT = ARTIFACTS / "resolve/final"
+
+
+def run() -> None:
+    config = load_config()
+    came_in = sha256(read_text(LEFT / "system_prompt.md"))
+    log = read_log(config.task.name)
+    applied = in_turn(log, came_in)
+    if applied:
+        _write_edited(config, applied)
+    else:
+        with atomic_folder(ARTIFACTS / SHIPS) as folder:
+            shutil.copytree(LEFT, folder, dirs_exist_ok=True)
+        if any(not entry.approves for entry in log):
+            print(f"review: no sheet of {log_path(config.task.name)} changes prompt {came_in[:12]}: it ships as it is")
+    sheets = tuple(entry.number for entry in applied)
+    write_json(
+        ARTIFACTS / "review/review.json", Reviewed(came_in=came_in, ships=ends_with(applied, came_in), sheets=sheets)
+    )
+
+
+def _write_edited(config: Config, applied: Sequence[ReviewEntry]) -> None:
+    lists = load_answering(config, ARTIFACTS)
+    config, answering, validation = lists.config, lists.answering, lists.validation
+    instructions = read_jsonl(LEFT / "instructions.jsonl", Instruction)
+    descents = read_jsonl(LEFT / "descent.jsonl", Descent)
+    if [own.id for own in instructions] != [own.instruction_id for own in descents]:
+        raise ArtifactError(f"{LEFT}/descent.jsonl: wanted a line for each of instructions.jsonl; run `dvc repro`")
+    came_in = len(instructions)
+    for entry in applied:
+        instructions = edited(instructions, entry.decisions)
+        descents = descents_after(descents, entry, instructions)
+        prompt = answering.prompt(instructions)
+        if prompt.sha256 != entry.makes:
+            raise ReviewError(
+                f"{log_path(config.task.name)}: wanted prompt {entry.makes[:12]} of sheet {entry.number}, found "
+                f"{prompt.sha256[:12]}: settings of the rendering changed since; import a new sheet of what ships "
+                "(`pld review export --unreviewed`)"
+            )
+    batch = config.calibration.method == "batch"
+    lists_asked = 1 + config.resolution.ablation * len(instructions)
+    most = len(validation) * lists_asked + len(answering.calibrated_on) * (lists_asked if batch else 1)
+    with progress("review: answers", most) as advance:
+        answering.on_progress = advance
+        report = answering.report(prompt, validation)
+        effects = ablate(instructions, answering, validation) if config.resolution.ablation else None
+        scores, calibration = answering.scores(prompt, validation), answering.calibration(prompt)
+    with atomic_folder(ARTIFACTS / SHIPS) as folder:
+        write_jsonl(folder / "instructions.jsonl", instructions)
+        write_text(folder / "system_prompt.md", prompt.text)
+        write_json(folder / "calibration.json", calibration)
+        write_jsonl(folder / "predictions.jsonl", predictions(validation, DISTILLED, scores, config.task.labels))
+        write_jsonl(folder / "descent.jsonl", with_effects(descents, effects))
+        if effects is not None:
+            write_jsonl(folder / "ablation.jsonl", effects)
+    said = "; ".join(f"sheet {entry.number}: {entry.summary}" for entry in applied)
+    found = report.macro_f1
+    print(
+        f"review: {said}; {came_in} → {len(instructions)} instructions, {report.prompt_tokens} tokens; macro-F1 on "
+        f"validation {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    )

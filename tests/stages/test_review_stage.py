@@ -1,0 +1,116 @@
+"""The stage with the real 135M Student, on a made-up list of three instructions."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pld.adapters.review_log import read_log, record
+from pld.adapters.reviewed_list import ReviewedList
+from pld.artifacts import SHIPS, read_json, read_jsonl, read_record
+from pld.errors import ReviewError
+from pld.method.review import edited
+from pld.method.rounds import Descent, Effect
+from pld.params import load_config
+from pld.records import Instruction, Prediction, Reviewed, sha256
+from pld.stages import review
+from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, decision, write_review_tree
+from support.two_rounds import FINAL
+
+LEFT, FINAL_FOLDER = Path("artifacts/resolve/final"), Path("artifacts") / SHIPS
+EDITED = [decision(REFUND, "edit", NEW_TEXT), decision(DELIVERY, "reject"), decision(PRAISE)]
+
+
+@pytest.fixture(autouse=True)
+def digest(project):
+    return write_review_tree(project / "artifacts", size=9)
+
+
+def held(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def reviewed():
+    return read_record(Path("artifacts/review/review.json"), Reviewed)
+
+
+def imported(decisions):
+    """An entry for the list that ships, as `pld review import` makes it."""
+    found = ReviewedList.read(load_config(), Path("artifacts"))
+    makes = found.digest_of(edited(found.instructions, decisions))
+    return record("mail", found.prompt_sha256, decisions, makes)[0]
+
+
+def told(capsys):
+    return capsys.readouterr().out.strip()
+
+
+def test_without_edits_what_the_loop_left_ships_byte_for_byte_and_no_student_is_loaded(digest, project):
+    (FINAL_FOLDER / "of-an-earlier-run").touch()
+    imported([decision(own) for own in FINAL])
+    code = "import sys; from pld.stages import review; review.run(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert held(FINAL_FOLDER) == held(LEFT)
+    assert reviewed() == Reviewed(came_in=digest, ships=digest, sheets=())
+
+
+def test_what_reviewers_made_of_the_list_is_measured_like_any_other_and_the_same_each_time(digest, capsys):
+    entry = imported(EDITED)
+    review.run()
+    assert "sheet 1: 1 approve, 1 edit, 1 reject by Ann; 3 → 2 instructions" in told(capsys)
+    ships = read_jsonl(FINAL_FOLDER / "instructions.jsonl", Instruction)
+    assert [own.id for own in ships] == [NEW_ID, PRAISE.id]
+    text = (FINAL_FOLDER / "system_prompt.md").read_text()
+    assert (sha256(text), reviewed()) == (entry.makes, Reviewed(came_in=digest, ships=entry.makes, sheets=(1,)))
+    assert NEW_TEXT in text
+    assert DELIVERY.text not in text
+    rows = read_jsonl(FINAL_FOLDER / "predictions.jsonl", Prediction)
+    before = read_jsonl(LEFT / "predictions.jsonl", Prediction)
+    assert [(row.example_id, row.system) for row in rows] == [(row.example_id, row.system) for row in before]
+    assert [row.scores for row in rows] != [row.scores for row in before]
+    assert read_json(FINAL_FOLDER / "calibration.json")["examples"] == 15
+    effects = read_jsonl(FINAL_FOLDER / "ablation.jsonl", Effect)
+    descents = read_jsonl(FINAL_FOLDER / "descent.jsonl", Descent)
+    assert [own.instruction_id for own in effects] == [own.instruction_id for own in descents] == [NEW_ID, PRAISE.id]
+    assert [own.fixed for own in descents] == [own.fixed for own in effects]
+    assert [(step.edit_id, step.proposer) for step in descents[0].edits][-1] == ("sheet 1", "Ann")
+
+    first = held(FINAL_FOLDER)
+    review.run()
+    assert held(FINAL_FOLDER) == first
+
+    back = [decision(ships[0], "edit", REFUND.text), decision(PRAISE)]
+    second = imported(back)
+    review.run()
+    assert reviewed() == Reviewed(came_in=digest, ships=second.makes, sheets=(1, 2))
+    assert [own.text for own in read_jsonl(FINAL_FOLDER / "instructions.jsonl", Instruction)] == [
+        REFUND.text, PRAISE.text,
+    ]  # fmt: skip
+    assert "sheet 1" in read_jsonl(FINAL_FOLDER / "descent.jsonl", Descent)[0].edits[-2].edit_id
+
+
+def test_edits_of_a_list_that_the_loop_no_longer_leaves_are_said_to_rest(capsys):
+    record("mail", sha256("an older prompt"), EDITED, sha256("another"))
+    review.run()
+    assert "no sheet of reviews/mail.jsonl changes prompt" in told(capsys)
+    assert reviewed().sheets == ()
+
+
+def test_a_broken_log_stops_the_stage_with_one_line(capsys):
+    imported(EDITED)
+    log = Path("reviews/mail.jsonl")
+    log.write_text(log.read_text().replace(NEW_TEXT, "If it is anything, answer refund."))
+    before = held(FINAL_FOLDER)
+    with pytest.raises(ReviewError, match=r"^reviews/mail.jsonl:1: wanted the hash of what the line says.*$"):
+        review.run()
+    assert held(FINAL_FOLDER) == before
+
+
+def test_a_sheet_that_makes_another_prompt_by_now_is_told_and_nothing_is_measured(digest, monkeypatch):
+    record("mail", digest, EDITED, sha256("as it was rendered then"))
+    monkeypatch.setattr("pld.stages.review.ablate", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ReviewError, match=r"of sheet 1, found .*: settings of the rendering changed since"):
+        review.run()
+    assert len(read_log("mail")) == 1

@@ -1,0 +1,60 @@
+"""A registry of made-up versions, without the hundred runs that the whole of `track` logs beside them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from pld.adapters.tracking import serving
+from pld.adapters.tracking.registry import Registry, Standing
+from pld.adapters.tracking.result import PipelineResult, read_result
+from pld.adapters.tracking.store import Store, experiment_id
+from pld.artifacts import SHIPS, read_record, write_json
+from pld.params import load_config
+from pld.records import EvaluationReport, sha256
+from support.artifact_tree import PROMPT, write_artifacts
+
+BETTER, WORSE = PROMPT + "- thanks: praise\n", PROMPT + "- anything: praise\n"
+
+
+def register(store: Store, engine: str = "", **changes: Any) -> Standing:
+    """Write artifacts with some changes (`engine`: of the Student), and ask for promotion: what `track` does.
+
+    The copy of the package that travels with a model is a small one: hundreds of files, and nobody loads the model.
+    """
+    write_tree(engine, **changes)
+    result = read_result(load_config())
+    with mock.patch.object(serving, "pld", SimpleNamespace(__path__=[Path(__file__).parent / "no_network"])):
+        return Registry(store, result.report.task).settle(result, measured(store, result))
+
+
+def write_tree(engine: str = "", **changes: Any) -> None:
+    write_artifacts(Path("artifacts"), **changes)
+    path = Path("artifacts/evaluation/report.json")
+    if engine:
+        write_json(path, read_record(path, EvaluationReport).model_copy(update={"student": {"engine": engine}}))
+
+
+def measured(store: Store, result: PipelineResult) -> str:
+    """A run with that part of a result's run that the registry reads."""
+    run = str(store.client.create_run(experiment_id(store, result.report.task)).info.run_id)
+    store.client.log_artifacts(run, str(result.folder / "evaluation"), "evaluation")
+    store.client.log_artifact(run, str(result.folder / SHIPS / "instructions.jsonl"))
+    return run
+
+
+def aliases(registry: Registry) -> dict[str, int]:
+    """Of the model; those of the prompt must be the same but for its own version numbers."""
+    versions = {version.number: version for version in registry.versions()}
+    found = {alias: version.number for version in versions.values() for alias in version.aliases}
+    client = registry.store.client
+    for alias, number in found.items():
+        prompt = client.get_prompt_version_by_alias(registry.prompt, alias)
+        assert sha256(prompt.template) == versions[number].prompt_sha256, "the prompt's aliases are in step"
+    return found
+
+
+def raw_aliases(registry: Registry) -> dict[str, int]:
+    """As they stand, without opening the registry, which finishes what is half done."""
+    found = registry.store.client.get_registered_model(registry.model).aliases
+    return {alias: int(number) for alias, number in found.items()}
