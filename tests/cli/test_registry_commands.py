@@ -67,6 +67,15 @@ def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.Cap
     ]  # fmt: skip
     newest, oldest = found["versions"]
     assert newest["decision"] == "rolled back: from production to version 1"
+    path = project / "artifacts/config.yaml"
+    path.write_text(path.read_text().replace("require_review: false", "require_review: true"))
+    capsys.readouterr()
+    for command in (["promote", "--version", "2", "--force", "--reason", "in a hurry"], ["rollback"]):
+        with pytest.raises(SystemExit):
+            main(command)
+        told = capsys.readouterr().err
+        assert "no sheet decides on prompt" in told
+        assert ("no force passes over the review" in told) == (command[0] == "promote")
     assert {gate["gate"]: gate["holds"] for gate in newest["gates"]}["better_than_zero_shot"] is False
     assert (oldest["promoted_at"], oldest["reviewed"], oldest["review"]) == (lines[0]["at"], False, None)
 

@@ -30,6 +30,7 @@ def promote(number: int | None, force: bool, reason: str | None) -> None:
     from pld.adapters.tracking.registry import open_registry
     from pld.adapters.tracking.versions import PRODUCTION
     from pld.errors import RegistryError
+    from pld.method.acceptance import REVIEWED
     from pld.params import load_config
 
     if force != bool(reason and reason.strip()):
@@ -37,7 +38,9 @@ def promote(number: int | None, force: bool, reason: str | None) -> None:
     config = load_config()
     standing = open_registry(config).promote(config, number, reason if force else None)
     if standing.alias != PRODUCTION:
-        raise RegistryError(f"{standing}; `--force --reason TEXT` promotes it all the same")
+        unreviewed = any(verdict.gate == REVIEWED and not verdict.holds for verdict in standing.verdicts)
+        way = "no force passes over the review" if unreviewed else "`--force --reason TEXT` promotes it all the same"
+        raise RegistryError(f"{standing}; {way}")
     click.echo(str(standing))
 
 
@@ -45,8 +48,12 @@ def promote(number: int | None, force: bool, reason: str | None) -> None:
 @click.option("--reason", default="", help="Why; kept in the history.")
 def rollback(reason: str) -> None:
     """Swap production and previous; the version that leaves comes back only by `pld promote --version`."""
-    registry = _registry()
-    now, former = registry.rollback(reason)
+    from pld.adapters.tracking.registry import open_registry
+    from pld.params import load_config
+
+    config = load_config()
+    registry = open_registry(config)
+    now, former = registry.rollback(reason, require_review=config.promotion.require_review)
     click.echo(f"{registry.model} version {now} is production again, version {former} is previous")
 
 

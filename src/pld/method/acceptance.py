@@ -12,6 +12,10 @@ from pld.records import EvaluationReport, LatencyReport, Prediction, Record, Sys
 ZERO_SHOT = "zero_shot"
 
 
+REVIEWED = "reviewed"
+"""The gate that no force passes over: where it is asked for, nothing reaches production without it."""
+
+
 class Verdict(Record):
     """What one gate says; `figures` are the numbers that it was judged on, in words."""
 
@@ -85,7 +89,7 @@ def judge(
     if gates.require_review:
         verdicts.append(
             Verdict(
-                gate="reviewed",
+                gate=REVIEWED,
                 holds=review is not None and review.approved,
                 figures=review.words if review else "there is no log of reviews",
             )

@@ -362,6 +362,9 @@ def test_where_a_review_is_required_only_an_approved_prompt_is_promoted_and_wher
     asked = config.model_copy(update={"promotion": config.promotion.model_copy(update={"require_review": True})})
     monkeypatch.setattr("pld.adapters.tracking.registry.standing_of", standing(False, "2 of 3 approved"))
     assert str(shelf.promote(asked)) == "pld-mail version 3 stays candidate: reviewed failed: 2 of 3 approved"
+    assert shelf.promote(asked, force="in a hurry").alias == "candidate"
+    with pytest.raises(RegistryError, match=r"wanted a sheet that approves its prompt .* found: 2 of 3 approved"):
+        shelf.rollback(require_review=True)
     assert review_anchors(load_config()) == []
     seen = []
     monkeypatch.setattr(

@@ -50,7 +50,7 @@ from pld.adapters.tracking.versions import (
 )
 from pld.artifacts import read_record, read_text
 from pld.errors import ArtifactError, RegistryError, ReviewError
-from pld.method.acceptance import Evidence, Missing, Production, Verdict, judge
+from pld.method.acceptance import REVIEWED, Evidence, Missing, Production, Verdict, judge
 from pld.method.moves import Turn, was_rolled_back
 from pld.method.review import ReviewStanding
 from pld.params import Config
@@ -176,17 +176,18 @@ class Registry:
     def promote(self, config: Config, number: int | None = None, force: str | None = None) -> Standing:
         """Ask the gates for version `number` (None: the candidate) and move `production` if they hold.
 
-        `force`: the reason for which failed gates are passed over; it is kept in the history. Raises RegistryError
-        where there is no such version, or its prompt is not the one that was evaluated.
+        `force`: the reason for which failed gates but `reviewed` are passed over; kept in the history. Raises
+        RegistryError where there is no such version, or its prompt is not the one that was evaluated.
         """
         _refuse_in_experiment()
         with translated(self.store.uri):
             return self._promote(number, config, find_present(config), force)
 
-    def rollback(self, reason: str = "") -> tuple[int, int]:
+    def rollback(self, reason: str = "", *, require_review: bool = False) -> tuple[int, int]:
         """Swap `production` and `previous`; the version that leaves is not promoted again but by hand.
 
-        Returns the numbers of the new production and the one that left it.
+        Returns the numbers of the new production and the one that left it. Raises RegistryError where there is none to
+        go back to, or a review is required that it does not have.
         """
         _refuse_in_experiment()
         with translated(self.store.uri), self.store.lock:
@@ -197,6 +198,11 @@ class Registry:
                     f"{self.model}: wanted a previous version to roll back to, found none; `pld status` lists versions"
                 )
             self.read(former)
+            if require_review and not (review := self.review_of(former)).approved:
+                raise RegistryError(
+                    f"{self.model} version {former.number}: wanted a sheet that approves its prompt "
+                    f"(promotion.require_review), found: {review.words}"
+                )
             if not self._moves.make("rollback", present, former, reason or "by hand", self._commit(former)):
                 raise RegistryError(
                     f"{self.model}: wanted to roll back from version {present.number}, found that somebody else moved "
@@ -242,7 +248,7 @@ class Registry:
                 self._client.delete_model_version_tag(self.model, str(version.number), stale)
         self._tag(version, tags)
         failed = [item for item in verdicts if not item.holds]
-        if failed and force is None:
+        if failed and (force is None or any(item.gate == REVIEWED for item in failed)):
             return Standing(self.model, version.number, CANDIDATE, verdicts)
         if review.entries:
             self._tag(version, {REVIEW_ENTRIES: str(review.entries), REVIEW_HEAD: review.head})
