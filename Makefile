@@ -30,7 +30,7 @@ repro: setup ## the whole pipeline on real data: prepare, extract, embed, sweep,
 	@dvc repro
 
 test: setup ## lint, types, layers, then all tests
-	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache && pytest -q -n 2 --dist loadfile
+	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache && pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 params: setup ## compose params.yaml and conf/ into artifacts/config.yaml, and check every value
 	@PYTHONPATH=src python -m pld.stages config

@@ -62,6 +62,7 @@ def test_the_loop_is_a_line_with_its_gain_where_it_was_chosen_and_on_test(projec
     assert "What the loop accepted gained nothing" not in output
     assert "shipped: distilled" in output
     assert "artifacts/review/final/system_prompt.md" in output
+    assert "artifacts/report/index.html" in output
     assert "pld explain <id>" in output
     assert "pld ablate" in output
     before, after = row(shown(), "clustered", "quality on"), row(shown(), "distilled", "quality on")

@@ -58,6 +58,7 @@ def summary(as_json: bool) -> None:
         _spent(read_spending(Path("artifacts")), recorded=costs.systems[DISTILLED].training.recorded),
         f"shipped: {report.shipped}, prompt {report.prompt_sha256[:12]}, {costs.systems[DISTILLED].readable}, "
         f"from trial {trial.trial_id}: artifacts/{SHIPS}/system_prompt.md",
+        "the report, with every instruction and its evidence: artifacts/report/index.html",
         "where an instruction comes from: pld explain <id>; what each one does: pld ablate",
         f"latency: one request at a time, what all requests share in the cache; {latency.machine}",
     ]
