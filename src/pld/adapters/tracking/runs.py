@@ -142,8 +142,6 @@ class _Logger:
         key = content_id([result.key, "system", name])
         run = self._start(name, "system", key, parent, shipped)
         params = {"system": name, "split": result.report.split, "student": str(result.config.student.get("name"))}
-        if base_name(name) == "few_shot":
-            params["baselines.few_shot"] = str(result.config.baselines.few_shot)
         self._values(run, params, system_metrics(result.report, result.latency, name))
         self._data_sets(run, [data for data in result.datasets if data.split == result.report.split])
         self._client.set_terminated(run)
