@@ -17,12 +17,12 @@ import yaml
 
 from adapters.test_export_parity import MAILS, PROMPT, label_of
 from pld.adapters.build import build
-from pld.adapters.shipped import read_shipped, task_of
+from pld.adapters.shipped import read_shipped
 from pld.artifacts import read_jsonl
 from pld.method.export import Shipment, exported
 from pld.method.system_prompt import prompt_messages, render_input
 from pld.params import load_config
-from pld.records import Example, Task
+from pld.records import Example
 from support.llama_server import llama_server
 from support.mails import TASK
 
@@ -30,10 +30,10 @@ from support.mails import TASK
 def main(what: str, model: str = "qwen2.5-coder-0.5b") -> None:
     settings = yaml.safe_load(Path(f"conf/student/{model}.yaml").read_text(encoding="utf-8"))
     if what == "mails":
-        task, prompt, inputs = Task(**{name: getattr(TASK, name) for name in Task.model_fields}), PROMPT, MAILS
+        task, prompt, inputs = TASK.bare, PROMPT, MAILS
     else:
         config = load_config()
-        task, prompt = task_of(config), read_shipped(config, Path("artifacts")).prompt
+        task, prompt = config.task.bare, read_shipped(config, Path("artifacts")).prompt
         examples = read_jsonl(Path("artifacts/splits/validation.jsonl"), Example)[: int(what)]
         inputs = [render_input(task, example.inputs) for example in examples]
     shipment = Shipment(prompt=prompt, task=task, student=settings, calibration=None)

@@ -56,6 +56,11 @@ class TaskParams(Task):
 
     reader: Annotated[StereoSetReader | RecordsReader, Discriminator("format")]
 
+    @property
+    def bare(self) -> Task:
+        """The Task alone: what travels with a prompt."""
+        return Task(**{name: getattr(self, name) for name in Task.model_fields})
+
     @model_validator(mode="after")
     def _consistent(self) -> "TaskParams":
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):

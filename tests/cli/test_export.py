@@ -11,7 +11,7 @@ from pld.adapters.tracking.serving import ServedSpec
 from pld.artifacts import write_text
 from pld.cli.main import main, pld
 from pld.method.export import FORMATS
-from pld.records import Calibration, Task, sha256
+from pld.records import Calibration, sha256
 from support.artifact_tree import LABELS, PROMPT, TASK, composed, write_artifacts
 from support.modelfile import parse_modelfile
 
@@ -36,7 +36,7 @@ def released(monkeypatch):
     """A registered version, calibrated, as the registry would read it back."""
     calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
     spec = ServedSpec(
-        task=Task(**{name: getattr(TASK, name) for name in Task.model_fields}),
+        task=TASK.bare,
         student={"model": "org/model"},
         calibration=calibration,
         prompt_sha256=sha256("registered"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pld.adapters.build import build
-from pld.adapters.shipped import read_prompt, task_of
+from pld.adapters.shipped import read_prompt
 from pld.adapters.tracking.release import fetch_release
 from pld.adapters.tracking.result import flattened
 from pld.artifacts import SHIPS, read_json, read_jsonl, read_record
@@ -214,7 +214,7 @@ def _in_folder(config: Config, folder: Path, name: str, what: str) -> Side:
         name=name,
         what=what,
         prompt=read_prompt(folder / "system_prompt.md"),
-        task=task_of(config),
+        task=config.task.bare,
         student=config.student,
         calibrated=calibrated,
         instructions=read_jsonl(folder / "instructions.jsonl", Instruction),

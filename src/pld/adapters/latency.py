@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pld.method.systems import System
+from pld.ports import Student
 from pld.records import Example, Latency
 
 WARM_UP = 3
@@ -32,6 +33,11 @@ def machine() -> str:
     """Processor, cores and memory in words; no name or address of the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
+
+
+def served_by(student: Student) -> str:
+    """The machine, and all that determines the Student's scores."""
+    return f"{machine()}; {', '.join(f'{key} {value}' for key, value in student.describe().items())}"
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

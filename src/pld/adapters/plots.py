@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pld.artifacts import atomic_path
 from pld.method.ablation import FrontPoint
 from pld.method.baselines import CALIBRATED
-from pld.method.resolution import CAME_IN, SHIPS
+from pld.method.resolution import CAME_IN, LEFT
 from pld.records import EvaluationReport, SystemReport
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def draw_pareto(path: Path, points: Sequence[FrontPoint], title: str) -> None:
     axes = figure.subplots()
     front = sorted((point.tokens, point.macro_f1) for point in points if point.on_front)
     axes.step(*zip(*front, strict=True), where="post", color="#d1495b", linewidth=1, alpha=0.6, label="Pareto front")
-    ends = {SHIPS: ("*", 14, "#d1495b"), CAME_IN: ("D", 7, "#edae49")}
-    for point in sorted(points, key=lambda point: (point.what == SHIPS, point.what == CAME_IN)):
+    ends = {LEFT: ("*", 14, "#d1495b"), CAME_IN: ("D", 7, "#edae49")}
+    for point in sorted(points, key=lambda point: (point.what == LEFT, point.what == CAME_IN)):
         marker, size, colour = ends.get(point.what, ("o", 5, "#30638e"))
         axes.errorbar(
             point.tokens,

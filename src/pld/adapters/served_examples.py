@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pld.adapters.readers.columns import Columns, Row
 from pld.adapters.readers.records import FORMATS, read_records
+from pld.adapters.readers.source import edited_file
 from pld.artifacts import atomic_path, csv_line, read_jsonl, write_text
 from pld.errors import DataError
 from pld.method.least_certain import candidates, least_certain
@@ -21,7 +22,6 @@ from pld.method.splits import split_of
 from pld.params import RecordsReader, TaskParams
 from pld.records import Example, Prediction, ServedAnswer, inputs_id
 
-CORPUS, DATA = Path("assets/corpus"), Path("data")
 _ID_MARK = "sha256:"  # or a spreadsheet would read an id like 12e4567890123456 as a number
 _ADDED_TO = "train"  # where the data bring their own splits
 
@@ -125,7 +125,7 @@ def add_labelled(sheet: Path, task: TaskParams, into: Path | None) -> Added:
             f"conf/task/: reader: wanted a data file of your own to add examples to, found {task.reader.path}, which "
             "an installed package ships; bring a file of your own (docs/your-own-data.md)"
         )
-    target = into or data_file(task.reader)
+    target = into or _target(task.reader)
     ending = target.suffix.lower()
     if ending not in (".csv", ".jsonl"):
         raise DataError(
@@ -150,19 +150,13 @@ def add_labelled(sheet: Path, task: TaskParams, into: Path | None) -> Added:
     return Added(target, dict(splits), without_label, len(labelled) - len(new))
 
 
-def data_file(reader: RecordsReader) -> Path:
-    """The file that a person edits: the one in assets/corpus/ that data.dvc brings to data/, or the named one."""
-    named = Path(reader.path)
-    if named.is_relative_to(DATA):
-        source = CORPUS / named.relative_to(DATA)
-        if source.exists() or Path(f"{source}.dvc").exists():
-            return source
+def _target(reader: RecordsReader) -> Path:
     if reader.path.startswith("package:"):
         raise DataError(
             f"{reader.path}: wanted a data file of your own to add examples to, found one that an installed package "
             "ships; name a file with --into"
         )
-    return named
+    return edited_file(reader.path)
 
 
 def _layout(task: TaskParams) -> _Layout:

@@ -7,7 +7,7 @@ from pld.artifacts import SHIPS, read_record, read_text
 from pld.errors import ArtifactError
 from pld.method.export import Shipment
 from pld.params import Config
-from pld.records import Calibration, EvaluationReport, Reviewed, Task, sha256
+from pld.records import Calibration, EvaluationReport, Reviewed, sha256
 
 
 def read_shipped(config: Config, folder: Path) -> Shipment:
@@ -30,7 +30,7 @@ def read_shipped(config: Config, folder: Path) -> Shipment:
     calibrated = config.calibration.method == "batch"
     return Shipment(
         prompt=prompt,
-        task=task_of(config),
+        task=config.task.bare,
         student=config.student,
         calibration=read_record(folder / SHIPS / "calibration.json", Calibration) if calibrated else None,
     )
@@ -48,11 +48,6 @@ def shipment_of(release: Release) -> Shipment:
         number=release.number,
         prompt_version=spec.prompt_version,
     )
-
-
-def task_of(config: Config) -> Task:
-    """The Task alone, without where its examples are read from."""
-    return Task(**{name: getattr(config.task, name) for name in Task.model_fields})
 
 
 def read_prompt(path: Path) -> str:

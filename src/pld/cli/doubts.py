@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pld.adapters.readers.source import edited_file
 from pld.artifacts import csv_line, read_jsonl, write_text
 from pld.errors import ArtifactError
 from pld.method.doubts import Doubt, doubted
@@ -15,7 +16,6 @@ from pld.records import Example, Rule
 ARTIFACTS = Path("artifacts")
 RULES = ARTIFACTS / "rules/rules.jsonl"
 TRAIN = ARTIFACTS / "splits/train.jsonl"
-CORPUS, DATA = Path("assets/corpus"), Path("data")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would evaluate
 
 
@@ -117,9 +117,7 @@ def _next_step(task: TaskParams) -> str:
     reader = task.reader
     if not isinstance(reader, RecordsReader):
         return f"the labels stand in {reader.path}: to correct some, bring a file of your own (docs/your-own-data.md)"
-    file = Path(reader.path)
-    if file.is_relative_to(DATA) and (CORPUS / file.relative_to(DATA)).exists():
-        file = CORPUS / file.relative_to(DATA)  # where data.dvc takes it from
+    file = edited_file(reader.path)
     tracked = f"`dvc add {file}` and " if Path(f"{file}.dvc").exists() else ""
     rows = f" (the row's {reader.id} is the id above)" if reader.id else ""
     return (

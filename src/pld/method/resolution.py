@@ -12,7 +12,7 @@ from pld.method.rounds import Descent, Effect, ResolutionReport
 from pld.method.viewing import Ground
 from pld.records import Calibration, Instruction, Prediction, SystemPrompt
 
-SHIPS, CAME_IN = "what ships", "what came in"
+LEFT, CAME_IN = "what the loop left", "what came in"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def resolve(
     prompt = answering.prompt(loop.present)
     after = answering.report(prompt, validation)
     scores = answering.scores(prompt, validation)
-    ends = [front_point(SHIPS, prompt, after), front_point(CAME_IN, answering.prompt(came_in), before)]
+    ends = [front_point(LEFT, prompt, after), front_point(CAME_IN, answering.prompt(came_in), before)]
     return Resolution(
         report=ResolutionReport(
             resolver=resolver,

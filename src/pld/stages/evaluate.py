@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pld.adapters.composition import with_settings
-from pld.adapters.latency import machine, measure_latency
+from pld.adapters.latency import measure_latency, served_by
 from pld.adapters.lineup import Distilled, Ground, lineup
 from pld.adapters.plots import draw_confusion, draw_f1_against_tokens, draw_systems
 from pld.adapters.teachers.hiring import write_spending
@@ -131,8 +131,7 @@ def _measured(config: Config, ground: Ground, test: Sequence[Example]) -> tuple[
             latency[system.name + CALIBRATED] = latency[system.name]
         if system.training_seconds is not None:
             seconds[system.name] = system.training_seconds
-    settings = ", ".join(f"{key} {value}" for key, value in ground.student.describe().items())
-    return answers, LatencyReport(machine=f"{machine()}; {settings}", systems=latency, training_seconds=seconds)
+    return answers, LatencyReport(machine=served_by(ground.student), systems=latency, training_seconds=seconds)
 
 
 def _timed_trials(config: Config, ground: Ground, test: Sequence[Example]) -> dict[str, Latency]:

@@ -4,7 +4,18 @@ from pathlib import Path
 
 from pld.errors import DataError
 
+_CORPUS, _DATA = Path("assets/corpus"), Path("data")
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+def edited_file(name: str) -> Path:
+    """The file that a person edits: the one in assets/corpus/ that data.dvc brings to data/, or the named one."""
+    named = Path(name)
+    if named.is_relative_to(_DATA):
+        source = _CORPUS / named.relative_to(_DATA)
+        if source.exists() or Path(f"{source}.dvc").exists():
+            return source
+    return named
 
 
 def locate(name: str) -> Path:

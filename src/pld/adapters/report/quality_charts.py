@@ -8,7 +8,7 @@ from pld.adapters.report.chart import F1, TOOLTIPS, Chart, figures_of, spec_of
 from pld.method.ablation import FrontPoint
 from pld.method.baselines import CALIBRATED
 from pld.method.report import SystemRow, TrialPoint, all_timed
-from pld.method.resolution import CAME_IN, SHIPS
+from pld.method.resolution import CAME_IN, LEFT
 from pld.records import Interval
 
 
@@ -109,7 +109,7 @@ def trials_chart(points: Sequence[TrialPoint]) -> Chart:
 
 def lists_chart(points: Sequence[FrontPoint]) -> Chart:
     """Every list of the loop that was measured on all of validation."""
-    ends = (SHIPS, CAME_IN)
+    ends = (LEFT, CAME_IN)
     marks = [
         {
             "list": point.what,

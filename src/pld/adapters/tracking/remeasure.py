@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pld.adapters.build import build
-from pld.adapters.latency import machine, measure_latency
+from pld.adapters.latency import measure_latency, served_by
 from pld.adapters.tracking.result import DataSet, PipelineResult, provenance
 from pld.adapters.tracking.runs import (
     EVALUATION,
@@ -257,7 +257,6 @@ def _measured(
         for rival in chosen
         if rival == zero_shot_of(shipped)
     ]
-    described = dict(student.describe())
     report = EvaluationReport(
         task=task.name,
         split="test",
@@ -267,10 +266,9 @@ def _measured(
         shipped=shipped,
         systems=reports,
         comparisons=tuple(comparisons),
-        student=described,
+        student=dict(student.describe()),
     )
-    where = ", ".join(f"{key} {value}" for key, value in described.items())
-    timed = LatencyReport(machine=f"{machine()}; {where}", systems=latency)
+    timed = LatencyReport(machine=served_by(student), systems=latency)
     return _Stored(report, timed, rows, dict(zip((example.id for example in test), groups or (), strict=False)))
 
 

@@ -52,7 +52,7 @@ class ServedSpec(Record):
 def spec_of(result: PipelineResult) -> ServedSpec:
     """What `result` ships."""
     return ServedSpec(
-        task=Task(**{name: getattr(result.config.task, name) for name in Task.model_fields}),
+        task=result.config.task.bare,
         student=result.config.student,
         calibration=result.calibration,
         prompt_sha256=sha256(result.prompt),
