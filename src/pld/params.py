@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError, field_validator, model_validator
 
 from pld.errors import ConfigError
-from pld.records import Task
+from pld.records import SPLITS, Split, Task
 
 CONFIG_PATH = Path("artifacts/config.yaml")
 Target = dict[str, Any]
@@ -29,32 +29,76 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class StereoSetReader(Section):
-    """The bias domain of StereoSet's intrasentence rows, from an installed package's file."""
+class BenchmarkReader(Section):
+    """A public benchmark as an installed package ships it, in its authors' or that package's shape."""
 
-    format: Literal["stereoset_bias"]
+    format: Literal["stereoset_bias", "stereoset_stance", "logiqa", "privacy_policy"]
     path: str
+
+    @property
+    def source(self) -> str:
+        """What is read, for messages."""
+        return self.path
+
+
+class ContractNliReader(Section):
+    """Contract-NLI in its authors' JSON: one file (`path`), which is split by contract, or their three (`splits`: split
+    → file). `context`: what of a contract the Student is shown: all of it, the annotated passages (filled up to
+    `passages` with the nearest to the hypothesis) or the nearest alone; at most `max_words` of it (null: no limit)."""
+
+    format: Literal["contract_nli"]
+    path: str | None
+    splits: dict[Split, str] | None
+    context: Literal["whole", "evidence", "nearest"]
+    passages: Annotated[int, Field(gt=0)]
+    max_words: Annotated[int, Field(gt=0)] | None
+
+    @property
+    def files(self) -> dict[Split | None, str]:
+        """Split → file; None: the file brings no split."""
+        return {None: self.path} if self.path is not None else {split: (self.splits or {})[split] for split in SPLITS}
+
+    @property
+    def source(self) -> str:
+        """What is read, for messages."""
+        return ", ".join(self.files.values())
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ContractNliReader":
+        if (self.path is None) == (self.splits is None):
+            raise ValueError("reader: wanted either path (one file) or splits (a file for each split), the other null")
+        if self.splits is not None and set(self.splits) != set(SPLITS):
+            raise ValueError(f"reader.splits: wanted a file for each of {list(SPLITS)}, found {list(self.splits)}")
+        return self
 
 
 class RecordsReader(Section):
     """The user's own CSV, JSONL or Parquet (by the file's ending), one example a row.
 
-    `fields` maps the task's input fields to columns; `id`, `group` and `split` name columns or are null.
+    `fields` maps the task's input fields to columns; `id`, `group` and `split` name columns or are null. With `options`
+    (columns; null: none) the label column holds the text of one of them, and the label is its place: the first option
+    is the first declared label.
     """
 
     format: Literal["records"]
     path: str
     fields: dict[str, str]
     label: str
+    options: tuple[str, ...] | None
     id: str | None
     group: str | None
     split: str | None
+
+    @property
+    def source(self) -> str:
+        """What is read, for messages."""
+        return self.path
 
 
 class TaskParams(Task):
     """A Task and where its examples are read from. `path`s are relative to the project, or `package:name/file`."""
 
-    reader: Annotated[StereoSetReader | RecordsReader, Discriminator("format")]
+    reader: Annotated[BenchmarkReader | ContractNliReader | RecordsReader, Discriminator("format")]
 
     @property
     def bare(self) -> Task:
@@ -112,9 +156,11 @@ class AskingParams(Section):
 
 
 class ExtractionParams(Section):
-    """Which rules are refused, and how many may be. `draws`: how often every example is explained anew;
-    `personal_data: refuse` needs the extra `privacy`."""
+    """`examples`: the Teacher is asked about so many training examples, as many of each label as can be (null: about
+    all), `draws` times about each. Which rules are refused, and how many may be; `personal_data: refuse` needs the
+    extra `privacy`."""
 
+    examples: Annotated[int, Field(gt=0)] | None
     draws: Annotated[int, Field(gt=0)]
     personal_data: Literal["allow", "refuse"]
     max_words: Annotated[int, Field(gt=0)]

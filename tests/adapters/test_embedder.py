@@ -37,10 +37,20 @@ def test_no_texts_give_no_rows(embedder):
     assert embedder.embed([]).shape == (0, 384)
 
 
-def test_progress_counts_every_text_by_batches(embedder):
+def test_progress_counts_every_text_by_batches_of_different_ones(embedder):
     finished = []
     embedder.embed(TEXTS, finished.append)
-    assert finished == [2, 2, 1]
+    assert finished == [3, 2]
+
+
+def test_equal_texts_are_embedded_once_and_are_the_same_bits(embedder, monkeypatch):
+    encoded = []
+    model = embedder._ready()
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda texts, **options: encoded.extend(texts) or encode(texts, **options))
+    vectors = embedder.embed(TEXTS)
+    assert sorted(encoded) == sorted(set(TEXTS))
+    assert vectors[0].tobytes() == vectors[4].tobytes()
 
 
 @pytest.mark.parametrize(

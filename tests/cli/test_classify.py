@@ -14,7 +14,14 @@ from support.artifact_tree import LABELS, PROMPT, TASK, composed, write_artifact
 from support.mails import mails
 
 READER = RecordsReader(
-    format="records", path="mail.csv", fields={"text": "body"}, label="topic", id=None, group=None, split=None
+    format="records",
+    path="mail.csv",
+    fields={"text": "body"},
+    label="topic",
+    options=None,
+    id=None,
+    group=None,
+    split=None,
 )
 
 

@@ -14,7 +14,7 @@ from pld.adapters.readers import read
 from pld.artifacts import write_jsonl, write_text
 from pld.cli.main import main, pld
 from pld.method.splits import assemble, split_of
-from pld.params import RecordsReader, StereoSetReader
+from pld.params import BenchmarkReader, RecordsReader
 from pld.records import SPLITS, Prediction, inputs_id
 from support.artifact_tree import composed
 from support.mails import LABELS, TASK, mails
@@ -25,7 +25,7 @@ NEW = ["=1+1 is what I paid", 'a "quoted", comma', "two\nlines\r\nand one\rmore"
 
 
 def reader(path="data/mail.csv", **columns):
-    names = {"fields": {"text": "message"}, "label": "team", "id": None, "group": None, "split": None}
+    names = {"fields": {"text": "message"}, "label": "team", "options": None, "id": None, "group": None, "split": None}
     return RecordsReader(format="records", path=path, **{**names, **columns})
 
 
@@ -41,7 +41,7 @@ def write(source=None, rows=None, header="message,team,seen"):
     task = TASK.model_copy(update={"reader": source})
     plain = composed().model_copy(update={"task": task}).model_dump(mode="json")
     write_text(Path("artifacts/config.yaml"), yaml.safe_dump(plain))
-    examples = mails("train", 9) if isinstance(source, StereoSetReader) else assemble(task, read(task))[0]
+    examples = mails("train", 9) if isinstance(source, BenchmarkReader) else assemble(task, read(task))[0]
     for split in ("train", "validation"):
         write_jsonl(Path(f"artifacts/splits/{split}.jsonl"), [item for item in examples if item.split == split])
     rows = [
@@ -254,7 +254,7 @@ def test_what_cannot_be_added_to_is_said_in_one_line(capsys):
 
 
 def test_a_packaged_data_set_takes_no_examples_but_makes_a_sheet(capsys):
-    write(StereoSetReader(format="stereoset_bias", path="package:x/y"))
+    write(BenchmarkReader(format="stereoset_bias", path="package:x/y"))
     assert "5 inputs to label" in ran(log(*new_answers()), "--out", "s.csv").output
     assert list(sheet()[0]) == ["text", "label", "answered", "margin", "id"]
     assert "wanted a data file of your own" in refused(capsys, "--labelled", "s.csv")

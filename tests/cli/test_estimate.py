@@ -87,6 +87,19 @@ def test_what_is_stored_is_not_asked_and_what_an_edit_costs_is_told_apart(asked,
     assert len(service.bodies) == 10
 
 
+def test_it_counts_only_the_examples_that_the_teacher_would_be_asked_about_and_says_of_how_many(asked, service):
+    configure(asked, "extraction.examples=4")
+    row = found()["extract"]
+    assert (row["calls"], row["basis"]) == (4, "4 of 10 training examples")
+    extract.run()
+    assert len(service.bodies) == 4
+    configure(asked, "extraction.examples=7", consolidator="teacher", clusterer="dbscan")
+    (asked / "artifacts/rules/rules.jsonl").unlink()
+    more = found()
+    assert (more["extract"]["stored"], more["extract"]["to_ask"]) == (4, 3)  # those of before are kept
+    assert more["sweep"]["calls"] == 4 * 3  # of eps; pairs of seven rules
+
+
 def test_it_goes_by_edits_of_params_that_were_not_run(asked):
     configure(asked, "extraction.draws=3")
     (asked / "artifacts/config.yaml").unlink()

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from pld.cli.main import main, pld
@@ -111,6 +112,14 @@ def test_an_example_that_no_instruction_comes_from_says_why(identity, why):
     told = words(identity)
     assert why in told
     assert told.endswith("instructions of the final list that come from it: none")
+
+
+def test_an_example_that_the_teacher_was_not_asked_about_is_no_loss_and_says_so():
+    config = yaml.safe_load(Path("artifacts/config.yaml").read_text())
+    config["extraction"]["examples"] = 1
+    Path("artifacts/config.yaml").write_text(yaml.safe_dump(config))
+    assert "rule: none: the Teacher was not asked about this example (extraction.examples)" in words("train-14")
+    assert "rule: refused: copied" in words("train-13")  # of a run with more examples
 
 
 def test_a_validation_example_names_what_turns_it_right_and_wrong():

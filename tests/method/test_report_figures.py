@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pld.method import report as shown
 from pld.method.report import Change, review_changes, shown_rules, system_rows, trial_points, verdict
 from pld.method.rounds import Descent, Step
+from pld.method.splits import SplitSummary
 from pld.records import (
     Comparison,
     CostReport,
@@ -189,3 +190,20 @@ def test_what_reviewers_rewrote_in_several_sheets_stands_beside_what_it_was() ->
         Change(gone, None),
     ]
     assert review_changes([kept, was], [was, kept], []) == []
+
+
+def test_examples_of_which_a_part_is_left_out_are_counted_by_split_and_nothing_is_said_of_none() -> None:
+    whole = SplitSummary(
+        task="mail",
+        rows=1508,
+        examples=1508,
+        merged_duplicates=0,
+        groups=0,
+        counts={"train": {"yes": 1200, "no": 300}, "validation": {"yes": 2, "no": 1}, "test": {"yes": 5, "no": 0}},
+        empty_fields={},
+        shortened={"train": 0, "validation": 0, "test": 0},
+    )
+    assert shown.data_findings(whole) == []
+    cut = whole.model_copy(update={"shortened": {"train": 1400, "validation": 0, "test": 5}})
+    [said] = shown.data_findings(cut)
+    assert said.startswith("A part of the text is left out in 1,400 of 1,500 train and 5 of 5 test examples")

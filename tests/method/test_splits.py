@@ -138,6 +138,12 @@ def test_the_first_offence_is_told_with_the_number_of_further_ones() -> None:
     assert message.endswith("(and 2 more of this kind, 1 of 'empty input')")
 
 
+def test_labels_that_are_all_undeclared_make_the_column_doubtful() -> None:
+    message = refusal(raw(2, "mad"), raw(3, "bad"))
+    assert message.endswith("(and 1 more of this kind, so in every row: does reader.label name the right column?)")
+    assert "right column" not in refusal(raw(2, "mad"), raw(3, "bad"), raw(4))
+
+
 def test_splits_that_the_data_bring_are_kept_under_their_usual_names() -> None:
     names = ["train", "Train ", "dev", "val", "valid", "validation", "test"]
     rows = [raw(row, ("happy", "sad")[row % 2], split=name) for row, name in enumerate(names)]
@@ -181,7 +187,10 @@ def test_too_few_rows_for_a_split_by_hash_say_how_it_is_cut() -> None:
 
 def test_a_declared_label_without_a_training_example_is_refused() -> None:
     rows = [raw(2, "happy", split="train"), raw(3, "sad", split="dev"), raw(4, "sad", split="test")]
-    assert "moods.csv: wanted a training example of every label, found none of sad among 1" in refusal(*rows)
+    assert (
+        "moods.csv: wanted a training example of every label, found none of sad (1 validation, 1 test) among 1;"
+        in refusal(*rows)
+    )
 
 
 def test_no_rows_at_all_are_refused() -> None:

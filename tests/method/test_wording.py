@@ -254,3 +254,31 @@ def test_seven_words_in_a_row_are_no_copy_of_eight():
 
 def test_an_apostrophe_makes_no_second_word():
     assert wording.copied_words("don’t they", "Don't they", 2) == "dont they"
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "reason"),
+    [
+        ("If a cue is missing, it is an anti-stereotype.", "stereotype", "other_label"),
+        ("If a cue is missing, answer anti-stereotype if it denies the belief.", "stereotype", "other_label"),
+        ("If it denies a belief, answer anti-stereotype, not stereotype.", "anti-stereotype", None),
+        ("If it repeats a belief, answer stereotype, not anti-stereotype.", "stereotype", None),
+    ],
+)
+def test_a_label_that_ends_another_one_is_told_from_it(text, label, reason):
+    found = wording.fault(text, label, ("stereotype", "anti-stereotype", "unrelated"), 80)
+    assert (found and found.reason) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "reason"),
+    [
+        ("If the options answer a question on causes, the right one is C.", "C", None),
+        ("If a cause is asked for, choose what comes first.", "A", "no_label"),
+        ("If a cause is asked for, answer B.", "A", "other_label"),
+        ("If a cause is asked for, answer A.", "A", None),
+    ],
+)
+def test_a_label_of_one_letter_is_no_article(text, label, reason):
+    found = wording.fault(text, label, ("A", "B", "C", "D"), 80)
+    assert (found and found.reason) == reason

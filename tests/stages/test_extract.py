@@ -207,6 +207,25 @@ def test_every_draw_is_paid_for_and_told(project, anthropic_server, capsys):
     assert len(server.bodies) == 20
 
 
+def test_only_as_many_examples_as_asked_for_are_paid_for_and_more_of_them_cost_the_difference(
+    project, anthropic_server, capsys
+):
+    server = anthropic_server(lambda *_: answer(SAID))
+    configure(paid(), examples=3)
+    extract.run()
+    told = capsys.readouterr().out
+    assert "3 calls of anthropic:claude-test, 0 answered already: 3 to ask" in told
+    assert "asked about 3 of 10 training examples (extraction.examples), of which 3 have an answer\n" in told
+    summary = artifacts.read_json(Path("artifacts/rules/summary.json"))
+    assert (summary["examples"], summary["answered"], summary["not_asked"]) == (3, 3, 7)
+    first = {rule.id for rule in artifacts.read_jsonl(Path("artifacts/rules/rules.jsonl"), Rule)}
+    configure(paid(), examples=5)
+    extract.run()
+    rules = artifacts.read_jsonl(Path("artifacts/rules/rules.jsonl"), Rule)
+    assert (len(server.bodies), len(rules)) == (5, 5)
+    assert first < {rule.id for rule in rules}
+
+
 def test_a_recording_of_one_draw_does_not_pass_for_two(project):
     configure({"_target_": "pld.adapters.teachers.recorded.RecordedTeacher", "path": "answers.jsonl"}, draws=2)
     with pytest.raises(ConfigError, match=r"in 2 draws, found none for draw 1; .*extraction\.draws=1"):

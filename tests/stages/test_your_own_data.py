@@ -37,7 +37,7 @@ def _claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _task() -> TaskParams:
-    (settings,) = [text for language, text in BLOCKS if language == "yaml"]
+    (settings,) = [text for language, text in BLOCKS if language == "yaml" and text.startswith("name: claims")]
     return check(TaskParams, yaml.safe_load(settings), "docs/your-own-data.md")
 
 
@@ -61,7 +61,11 @@ FAULTS: list[Callable[[], object]] = [
     lambda: _change(lambda text: text.replace(",technical,", ",Technical,")),
     lambda: _change(lambda text: text.replace("department", "team", 1)),
     _utf16,
+    lambda: _change(lambda text: text.replace(",", ";")),
+    lambda: CLAIMS.write_bytes(CLAIMS.read_bytes() + "C-9,kein Anschluß,billing,P-9\r\n".encode("cp1252")),
     lambda: _change(lambda text: text + "C-9,one, two, three,billing,P-9\r\n"),
+    lambda: _change(lambda text: text + 'C-8,"the quote stays open,billing,P-9\r\nC-9,as before,billing,P-9\r\n'),
+    lambda: _change(lambda text: text + "C-9, ,billing,P-9\r\n"),
     lambda: _change(lambda text: text + "C-1044,the same number again,billing,P-9\r\n"),
     _repeated_text_with_another_label,
     CLAIMS.unlink,

@@ -16,7 +16,14 @@ TASK = TaskParams(
     input_template="{{ text }}",
     base_instruction="What is the mail about? Answer with one word: refund, delivery or praise.",
     reader=RecordsReader(
-        format="records", path="mail.csv", fields={"text": "text"}, label="label", id=None, group=None, split=None
+        format="records",
+        path="mail.csv",
+        fields={"text": "text"},
+        label="label",
+        options=None,
+        id=None,
+        group=None,
+        split=None,
     ),
 )
 _TEXTS = {

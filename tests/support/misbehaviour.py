@@ -38,7 +38,9 @@ TASK = Task(
     input_template="{{ note }}",
     base_instruction="Say what happened to the parcel.",
 )
-PARAMS = ExtractionParams(draws=1, personal_data="allow", max_words=80, max_copied_words=7, max_rejected_fraction=0.2)
+PARAMS = ExtractionParams(
+    examples=None, draws=1, personal_data="allow", max_words=80, max_copied_words=7, max_rejected_fraction=0.2
+)
 ATTEMPTS = 3  # at one example
 TIMEOUT_S = 2.0
 DOWN_S = 1.0

@@ -11,6 +11,7 @@ from pld.method.ablation import FrontPoint, pareto, pareto_csv
 from pld.method.extraction import ExtractionSummary
 from pld.method.measurement import Answers, evaluation_report
 from pld.method.rounds import Descent, Effect, Step
+from pld.method.splits import SplitSummary
 from pld.params import Config
 from pld.records import (
     SPLITS,
@@ -76,8 +77,17 @@ def write_report_tree(
     write_json(folder / "embeddings/rule_ids.json", {"rule_ids": [rule.id for rule in made]})
     write_jsonl(folder / "best/clusters.jsonl", _clusters(labels, made))
     counts = {split: dict.fromkeys(labels, 3) for split in SPLITS}
-    write_json(folder / "splits/summary.json", {"task": "mail", "rows": 90, "merged_duplicates": 1, "groups": 0,
-                                                "counts": counts, "empty_fields": {}})  # fmt: skip
+    splits = SplitSummary(
+        task="mail",
+        rows=90,
+        examples=89,
+        merged_duplicates=1,
+        groups=0,
+        counts=counts,
+        empty_fields={},
+        shortened={"train": 0, "validation": 1, "test": 2},
+    )
+    write_json(folder / "splits/summary.json", splits)
     if clusterer == "dbscan":
         winner = read_record(folder / "best/trial.json", TrialReport)
         write_json(folder / "best/trial.json", winner.model_copy(update={"settings": {"rendering.order": "support"}}))

@@ -26,7 +26,14 @@ TASK = TaskParams(
     input_template="{{ text }}",
     base_instruction="Which colour?",
     reader=RecordsReader(
-        format="records", path="x.csv", fields={"text": "text"}, label="label", id=None, group=None, split=None
+        format="records",
+        path="x.csv",
+        fields={"text": "text"},
+        label="label",
+        options=None,
+        id=None,
+        group=None,
+        split=None,
     ),
 )
 

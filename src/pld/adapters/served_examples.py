@@ -122,7 +122,7 @@ def add_labelled(sheet: Path, task: TaskParams, into: Path | None) -> Added:
     """
     if not isinstance(task.reader, RecordsReader):
         raise DataError(
-            f"conf/task/: reader: wanted a data file of your own to add examples to, found {task.reader.path}, which "
+            f"conf/task/: reader: wanted a data file of your own to add examples to, found {task.reader.source}, which "
             "an installed package ships; bring a file of your own (docs/your-own-data.md)"
         )
     target = into or _target(task.reader)
@@ -135,7 +135,8 @@ def add_labelled(sheet: Path, task: TaskParams, into: Path | None) -> Added:
     if not target.exists():
         raise DataError(f"{target}: wanted the task's data file, found no such file; run `dvc pull`, or name it --into")
     labelled, without_label = _read_sheet(sheet, task)
-    there = {inputs_id(raw.inputs): raw for raw in read_records(task.reader.model_copy(update={"path": str(target)}))}
+    reader = task.reader.model_copy(update={"path": str(target)})
+    there = {inputs_id(raw.inputs): raw for raw in read_records(reader, task.labels)}
     new = [row for row in labelled if row.id not in there]
     for row in labelled:
         if row.id in there and there[row.id].label != row.label:

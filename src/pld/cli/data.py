@@ -1,17 +1,115 @@
-"""`pld data`: new examples for the task's data set."""
+"""`pld data`: what changed in the task's data set, and new examples for it."""
 
+import json
 import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from pld.adapters.data_versions import DataVersion
+    from pld.method.data_diffing import DataDiff, Placed
+
 ARTIFACTS = Path("artifacts")
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_SHOWN = 10  # ids of each kind
 
 
 @click.group()
 def data() -> None:
-    """New examples for the data set, from what was served."""
+    """What changed in the data set since a revision, and new examples for it from what was served."""
+
+
+@data.command("diff", short_help="What changed between two versions of the data set, by id.")
+@click.argument("before", metavar="REV", default="HEAD")
+@click.argument("after", metavar="[REV2]", required=False)
+@click.option("--all", "every", is_flag=True, help=f"Print every id, not the first {_SHOWN} of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program, with every id.")
+def diff_versions(before: str, after: str | None, every: bool, as_json: bool) -> None:
+    """Print what changed in the task's data set since REV (default: HEAD), by the ids of its examples.
+
+    REV is compared with the data file as it stands, run or not; with REV2 two revisions are compared. A revision's data
+    set is what `prepare` made of it (its dvc.lock names it, DVC's cache or remote has it); nothing is checked out. Ids,
+    labels and counts are printed, of the test split too, and no texts.
+    """
+    from pld.adapters.data_versions import at_revision, in_workspace
+    from pld.errors import DataError
+    from pld.method.data_diffing import compare_examples
+
+    old = at_revision(before)
+    new = at_revision(after) if after is not None else in_workspace()
+    if old.task != new.task:
+        remedy = "name a revision with that task" + ("" if after else ", or select the other in params.yaml")
+        raise DataError(f"{before}: wanted the data of task {new.task!r}, found those of task {old.task!r}; {remedy}")
+    found = compare_examples(old.examples, new.examples, tuple(dict.fromkeys([*new.labels, *old.labels])))
+    if as_json:
+        plain = {"task": new.task, "versions": [old.name, new.name], **found.model_dump(mode="json")}
+        click.echo(json.dumps(plain, ensure_ascii=False, indent=2))
+        return
+    for line in _diff_lines(old, new, found, None if every else _SHOWN):
+        click.echo(line)
+
+
+def _diff_lines(old: "DataVersion", new: "DataVersion", found: "DataDiff", shown: int | None) -> Iterator[str]:
+    head = f"{new.task}: {old.name} → {new.name}"
+    if found.same:
+        order = ", in another order" if found.reordered else ""
+        yield f"{head}: the same {len(new.examples):,} examples{order}"
+        return
+    yield head
+    yield from _counts(found)
+    kinds: dict[str, list[tuple[str, str, str]]] = {
+        "added": [_placed(one) for one in found.added],
+        "removed": [_placed(one) for one in found.removed],
+        "relabelled": [(one.id, one.split, f"{one.before} → {one.after}") for one in found.relabelled],
+        "moved": [(one.id, f"{one.before} → {one.after}", one.label) for one in found.moved],
+        "edited": [_placed(one) for one in found.edited],
+        "regrouped": [_placed(one) for one in found.regrouped],
+    }
+    for kind, rows in kinds.items():
+        yield from _listed(kind, rows, shown)
+    yield (
+        f"new to the Teacher: {len(found.new_to_teacher):,} of the training examples; with the settings of task and "
+        "Teacher as they were, `dvc repro` asks about no other"
+    )
+
+
+def _counts(found: "DataDiff") -> Iterator[str]:
+    """A row for each split, a column for each label: before → after where the two differ."""
+    rows = [["", *found.after["train"], "all"]]
+    for split, now in found.after.items():
+        then = found.before[split]
+        pairs = [*((then[label], now[label]) for label in now), (sum(then.values()), sum(now.values()))]
+        rows.append([split, *(f"{b:,}" if a == b else f"{a:,} → {b:,}" for a, b in pairs)])
+    widths = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *cells in rows:
+        numbers = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        yield "  ".join([f"{first:{widths[0]}}", *numbers])
+
+
+def _placed(one: "Placed") -> tuple[str, str, str]:
+    return one.id, one.split, one.label
+
+
+def _listed(kind: str, rows: Sequence[tuple[str, str, str]], shown: int | None) -> Iterator[str]:
+    """Nothing of a kind: no line."""
+    if not rows:
+        return
+    splits = ", ".join(f"{count:,} {split}" for split, count in Counter(row[1] for row in rows).items())
+    yield f"{kind}: {len(rows):,} ({splits})"
+    listed = [(_printable(identity), split, label) for identity, split, label in rows[:shown]]
+    wide, next_to = (max(len(row[column]) for row in listed) for column in (0, 1))
+    for identity, split, label in listed:
+        yield f"  {identity:{wide}}  {split:{next_to}}  {label}"
+    if more := len(rows) - len(listed):
+        yield f"  and {more:,} more: --all"
+
+
+def _printable(identity: str) -> str:
+    return identity if identity.isprintable() else repr(identity)
 
 
 @data.command("add-from-log", short_help="The least certain served inputs: to a sheet, and back with labels.")

@@ -116,7 +116,7 @@ def _write_sheet(path: Path, shown: Sequence[Doubt], task: TaskParams) -> None:
 def _next_step(task: TaskParams) -> str:
     reader = task.reader
     if not isinstance(reader, RecordsReader):
-        return f"the labels stand in {reader.path}: to correct some, bring a file of your own (docs/your-own-data.md)"
+        return f"the labels stand in {reader.source}: to correct some, bring a file of your own (docs/your-own-data.md)"
     file = edited_file(reader.path)
     tracked = f"`dvc add {file}` and " if Path(f"{file}.dvc").exists() else ""
     rows = f" (the row's {reader.id} is the id above)" if reader.id else ""

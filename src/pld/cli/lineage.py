@@ -10,6 +10,7 @@ from pld.artifacts import SHIPS, read_jsonl, read_record, read_text
 from pld.errors import ArtifactError
 from pld.method.descent import step_of
 from pld.method.edits import apply
+from pld.method.extraction import asked_about
 from pld.method.review import ReviewEntry, Verdict, edited
 from pld.method.review import step_of as review_step
 from pld.method.rounds import Descent, EditVerdict, Effect, ResolutionReport, Step
@@ -110,7 +111,8 @@ class Story(Record):
 class Book:
     """All that is known of how the final list came to be; the test split is no part of it. `earlier`: instructions that
     were in a list and are in the final one no more, each with the list that it was in last; `log`: what people decided,
-    and `taken`: what that took away, as a step, with what it became."""
+    and `taken`: what that took away, as a step, with what it became; `asked`: training examples that the Teacher was
+    asked about."""
 
     final: list[Instruction]
     descents: dict[str, Descent]
@@ -125,6 +127,7 @@ class Book:
     rejections: dict[str, Rejection]
     clusters: dict[str, int]
     examples: dict[str, Example]
+    asked: frozenset[str]
 
     @classmethod
     def read(cls, folder: Path) -> "Book":
@@ -135,7 +138,9 @@ class Book:
         lists = [(folder / "best/instructions.jsonl", "the list that came in")]
         lists += [(path, f"the list after round {int(path.parent.name)}") for path in rounds]
         seen = {own.id: (own, where) for path, where in lists for own in read_jsonl(path, Instruction)}
-        log = read_log(load_config(folder / "config.yaml").task.name)
+        config = load_config(folder / "config.yaml")
+        log = read_log(config.task.name)
+        train = read_jsonl(folder / "splits/train.jsonl", Example)
         taken: dict[str, tuple[Step, tuple[str, ...]]] = {}
         for where, left, entry, after in _reviewed(folder, log):
             seen |= {own.id: (own, where) for own in left}
@@ -160,10 +165,9 @@ class Book:
                 for rule_id in cluster.rule_ids
             },
             examples={
-                example.id: example
-                for split in ("train", "validation")
-                for example in read_jsonl(folder / f"splits/{split}.jsonl", Example)
+                example.id: example for example in (*train, *read_jsonl(folder / "splits/validation.jsonl", Example))
             },
+            asked=frozenset(example.id for example in asked_about(config.task, train, config.extraction)),
         )
 
     def look_up(self, wanted: str) -> Present | Gone | Tried | Story:
@@ -269,25 +273,28 @@ class Book:
     def _story(self, identity: str) -> Story:
         example = self.examples[identity]
         rule = next((rule for rule in self.rules.values() if rule.example_id == identity), None)
-        rejection = self.rejections.get(identity)
-        no_rule = None
-        if rule is None and example.split == "train":
-            no_rule = f"refused: {rejection.reason}: {rejection.detail}" if rejection else "the Teacher gave none"
-        elif rule is None:
-            no_rule = f"none is made of {example.split} examples"
         measured = [own for own in self.descents.values() if own.fixed is not None and own.broken is not None]
         return Story(
             id=example.id,
             split=example.split,
             label=example.label,
             rule=rule,
-            no_rule=no_rule,
+            no_rule=None if rule else self._no_rule(example),
             cluster=self.clusters.get(rule.id) if rule else None,
             instructions=tuple(own.instruction_id for own in self.descents.values() if identity in own.example_ids),
             fixed_by=_of(identity, ((own.instruction_id, own.fixed or ()) for own in measured)) if measured else None,
             broken_by=_of(identity, ((own.instruction_id, own.broken or ()) for own in measured)) if measured else None,
             edits=tuple(self._touched(identity)),
         )
+
+    def _no_rule(self, example: Example) -> str:
+        if example.split != "train":
+            return f"none is made of {example.split} examples"
+        if rejection := self.rejections.get(example.id):
+            return f"refused: {rejection.reason}: {rejection.detail}"
+        if example.id not in self.asked:
+            return "none: the Teacher was not asked about this example (extraction.examples)"
+        return "the Teacher gave none"
 
     def _touched(self, identity: str) -> Iterator[Touched]:
         for verdict in self.verdicts:

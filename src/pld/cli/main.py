@@ -9,6 +9,7 @@ import click
 from pld.errors import PldError
 
 COMMANDS = {
+    "new-task": ("pld.cli.new_task", "A file of labelled examples: what is in it, a task in conf/, the next command."),
     "estimate": ("pld.cli.estimate", "What the Teacher's calls will cost, before any is made."),
     "summary": ("pld.cli.summary", "What the last run reached, against its baselines."),
     "explain": ("pld.cli.explain", "Where an instruction comes from and what it does; or what became of an example."),
@@ -23,7 +24,7 @@ COMMANDS = {
     "classify": ("pld.cli.classify", "A file's rows by a registered version, resumable."),
     "export": ("pld.cli.export", "A version's prompt as another runtime wants it."),
     "monitor": ("pld.cli.monitor", "What was served against what was measured: drift, and the least certain inputs."),
-    "data": ("pld.cli.data", "New examples for the data set, from what was served."),
+    "data": ("pld.cli.data", "The data set: what changed since a revision; new examples from what was served."),
     "teacher": ("pld.cli.teacher", "The Teacher's answers: what they cost; export and import."),
     "ui": ("pld.cli.ui", "Open the tracking store in the MLflow UI."),
 }
@@ -38,7 +39,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

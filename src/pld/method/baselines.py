@@ -35,6 +35,8 @@ DISTILLED = "distilled"
 
 WITHOUT_LLM = (MAJORITY, TFIDF_LOGREG, EMBEDDING_LOGREG)
 
+_CELLS = 2**23  # of queries by training examples that are compared at a time: 32 MiB
+
 
 def few_shot_examples(task: Task, train: Sequence[Example], size: int, seed: int) -> list[Example]:
     """`size` training examples, as many of each label as can be (earlier declared labels get one more where it does
@@ -53,12 +55,23 @@ def nearest_examples(
     """For each of `asked` [m] (`queries` [m, d]) the `size` examples of `train` [n] (`vectors` [n, d]) of the highest
     cosine, the nearest one last; rows are of length one. An example that is itself in `train` is not its own
     neighbour; ties go to the earlier one."""
-    similarity = queries @ vectors.T  # (m, n)
     found = []
-    for row, example in zip(similarity, asked, strict=True):
-        order = np.argsort(-row, kind="stable")[: size + 1]  # one more, should it be itself
-        found.append([train[at] for at in order if train[at].id != example.id][:size][::-1])
+    at_a_time = max(1, _CELLS // max(len(train), 1))
+    for start in range(0, len(asked), at_a_time):
+        similarity = queries[start : start + at_a_time] @ vectors.T  # (some of m, n)
+        for row, example in zip(similarity, asked[start : start + at_a_time], strict=True):
+            order = _greatest_first(row, size + 1)  # one more, should it be itself
+            found.append([train[at] for at in order if train[at].id != example.id][:size][::-1])
     return found
+
+
+def _greatest_first(values: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.int64]:
+    """The places of the `size` greatest of `values` [n], of equal ones the earlier first."""
+    if size >= len(values):
+        return np.argsort(-values, kind="stable")
+    least = np.partition(values, -size)[-size]
+    enough = np.flatnonzero(values >= least)
+    return enough[np.argsort(-values[enough], kind="stable")][:size]
 
 
 def majority_scores(train: Sequence[Example], labels: Sequence[str]) -> npt.NDArray[np.float64]:

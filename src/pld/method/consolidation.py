@@ -76,14 +76,15 @@ def make_instruction(text: str, group: RuleGroup, origin: str, weigh: Weigh = le
 
 def merge_alike(instructions: Sequence[Instruction], weigh: Weigh = len) -> list[Instruction]:
     """Instructions with the same text and label become one, with all their rules, at the first one's place."""
-    merged: dict[str, Instruction] = {}
+    alike: dict[str, list[Instruction]] = {}
     for instruction in instructions:
-        known = merged.get(instruction.id)
-        if known is not None:
-            rule_ids = tuple(dict.fromkeys(known.rule_ids + instruction.rule_ids))
-            instruction = known.model_copy(update={"rule_ids": rule_ids, "support": weigh(rule_ids)})
-        merged[instruction.id] = instruction
-    return list(merged.values())
+        alike.setdefault(instruction.id, []).append(instruction)
+    return [own[0] if len(own) == 1 else _as_one(own, weigh) for own in alike.values()]
+
+
+def _as_one(alike: Sequence[Instruction], weigh: Weigh) -> Instruction:
+    rule_ids = tuple(dict.fromkeys(rule_id for instruction in alike for rule_id in instruction.rule_ids))
+    return alike[0].model_copy(update={"rule_ids": rule_ids, "support": weigh(rule_ids)})
 
 
 def labels_without_instruction(labels: Sequence[str], instructions: Sequence[Instruction]) -> tuple[str, ...]:

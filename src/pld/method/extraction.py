@@ -3,7 +3,7 @@
 Step 1 of Prompt-Level Distillation (arXiv 2602.21103): the Teacher is shown the gold label and abstracts one rule.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -17,7 +17,7 @@ from pld.method.asking import Settled
 from pld.method.wording import Fault, FindPersonalData
 from pld.params import ExtractionParams
 from pld.ports import OnProgress, Teacher, TeacherRequest
-from pld.records import Example, Record, Rejection, Rule, Task, content_id
+from pld.records import Example, Record, Rejection, Rule, Task, content_id, sha256
 
 ROLE = "extract"
 _DOUBTFUL = "doubtful:"
@@ -42,8 +42,9 @@ class DrawSummary(Record):
 
 
 class ExtractionSummary(Record):
-    """artifacts/rules/summary.json. `answered` of `examples` have an answer (in any draw); `usage` sums what all of
-    them cost in tokens. `retries` stands there where an answer was asked for again, `draws` where there are several."""
+    """artifacts/rules/summary.json. The Teacher was asked about `examples`, of which `answered` have an answer (in any
+    draw); `usage` sums what all of them cost in tokens. `retries` stands there where an answer was asked for again,
+    `draws` where there are several, `not_asked` where there are training examples that it was not asked about."""
 
     teacher: str
     examples: int
@@ -57,6 +58,7 @@ class ExtractionSummary(Record):
     usage: dict[str, int]
     retries: int = Field(default=0, exclude_if=lambda retries: retries == 0)
     draws: tuple[DrawSummary, ...] = Field(default=(), exclude_if=lambda draws: not draws)
+    not_asked: int = Field(default=0, exclude_if=lambda not_asked: not_asked == 0)
 
     @property
     def answers(self) -> int:
@@ -69,9 +71,31 @@ class ExtractionSummary(Record):
         return self.answers + self.retries
 
 
+def asked_about(task: Task, examples: Sequence[Example], params: ExtractionParams) -> list[Example]:
+    """Those of the training `examples` that the Teacher is asked about, in their order: all, or `params.examples`, as
+    many of each label as can be (earlier declared labels get one more where it does not divide, and what a label has
+    no examples for goes to the others).
+
+    Drawn by hash of their ids, so that a larger number keeps the ones that it had, the order of the file is no matter,
+    and an added example takes the place of one other at most.
+    """
+    if params.examples is None or len(examples) <= params.examples:
+        return list(examples)
+    of_label: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for example in examples:
+        of_label[example.label].append((sha256(f"{ROLE}:{example.id}"), example.id))
+    in_turn = sorted(
+        (turn, task.labels.index(label), identity)
+        for label, own in of_label.items()
+        for turn, (_, identity) in enumerate(sorted(own))
+    )
+    drawn = {identity for _, _, identity in in_turn[: params.examples]}
+    return [example for example in examples if example.id in drawn]
+
+
 def extraction_requests(task: Task, examples: Sequence[Example], params: ExtractionParams) -> list[TeacherRequest]:
-    """One request per example and draw, in this order, the example as data in a block that its text can't close. Its
-    key is the example's id, with `/draw1` and so on after it from the second draw on."""
+    """One request per example that the Teacher is asked about and draw, in this order, the example as data in a block
+    that its text can't close. Its key is the example's id, with `/draw1` and so on after it from the second draw on."""
     schema = answer_schema(ExtractionAnswer, task.labels)
     system = prompts.render(
         "extraction_system",
@@ -91,7 +115,7 @@ def extraction_requests(task: Task, examples: Sequence[Example], params: Extract
             schema=schema,
             draw=draw,
         )
-        for example, draw in product(examples, range(params.draws))
+        for example, draw in product(asked_about(task, examples, params), range(params.draws))
     ]
 
 
@@ -112,19 +136,20 @@ def extract(
     on_progress: OnProgress | None = None,
     personal_data: FindPersonalData | None = None,
 ) -> tuple[list[Rule], list[Rejection], ExtractionSummary]:
-    """Ask `teacher` about every example and draw, at most `attempts` times; rules and rejections in the order of
-    `examples`, then of draws.
+    """Ask `teacher` about the training `examples` (all, or as many as `params` says) and every draw, at most `attempts`
+    times; rules and rejections in the order of `examples`, then of draws.
 
     Examples without an answer (a recording covers only some) are in neither list; the summary counts them.
-    `on_progress` counts examples times draws. A rule in which `personal_data` finds any is refused, and a rationale
-    is withheld.
+    `on_progress` counts examples that are asked about times draws. A rule in which `personal_data` finds any is
+    refused, and a rationale is withheld.
     """
-    asked = {_key(example, draw): (example, draw) for example, draw in product(examples, range(params.draws))}
+    chosen = asked_about(task, examples, params)
+    asked = {_key(example, draw): (example, draw) for example, draw in product(chosen, range(params.draws))}
 
     def judge(key: str, content: Mapping[str, Any]) -> Rule | Fault:
         return _judge(task, *asked[key], content, params, teacher.name, personal_data)
 
-    requests = extraction_requests(task, examples, params)
+    requests = extraction_requests(task, chosen, params)
     settled = asking.ask(teacher, requests, judge, attempts, on_progress)
     rules: list[Rule] = []
     rejections: list[Rejection] = []
@@ -137,7 +162,8 @@ def extract(
         else:
             detail = outcome.detail + asking.after(settled[key].attempts)
             rejections.append(Rejection(example_id=example.id, reason=outcome.reason, detail=detail, draw=draw))
-    return rules, rejections, _summary(task, examples, params.draws, settled, rules, rejections, teacher.name)
+    summary = _summary(task, chosen, params.draws, settled, rules, rejections, teacher.name)
+    return rules, rejections, summary.model_copy(update={"not_asked": len(examples) - len(chosen)})
 
 
 def check_answers(summary: ExtractionSummary, rejections: Sequence[Rejection], params: ExtractionParams) -> None:
@@ -146,7 +172,8 @@ def check_answers(summary: ExtractionSummary, rejections: Sequence[Rejection], p
     if not summary.answered:
         raise ExtractionError(
             f"extraction: wanted answers of {summary.teacher} for {summary.examples:,} training examples, found none; "
-            "is it a recording of another data set? (conf/teacher/)"
+            f"is it a recording of another data set{', or of other examples' * (summary.not_asked > 0)}? (conf/teacher/"
+            f"{', extraction.examples' * (summary.not_asked > 0)})"
         )
     if silent := [str(item.draw) for item in summary.draws if not item.answered]:
         raise ConfigError(
@@ -167,9 +194,15 @@ def check_answers(summary: ExtractionSummary, rejections: Sequence[Rejection], p
 
 
 def coverage(summary: ExtractionSummary) -> str:
-    """One line for the user: how many training examples have an answer, and what became of the rest."""
+    """One line for the user: about how many training examples was asked, how many of them have an answer, and what
+    became of the rest."""
     kind = "a recorded answer" if summary.recorded else "an answer"
     line = f"{summary.answered:,} of {summary.examples:,} training examples have {kind}"
+    if summary.not_asked:
+        line = (
+            f"asked about {summary.examples:,} of {summary.examples + summary.not_asked:,} training examples "
+            f"(extraction.examples), of which {summary.answered:,} {'has' if summary.answered == 1 else 'have'} {kind}"
+        )
     left = summary.examples - summary.answered
     return f"{line}; the other {left:,} {'is' if left == 1 else 'are'} left out" if left else line
 

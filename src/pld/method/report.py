@@ -18,6 +18,7 @@ from pld.method.baselines import (
     rivals,
 )
 from pld.method.rounds import Descent, EditVerdict, Effect, Step
+from pld.method.splits import SplitSummary
 from pld.method.trial import objective
 from pld.records import (
     Cluster,
@@ -133,6 +134,18 @@ def verdict(report: EvaluationReport) -> str:
         return f"{said}; nothing else that was measured does clearly better."
     named = [f"{found.b} (by {_away(found)}{_on(report, found.b)})" for found in ahead]
     return f"{said}; {_listed(named)} {'does' if len(named) == 1 else 'do'} better."
+
+
+def data_findings(splits: SplitSummary) -> list[str]:
+    """What a reader should know of the examples themselves."""
+    cut = {split: count for split, count in splits.shortened.items() if count}
+    if not cut:
+        return []
+    of = [f"{count:,} of {sum(splits.counts[split].values()):,} {split}" for split, count in cut.items()]
+    return [
+        f"A part of the text is left out in {_listed(of)} examples, as task.reader says: neither the Student nor the "
+        "Teacher saw it."
+    ]
 
 
 def standing(found: Comparison) -> Standing:

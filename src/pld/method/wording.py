@@ -136,11 +136,14 @@ def _answers(text: str, label: str) -> bool:
 
 
 def _as_words(label: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){_words_of(label)}", re.IGNORECASE)
+    # the end of a compound is another word: anti-stereotype does not name stereotype
+    return re.compile(rf"(?<!\w)(?<!\w-){_words_of(label)}", re.IGNORECASE)
 
 
 def _words_of(label: str) -> str:
     words = r"\s+".join(re.escape(word) for word in label.split())
+    if len(label) == 1:
+        words = rf"(?-i:{words})"  # A is a label, and a is none
     return rf"{words}(?!\w)"
 
 

@@ -1,6 +1,5 @@
 """Rules → unit vectors, aligned by rule id."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,7 @@ def run() -> None:
     embedder: Embedder = build(config.embedder, "embedder")
     with progress("embed", len(rules)) as advance:
         vectors = embedder.embed([rule.text for rule in rules], advance)  # (n, d)
-    buffer = io.BytesIO()
-    np.save(buffer, vectors)
-    with atomic_path(FOLDER / "vectors.npy") as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    with atomic_path(FOLDER / "vectors.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, vectors)
     write_json(FOLDER / "rule_ids.json", {"rule_ids": [rule.id for rule in rules]})
     print(f"embed: {len(rules)} rules as vectors of {vectors.shape[1]} dimensions")

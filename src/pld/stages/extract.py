@@ -23,7 +23,8 @@ def run() -> None:
     print(f"extract: {estimating.line(ahead)}", flush=True)
     personal_data = personal_data_check(config.extraction.personal_data)
     draws = config.extraction.draws
-    with progress(f"extract: training examples{f' x {draws} draws' * (draws > 1)}", len(examples) * draws) as advance:
+    asked = len(extraction.asked_about(config.task, examples, config.extraction))
+    with progress(f"extract: training examples{f' x {draws} draws' * (draws > 1)}", asked * draws) as advance:
         rules, rejections, summary = extraction.extract(
             config.task, examples, config.extraction, teacher, config.asking.attempts, advance, personal_data
         )

@@ -24,11 +24,12 @@ def run() -> None:
         write_json(folder / "summary.json", summary)
         # as DVC records them, for whoever names the data without reading them
         write_json(folder / "md5.json", {split: _md5(folder / f"{split}.jsonl") for split in SPLITS})
-    print(table(summary, task.reader.path))
+    print(table(summary, task.reader.source))
 
 
 def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def table(summary: SplitSummary, source: str) -> str:
@@ -48,6 +49,8 @@ def table(summary: SplitSummary, source: str) -> str:
     for field, count in summary.empty_fields.items():
         if count:
             lines.append(f"{count} examples have nothing in {field!r}")
+    if cut := ", ".join(f"{count:,} {split}" for split, count in summary.shortened.items() if count):
+        lines.append(f"examples of which a part of the text is left out, as the reader says: {cut}")
     for split in ("validation", "test"):
         for label, count in summary.counts[split].items():
             if not count:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def task(path: str, **reader: object) -> TaskParams:
-    columns = {"fields": {"body": "text"}, "label": "label", "id": None, "group": None, "split": None}
+    columns = {"fields": {"body": "text"}, "label": "label", "options": None, "id": None, "group": None, "split": None}
     return TaskParams.model_validate(
         {
             "name": "own",
@@ -140,6 +141,25 @@ def test_a_text_of_ten_megabytes_is_read() -> None:
     assert rows_of(write("d.csv", f"text,label\n{long},a\n"))[0].inputs["body"] == long
 
 
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+def test_of_a_large_file_only_a_part_is_in_memory_at_a_time(name: str) -> None:
+    texts = [f"{number} 👍 {'word ' * 8000}" for number in range(250)]  # 10 MB, in memory four times that
+    rows = [{"text": text, "label": "a"} for text in texts]
+    if name == "d.csv":
+        _write_csv([{"id": "", "thread": "", "part": "", **row} for row in rows])
+    elif name == "d.jsonl":
+        _write_jsonl(rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), name)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read(task(name))) == 250
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 15_000_000, peak
+
+
 def test_numbers_in_jsonl_are_the_digits_that_stand_there() -> None:
     line = '{"id": 12345678901234567890, "text": 1.50, "label": 0, "thread": null}\n'
     (row,) = rows_of(write("d.jsonl", line), id="id", group="thread")
@@ -198,8 +218,19 @@ def test_a_header_alone_is_refused() -> None:
 def test_another_encoding_is_refused(name: str) -> None:
     text = "text,label\nein Schluß,a\n"
     assert "wanted UTF-8, found UTF-16" in refusal(write(name, text.encode("utf-16")))
-    assert "line 1: wanted text, found a NUL byte" in refusal(write(name, "text,label\n".encode("utf-16-le")))
+    assert "wanted UTF-8, found NUL bytes all over" in refusal(write(name, "text,label\n".encode("utf-16-le")))
     assert "line 2: wanted UTF-8, found the byte 0xdf" in refusal(write(name, text.encode("latin-1")))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("fault", [b"\x00", b"\xdf"])
+def test_a_fault_far_down_a_file_is_named_by_its_line(end: str, fault: bytes) -> None:
+    lines = [b"text,label", *[f"a text with an \u00fc, number {number},a".encode() for number in range(30_000)]]
+    lines[25_000] = b"here" + fault
+    assert f"d.csv: line 25001: wanted {'text' if fault == bytes(1) else 'UTF-8'}, found " in (
+        message := refusal(write("d.csv", end.encode().join(lines)))
+    )
+    assert "after 'here';" in message
 
 
 def test_a_nul_byte_is_refused() -> None:
@@ -288,6 +319,12 @@ def test_a_column_of_parquet_that_is_no_text_is_refused(values: list[object]) ->
 def test_a_file_that_is_no_parquet_is_refused() -> None:
     assert "wanted a Parquet file, found" in refusal(write("d.parquet", "text,label\nx,a\n"))
     assert "wanted a Parquet file, found" in refusal(write("d.parquet", ""))
+
+
+def test_a_parquet_file_with_fewer_rows_than_its_end_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table("d.parquet", {"text": ["x", "y"], "label": ["a", "b"]})
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: iter([]))
+    assert "d.parquet: wanted 2 rows, as its end says, found 0; write or copy the file again" in refusal(path)
 
 
 def test_a_damaged_page_of_parquet_is_refused() -> None:

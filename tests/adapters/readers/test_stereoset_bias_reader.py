@@ -8,7 +8,7 @@ import yaml
 from pld.adapters.readers import read
 from pld.errors import DataError
 from pld.method.splits import assemble
-from pld.params import StereoSetReader, TaskParams, check
+from pld.params import BenchmarkReader, TaskParams, check
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,6 +38,6 @@ def test_every_recorded_answer_belongs_to_a_training_sentence_with_the_same_labe
 def test_a_row_of_another_shape_is_refused(row: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(json.dumps(row))
-    reader = StereoSetReader(format="stereoset_bias", path=str(path))
+    reader = BenchmarkReader(format="stereoset_bias", path=str(path))
     with pytest.raises(DataError, match="line 1: wanted a StereoSet row with a text"):
         list(read(shipped_task().model_copy(update={"reader": reader})))

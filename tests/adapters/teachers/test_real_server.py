@@ -18,7 +18,9 @@ TASK = Task(
     input_template="{{ note }}",
     base_instruction="Say which team answers the ticket.",
 )
-PARAMS = ExtractionParams(draws=1, personal_data="allow", max_words=80, max_copied_words=7, max_rejected_fraction=1.0)
+PARAMS = ExtractionParams(
+    examples=None, draws=1, personal_data="allow", max_words=80, max_copied_words=7, max_rejected_fraction=1.0
+)
 TICKETS = [
     Example(id="t1", inputs={"note": "I was charged twice."}, label="billing", split="train"),
     Example(id="t2", inputs={"note": "The app won't start."}, label="technical", split="train"),

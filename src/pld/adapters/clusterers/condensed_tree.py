@@ -52,9 +52,11 @@ def condensed(fitted: Any) -> CondensedTree:
     numbers = _numbers(tree, labels)
     begins = {int(tree["parent"].min()): (0.0, 0.0)}  # node → its left edge, and the density where it begins
     bars: list[Bar] = []
-    for node in np.unique(tree["parent"]).tolist():  # a branch is numbered after the one that it split off from
+    by_parent = tree[np.argsort(tree["parent"], kind="stable")]
+    nodes, first = np.unique(by_parent["parent"], return_index=True)
+    # a branch is numbered after the one that it split off from
+    for node, rows in zip(nodes.tolist(), np.split(by_parent, first[1:]), strict=True):
         left, top = begins[node]
-        rows = tree[tree["parent"] == node]
         bars += _bars(rows, left, top, numbers.get(node))
         middle = left + rows["child_size"].sum() / 2
         branches = rows[rows["child_size"] > 1]
@@ -68,9 +70,11 @@ def condensed(fitted: Any) -> CondensedTree:
 def _bars(rows: npt.NDArray[Any], left: float, top: float, number: int | None) -> Iterator[Bar]:
     """Of one branch, with the `rows` that leave it; small changes of its width make no bar of their own."""
     whole = alive = shown = int(rows["child_size"].sum())
-    middle, densities = left + whole / 2, np.unique(rows["lambda_val"])
-    for density in densities:
-        alive -= int(rows["child_size"][rows["lambda_val"] == density].sum())
+    middle = left + whole / 2
+    densities, which = np.unique(rows["lambda_val"], return_inverse=True)
+    leaving = np.bincount(which, weights=rows["child_size"])
+    for density, gone in zip(densities, leaving, strict=True):
+        alive -= int(gone)
         if density > top and (density == densities[-1] or (shown - alive) * BARS_A_BRANCH >= whole):
             yield Bar(left=middle - shown / 2, size=shown, top=top, bottom=float(density), number=number)
             top, shown = float(density), alive

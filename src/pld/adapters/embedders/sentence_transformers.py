@@ -21,21 +21,24 @@ class SentenceTransformersEmbedder:
         self._loaded: Any = None
 
     def embed(self, texts: Sequence[str], on_progress: OnProgress | None = None) -> Vectors:
-        """`texts` [n] → [n, d] float32, rows L2-normalised. Raises AssetError or ConfigError."""
+        """`texts` [n] → [n, d] float32, rows L2-normalised; equal texts are embedded once. Raises AssetError or
+        ConfigError."""
         model = self._ready()
         vectors = np.zeros((len(texts), model.get_embedding_dimension()), dtype=np.float32)
+        places: dict[str, list[int]] = {}
+        for at, text in enumerate(texts):
+            places.setdefault(text, []).append(at)
         # texts of like length share a batch; the order depends on the texts alone, so the same list gives the same bits
-        order = sorted(range(len(texts)), key=lambda at: (len(texts[at]), texts[at]))
+        order = sorted(places, key=lambda text: (len(text), text))
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            vectors[batch] = model.encode(
-                [texts[at] for at in batch],
-                batch_size=self._batch_size,
-                normalize_embeddings=True,
-                show_progress_bar=False,
+            rows = model.encode(
+                batch, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
             ).astype(np.float32)
+            for text, row in zip(batch, rows, strict=True):
+                vectors[places[text]] = row
             if on_progress is not None:
-                on_progress(len(batch))
+                on_progress(sum(len(places[text]) for text in batch))
         return vectors
 
     def _ready(self) -> Any:

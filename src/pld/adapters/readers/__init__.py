@@ -1,15 +1,28 @@
 """The file that a task names → raw examples, one at a time, in the file's order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from pld.adapters.readers.contract_nli import read_contract_nli
+from pld.adapters.readers.logiqa import read_logiqa
+from pld.adapters.readers.privacy_policy import read_privacy_policy
 from pld.adapters.readers.records import read_records
 from pld.adapters.readers.stereoset_bias import read_stereoset_bias
+from pld.adapters.readers.stereoset_stance import read_stereoset_stance
 from pld.method.splits import RawExample
-from pld.params import RecordsReader, TaskParams
+from pld.params import BenchmarkReader, ContractNliReader, RecordsReader, TaskParams
+
+BENCHMARKS: Mapping[str, Callable[[BenchmarkReader], Iterator[RawExample]]] = {
+    "stereoset_bias": read_stereoset_bias,
+    "stereoset_stance": read_stereoset_stance,
+    "logiqa": read_logiqa,
+    "privacy_policy": read_privacy_policy,
+}
 
 
 def read(task: TaskParams) -> Iterator[RawExample]:
     """Raw examples of the task's file. Raises DataError, naming file and row, for what can't be read as text."""
     if isinstance(task.reader, RecordsReader):
-        return read_records(task.reader)
-    return read_stereoset_bias(task.reader)
+        return read_records(task.reader, task.labels)
+    if isinstance(task.reader, ContractNliReader):
+        return read_contract_nli(task.reader)
+    return BENCHMARKS[task.reader.format](task.reader)

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pld.adapters.composition import with_settings
 from pld.adapters.lists import read_vectors
 from pld.adapters.tracking.result import PipelineResult, read_result
-from pld.artifacts import SHIPS, read_json, read_jsonl, read_record, read_text
+from pld.artifacts import SHIPS, read_jsonl, read_record, read_text
 from pld.method.ablation import FrontPoint, read_pareto_csv
 from pld.method.clustering import chosen_rules
 from pld.method.extraction import ExtractionSummary
 from pld.method.rounds import Descent, EditVerdict, Effect
+from pld.method.splits import SplitSummary
 from pld.params import Config
 from pld.ports import Vectors
 from pld.records import Cluster, CostReport, Instruction, Reviewed, Rule
@@ -27,7 +27,7 @@ class Outputs:
     result: PipelineResult
     config: Config
     costs: CostReport
-    splits: dict[str, Any]
+    splits: SplitSummary
     extraction: ExtractionSummary
     rules: list[Rule]
     vectors: Vectors
@@ -57,7 +57,7 @@ def read_outputs(config: Config, folder: Path) -> Outputs:
         result=result,
         config=of_winner,
         costs=read_record(folder / "evaluation/costs.json", CostReport),
-        splits=read_json(folder / "splits/summary.json"),
+        splits=read_record(folder / "splits/summary.json", SplitSummary),
         extraction=read_record(folder / "rules/summary.json", ExtractionSummary),
         rules=list(rules),
         vectors=vectors,

@@ -79,6 +79,7 @@ def _evaluation(outputs: Outputs) -> dict[str, Any]:
         "systems": shown.system_rows(report, latency, outputs.costs),
         "machine": latency.machine,
         "splits": outputs.splits,
+        "on_data": shown.data_findings(outputs.splits),
         "confusions": confusions,
         "unparsable": any(found.report.unparsable for found in confusions),
         "validation_n": outputs.result.best.report.n,

@@ -33,7 +33,7 @@ def locate(model: str, gguf_file: str | None) -> Source:
     if model.startswith(ASSET_PREFIX):
         wanted = asset(model)
         if wanted.file_name.endswith(".gguf"):
-            converted = _converted_folder(wanted.sha256)
+            converted = converted_folder(wanted.sha256)
             if not converted.exists():
                 converted = _convert(asset_folder_or_file(model), wanted.sha256)
             return Source(str(converted), local=True, sha256=wanted.sha256)
@@ -112,7 +112,7 @@ def _from_hub(model: str, gguf_file: str) -> Path:
     return Path(_load(source, lambda **options: hf_hub_download(model, gguf_file, **options)))
 
 
-def _converted_folder(sha256: str) -> Path:
+def converted_folder(sha256: str) -> Path:
     return cache_folder() / "students" / f"{sha256[:16]}-v{CONVERSION}"
 
 
@@ -120,7 +120,7 @@ def _convert(file: Path, sha256: str) -> Path:
     """The GGUF file as a folder of float32 safetensors in the cache, made by the first process that asks."""
     from filelock import FileLock
 
-    folder = _converted_folder(sha256)
+    folder = converted_folder(sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():

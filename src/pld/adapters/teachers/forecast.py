@@ -89,6 +89,7 @@ class _Facts:
         self.counted = counted
         self.store = AnswerStore(cache_folder() / FILE_NAME)
         self.train = _train(config, folder / "splits/train.jsonl")
+        self.asked = extraction.asked_about(config.task, self.train, config.extraction)
 
     @property
     def way(self) -> str:
@@ -96,8 +97,9 @@ class _Facts:
 
     def extract(self) -> Iterator[Asked]:
         draws = self.config.extraction.draws
-        basis = f"{len(self.train):,} training examples{f' x {draws} draws' * (draws > 1)}"
-        requests = extraction.extraction_requests(self.config.task, self.train, self.config.extraction)
+        of = f" of {len(self.train):,}" if len(self.asked) < len(self.train) else ""
+        basis = f"{len(self.asked):,}{of} training examples{f' x {draws} draws' * (draws > 1)}"
+        requests = extraction.extraction_requests(self.config.task, self.asked, self.config.extraction)
         if requests:
             yield self._known("extract", requests, basis)
 
@@ -111,7 +113,7 @@ class _Facts:
             yield self._known("sweep", requests, f"the clusters of the {len(trials)} trials that are there")
             return
         rules = self._rules()
-        count = len(rules) or len(self.train) * self.config.extraction.draws
+        count = len(rules) or len(self.asked) * self.config.extraction.draws
         words = self.config.extraction.max_words * _LETTERS
         each = sum(len(rule.text) for rule in rules) / len(rules) if rules else words
         a_clustering = min(params.max_calls, max(count // 2, 1))

@@ -77,7 +77,7 @@ CLUSTERER: dict[str, Any] = {
 }
 ASKING = AskingParams(attempts=3)
 EXTRACTION = ExtractionParams(
-    draws=1, personal_data="allow", max_words=80, max_copied_words=7, max_rejected_fraction=0.2
+    examples=None, draws=1, personal_data="allow", max_words=80, max_copied_words=7, max_rejected_fraction=0.2
 )
 CLUSTERING = ClusteringParams(noise="nearest", doubtful="keep", doubtful_weight=0.25, draw=None)
 RENDERING = RenderingParams(frame="list", order="support", exemplars=0, exemplars_per="label", token_budget=None)

@@ -1,0 +1,121 @@
+"""What changed between two versions of a data set, by the ids of its examples. A hash stands for each text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pld.records import SPLITS, Example, Record, Split, inputs_id
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What of an example is compared; `text`: a hash of its inputs."""
+
+    split: Split
+    label: str
+    group: str | None
+    text: str
+
+
+Examples = Mapping[str, Held]
+"""Id → what stands there, in the order of the data set."""
+
+
+class Placed(Record):
+    """An example and where it stands: in the later version, if it is there."""
+
+    id: str
+    split: Split
+    label: str
+
+
+class Relabelled(Record):
+    id: str
+    split: Split
+    before: str
+    after: str
+
+
+class Moved(Record):
+    id: str
+    label: str
+    before: Split
+    after: Split
+
+
+class DataDiff(Record):
+    """`before`, `after`: split → label → examples, zeros included. An example of both versions stands in each list that
+    it belongs to: `edited` has another text, `regrouped` another group. `new_to_teacher`: ids of training examples with
+    a text and label that no training example had before. `reordered`: what both have stands in another order."""
+
+    before: dict[Split, dict[str, int]]
+    after: dict[Split, dict[str, int]]
+    added: tuple[Placed, ...]
+    removed: tuple[Placed, ...]
+    relabelled: tuple[Relabelled, ...]
+    moved: tuple[Moved, ...]
+    edited: tuple[Placed, ...]
+    regrouped: tuple[Placed, ...]
+    new_to_teacher: tuple[str, ...]
+    reordered: bool
+
+    @property
+    def same(self) -> bool:
+        """No example differs; their order may."""
+        return not (self.added or self.removed or self.relabelled or self.moved or self.edited or self.regrouped)
+
+
+def held(example: Example) -> Held:
+    return Held(example.split, example.label, example.group, inputs_id(example.inputs))
+
+
+def compare_examples(before: Examples, after: Examples, labels: Sequence[str]) -> DataDiff:
+    """Lists in the order of the later version (`removed`: of the earlier one). `labels`: in the order of the counts."""
+    both = [(identity, before[identity], now) for identity, now in after.items() if identity in before]
+    explained = {(then.text, then.label) for then in before.values() if then.split == "train"}
+    return DataDiff(
+        before=_counts(before, labels),
+        after=_counts(after, labels),
+        added=tuple(_placed(identity, now) for identity, now in after.items() if identity not in before),
+        removed=tuple(_placed(identity, then) for identity, then in before.items() if identity not in after),
+        relabelled=tuple(
+            Relabelled(id=identity, split=now.split, before=then.label, after=now.label)
+            for identity, then, now in both
+            if then.label != now.label
+        ),
+        moved=tuple(
+            Moved(id=identity, label=now.label, before=then.split, after=now.split)
+            for identity, then, now in both
+            if then.split != now.split
+        ),
+        edited=tuple(_placed(identity, now) for identity, then, now in both if then.text != now.text),
+        regrouped=tuple(_placed(identity, now) for identity, then, now in both if then.group != now.group),
+        new_to_teacher=tuple(
+            identity
+            for identity, now in after.items()
+            if now.split == "train" and (now.text, now.label) not in explained
+        ),
+        reordered=_in_order(before, after) != _in_order(after, before),
+    )
+
+
+def _placed(identity: str, own: Held) -> Placed:
+    return Placed(id=identity, split=own.split, label=own.label)
+
+
+def _in_order(examples: Examples, others: Examples) -> list[list[str]]:
+    """Of each split the ids that `others` has in it too; how splits are interleaved does not matter."""
+    return [
+        [identity for identity, own in examples.items() if own.split == split and _split(others, identity) == split]
+        for split in SPLITS
+    ]
+
+
+def _split(examples: Examples, identity: str) -> Split | None:
+    return examples[identity].split if identity in examples else None
+
+
+def _counts(examples: Examples, labels: Sequence[str]) -> dict[Split, dict[str, int]]:
+    counts = {split: dict.fromkeys(labels, 0) for split in SPLITS}
+    for own in examples.values():
+        counts[own.split][own.label] += 1
+    return counts

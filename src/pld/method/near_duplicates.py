@@ -1,0 +1,109 @@
+"""Texts that are nearly the same: MinHash over pairs of neighbouring words, banded (Broder 1997; Indyk, Motwani 1998).
+
+A writing without spaces (Chinese, Japanese, Thai) has its characters as words. Time and memory grow with the number of
+words: nothing of n × n is ever made, also where all texts are alike.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pld.ports import OnProgress
+
+ALIKE = 0.8
+"""Of the different word pairs of two texts, the share that both have: from here on they are near-duplicates."""
+
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
+# 12 bands of 5: a pair with 0.8 in common is met with 99 %, one with 0.5 with 32 %, one with 0.3 with 3 %
+_BANDS, _ROWS = 12, 5
+_MET = 0.65  # share of equal minima below which a pair has hardly 0.8 in common (three standard deviations)
+_CHUNK = 1024
+_NEXT = np.uint64(0x9E3779B97F4A7C15)
+_DRAWN = np.random.default_rng(0).integers(1, 2**63, (2, _BANDS * _ROWS), np.uint64)
+_FACTORS, _SUMMANDS = _DRAWN[0] | np.uint64(1), _DRAWN[1]
+
+
+def near_duplicates(texts: Sequence[str], on_progress: OnProgress | None = None) -> list[tuple[int, int, float]]:
+    """Pairs (earlier, later, what they have in common) that link near-duplicates: each set of them is a tree of pairs,
+    so of k texts that are all alike k - 1 pairs are named. A few near-duplicates may be missed, none is invented."""
+    minima = np.concatenate([*_minima(texts, on_progress), np.empty((0, _BANDS * _ROWS), np.uint32)])
+    links, sets = [], _Sets(len(texts))
+    for first, second in _met(minima):
+        if not sets.joined(first, second):
+            common = common_pairs(texts[first], texts[second])
+            if common >= ALIKE:
+                sets.join(first, second)
+                links.append((first, second, common))
+    return links
+
+
+def common_pairs(first: str, second: str) -> float:
+    """The share of two texts' different word pairs that both have."""
+    one, other = set(_pairs(first).tolist()), set(_pairs(second).tolist())
+    return len(one & other) / max(len(one | other), 1)
+
+
+def _pairs(text: str) -> npt.NDArray[np.uint64]:
+    """A number for each pair of neighbouring words (for the word, where there is one alone)."""
+    words = _WORD.findall(text.lower())
+    numbers = np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words))
+    return numbers if len(words) < 2 else (numbers[:-1] * _NEXT + numbers[1:]) * _NEXT >> np.uint64(32)
+
+
+def _minima(texts: Sequence[str], on_progress: OnProgress | None) -> Iterator[npt.NDArray[np.uint32]]:
+    """The least number of each text [n] under each hash function [60], in chunks."""
+    for start in range(0, len(texts), _CHUNK):
+        pairs = [_pairs(text) for text in texts[start : start + _CHUNK]]
+        pairs = [found if len(found) else np.zeros(1, np.uint64) for found in pairs]  # no words: nothing in common
+        starts = np.cumsum([0, *map(len, pairs[:-1])])
+        every = np.concatenate(pairs)
+        least = np.empty((len(pairs), _BANDS * _ROWS), np.uint32)
+        for column, (factor, summand) in enumerate(zip(_FACTORS, _SUMMANDS, strict=True)):
+            least[:, column] = np.minimum.reduceat((every * factor + summand) >> np.uint64(32), starts)
+        yield least
+        if on_progress is not None:
+            on_progress(len(pairs))
+
+
+def _met(minima: npt.NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
+    """Pairs worth a look: of the texts that share a band, each with the one before it and with the first."""
+    found = []
+    for band in range(_BANDS):
+        key = np.zeros(len(minima), np.uint64)
+        for column in range(band * _ROWS, (band + 1) * _ROWS):
+            key = (key + minima[:, column]) * _NEXT
+            key ^= key >> np.uint64(29)
+        order = np.argsort(key, kind="stable")
+        begins = np.flatnonzero(np.diff(key[order], prepend=key[order][:1] + np.uint64(1)) != 0)
+        first = np.repeat(order[begins], np.diff(begins, append=len(order)))
+        shared = first != order
+        before = np.roll(order, 1)
+        found += [np.stack([first, order])[:, shared], np.stack([before, order])[:, shared]]
+    pairs = np.unique(np.concatenate(found, axis=1), axis=1)
+    for start in range(0, pairs.shape[1], _CHUNK):
+        first, second = pairs[:, start : start + _CHUNK]
+        met = (minima[first] == minima[second]).mean(axis=1) >= _MET
+        yield from zip(first[met].tolist(), second[met].tolist(), strict=True)
+
+
+class _Sets:
+    """Which texts are linked already (union-find)."""
+
+    def __init__(self, count: int) -> None:
+        self._above = list(range(count))
+
+    def joined(self, first: int, second: int) -> bool:
+        return self._top(first) == self._top(second)
+
+    def join(self, first: int, second: int) -> None:
+        self._above[self._top(second)] = self._top(first)
+
+    def _top(self, at: int) -> int:
+        while self._above[at] != at:
+            self._above[at] = self._above[self._above[at]]
+            at = self._above[at]
+        return at

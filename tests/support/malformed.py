@@ -1,0 +1,497 @@
+"""Data files as they come from people and programs: those that are refused, and those that only look odd."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import socket
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Content = str | bytes | Callable[[Path], object]
+HEADER = "id,text,label,thread,part\n"
+_LINES = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+TOLD = dict(zip(_LINES[::2], map(str.strip, _LINES[1::2]), strict=True))
+# enough rows that every label has training examples and no split is empty
+FILLER = [(f"text number {number}", "ab"[number % 2]) for number in range(40)]
+
+
+@dataclass(frozen=True)
+class File:
+    """`name` under data/records/; its `content`, or a function that puts it there. `reader`: settings that are not
+    those of plain text and label, or a reader of another format; `labels` and `fields`: of the task."""
+
+    what: str
+    name: str
+    content: Content
+    reader: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] = ("a", "b")
+    fields: Sequence[str] = ("body",)
+
+    def put(self, folder: Path) -> None:
+        path = folder / self.name
+        if callable(self.content):
+            self.content(path)
+        else:
+            path.write_bytes(self.content.encode() if isinstance(self.content, str) else self.content)
+
+
+@dataclass(frozen=True)
+class Refused(File):
+    @property
+    def told(self) -> str:
+        """The line that the user gets (malformed.txt), {file} for the file's path."""
+        return TOLD[self.what]
+
+
+@dataclass(frozen=True)
+class Fine(File):
+    """`reads`: (input, label) of its rows, exactly; those of FILLER are in every file beside them."""
+
+    reads: Sequence[tuple[str, str]] = ()
+
+
+def rows_csv(*rows: str, end: str = "\n", filler: bool = False) -> str:
+    """text,label and the rows as they are given."""
+    more = [f"{text},{label}" for text, label in FILLER] if filler else []
+    return end.join(["text,label", *rows, *more]) + end
+
+
+def filled_csv(*rows: str, end: str = "\n") -> str:
+    return rows_csv(*rows, end=end, filler=True)
+
+
+def rows_jsonl(*lines: str, filler: bool = False) -> str:
+    more = [json.dumps({"text": text, "label": label}) for text, label in FILLER] if filler else []
+    return "".join(f"{line}\n" for line in [*lines, *more])
+
+
+def filled_jsonl(*lines: str) -> str:
+    return rows_jsonl(*lines, filler=True)
+
+
+def filled_table(rows: Sequence[tuple[str, str]], **options: Any) -> Callable[[Path], object]:
+    texts, labels = zip(*rows, *FILLER, strict=True)
+    return table({"text": list(texts), "label": list(labels)}, **options)
+
+
+def table(columns: Mapping[str, Any], **options: Any) -> Callable[[Path], object]:
+    return lambda path: pq.write_table(pa.table(dict(columns)), path, **options)
+
+
+def _zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+
+
+def _socket(path: Path) -> None:
+    # a socket's path is short, and a project's may be long
+    with socket.socket(socket.AF_UNIX) as listening:
+        here = Path.cwd()
+        os.chdir(path.parent)
+        try:
+            listening.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _circle(path: Path) -> None:
+    path.symlink_to("other.csv")
+    (path.parent / "other.csv").symlink_to(path.name)
+
+
+def _cut_parquet(path: Path) -> None:
+    table({"text": ["x"] * 50, "label": ["a"] * 50})(path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _damaged_parquet(path: Path) -> None:
+    texts = [f"text number {number}" for number in range(5000)]
+    table({"text": texts, "label": ["a"] * 5000}, use_dictionary=False, compression="none")(path)
+    found = bytearray(path.read_bytes())
+    found[2000:2400] = b"\xff" * 400
+    path.write_bytes(found)
+
+
+def _parquet_bytes() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": ["x"], "label": ["a"]}), buffer)
+    return buffer.getvalue()
+
+
+def _coded(path: Path) -> None:
+    texts, labels = zip(("x", "a"), *FILLER, strict=True)
+    table({"text": pa.array(texts, pa.large_string()), "label": pa.array(labels).dictionary_encode()})(path)
+
+
+def _linked(path: Path) -> None:
+    (path.parent / "elsewhere.csv").write_text(filled_csv("x,a"))
+    path.symlink_to("elsewhere.csv")
+
+
+def _twice_named(path: Path) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array(["x"])] * 3, names=["text", "label", "text"]), path)
+
+
+def contracts(what: str, told_of: Callable[[dict[str, Any]], object] | str) -> Refused:
+    """Two contracts with one hypothesis in the shape of Contract-NLI, and what is done to them."""
+    documents = [
+        {
+            "id": number,
+            "text": f"The Recipient returns copy {number}.",
+            "spans": [[0, 28]],
+            "annotation_sets": [{"annotations": {"nda-1": {"choice": "Entailment", "spans": [0]}}}],
+        }
+        for number in (7, 8)
+    ]
+    data: dict[str, Any] = {"documents": documents, "labels": {"nda-1": {"hypothesis": "Copies are returned."}}}
+    if not isinstance(told_of, str):
+        told_of(data)
+    reader = {"format": "contract_nli", "splits": None, "context": "whole", "passages": 2, "max_words": None}
+    return Refused(
+        what,
+        "dev.json",
+        told_of if isinstance(told_of, str) else json.dumps(data),
+        reader,
+        labels=("Entailment", "Contradiction", "NotMentioned"),
+        fields=("contract", "hypothesis"),
+    )
+
+
+def benchmark(what: str, name: str, row: Mapping[str, object]) -> Refused:
+    """One row, as an installed benchmark has them, of the benchmark `name`."""
+    fields = {"logiqa": ("passage", "question", "options"), "privacy_policy": ("clause", "question")}[name]
+    return Refused(what, "test.jsonl", json.dumps(row) + "\n", {"format": name}, labels=("A", "B"), fields=fields)
+
+
+def _annotation(data: dict[str, Any]) -> Any:
+    return data["documents"][1]["annotation_sets"][0]["annotations"]
+
+
+GOOD = rows_csv("x,a", "y,b")
+QUESTION = {
+    "passage": "All lamps are on, or none is. One is.",
+    "question": "What follows?",
+    "options": "A. All are on.\nB. None is on.\nC. One is on.\nD. Nothing.",
+    "answer": "A. All are on.",
+}
+LONG = "word " * 2_000_000
+
+UNREADABLE: Sequence[Refused] = [
+    # what is no file
+    Refused("no file", "d.csv", lambda path: None),
+    Refused("a directory", "d.csv", lambda path: path.mkdir()),
+    Refused("a link that leads to itself", "d.csv", _loop),
+    Refused("links that lead to one another", "d.csv", _circle),
+    Refused("a link to nothing", "d.csv", lambda path: path.symlink_to("gone.csv")),
+    Refused("a named pipe", "d.csv", lambda path: os.mkfifo(path)),
+    Refused("a device", "d.csv", lambda path: path.symlink_to("/dev/zero")),
+    Refused("a socket", "d.csv", _socket),
+    Refused("a file for a folder", "d.csv/rows.csv", lambda path: path.parent.write_text("x")),
+    Refused("a name that is too long", f"{'d' * 300}.csv", lambda path: None),
+    # other formats
+    Refused("a gzip archive by its name", "d.csv.gz", gzip.compress(GOOD.encode())),
+    Refused("a gzip archive by its content", "d.csv", gzip.compress(GOOD.encode())),
+    Refused("an Excel workbook by its name", "d.xlsx", _zipped),
+    Refused("an Excel workbook by its content", "d.csv", _zipped),
+    Refused("an old Excel workbook", "d.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500)),
+    Refused("a tab-separated file", "d.tsv", GOOD.replace(",", "\t")),
+    Refused("no ending", "d", GOOD),
+    Refused("a pickle", "d.csv", pickle.dumps({"text": ["x"], "label": ["a"]})),
+    Refused("a PDF", "d.csv", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"),
+    Refused("a SQLite database", "d.csv", b"SQLite format 3\x00" + bytes(84)),
+    Refused("Parquet named .csv", "d.csv", _parquet_bytes()),
+    Refused("a web page", "d.csv", "\n<!DOCTYPE html>\n<html><title>Sign in</title></html>\n"),
+    Refused("a pointer of Git LFS", "d.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"),
+    Refused("a .dvc file", "d.csv", "outs:\n- md5: 4d7a214614ab2935c943f9e0ff69d22e\n  size: 12\n  path: d.csv\n"),
+    Refused("a conflict of git at the beginning", "d.jsonl", '<<<<<<< HEAD\n{"text": "x", "label": "a"}\n=======\n'),
+    Refused("a conflict of git between rows", "d.csv", rows_csv("x,a", "<<<<<<< HEAD", "y,b")),
+    # encodings
+    Refused("UTF-16 with a mark", "d.csv", GOOD.encode("utf-16")),
+    Refused("UTF-16 without a mark", "d.csv", GOOD.encode("utf-16-le")),
+    Refused("UTF-32", "d.jsonl", '{"text": "x", "label": "a"}'.encode("utf-32")),
+    Refused("Latin-1", "d.csv", rows_csv("x,a", "ein Schluß,b").encode("latin-1")),
+    Refused("Windows-1252 in JSONL", "d.jsonl", '{"text": "x"}\n{"text": "“quoted”"}'.encode("cp1252")),
+    Refused("an overlong UTF-8 sequence", "d.csv", b"text,label\nslash \xc0\xaf,a\n"),
+    Refused("half a surrogate pair in UTF-8", "d.csv", b"text,label\nx \xed\xa0\xbd,a\n"),
+    Refused("a file cut in a character", "d.csv", rows_csv("x,a", "ünï").encode()[:-2]),
+    Refused("a NUL byte", "d.csv", rows_csv("one,a", "t\x00wo,b")),
+    Refused("an escaped NUL", "d.jsonl", '{"text": "t\\u0000wo", "label": "a"}'),
+    Refused("an escaped half of a surrogate pair", "d.jsonl", '{"text": "x\\ud83d", "label": "a"}'),
+    # nothing in it
+    Refused("an empty CSV", "d.csv", ""),
+    Refused("an empty JSONL", "d.jsonl", ""),
+    Refused("an empty Parquet", "d.parquet", ""),
+    Refused("blank lines alone", "d.csv", "\n \r\n\n"),
+    Refused("a byte order mark alone", "d.jsonl", b"\xef\xbb\xbf"),
+    Refused("a header alone", "d.csv", "text,label\n"),
+    Refused(
+        "Parquet without rows",
+        "d.parquet",
+        table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}),
+    ),
+    # CSV
+    Refused("semicolons", "d.csv", GOOD.replace(",", ";")),
+    Refused("tabs", "d.csv", GOOD.replace(",", "\t")),
+    Refused("Excel's line for the separator", "d.csv", "sep=,\n" + GOOD),
+    Refused("no header", "d.csv", "x,a\ny,b\n"),
+    Refused("a column that is not there", "d.csv", "text,outcome\nx,a\n"),
+    Refused("a header in capitals", "d.csv", "Text,Label\nx,a\n"),
+    Refused("blanks in the header", "d.csv", "text, label\nx,a\n"),
+    Refused("a no-break space in the header", "d.csv", "text\xa0,label\nx,a\n"),
+    Refused("a zero-width space in the header", "d.csv", "te\u200bxt,label\nx,a\n"),
+    Refused("two byte order marks", "d.csv", b"\xef\xbb\xbf\xef\xbb\xbf" + GOOD.encode()),
+    Refused("a column twice", "d.csv", "text,label,text\nx,a,y\n"),
+    Refused("a row that is too long", "d.csv", rows_csv("x,a", "one, two,b")),
+    Refused("a row that is too short", "d.csv", rows_csv('"x\ny",a', "one")),
+    Refused("a quote that is never closed", "d.csv", rows_csv("x,a", '"never closed,b', *["more,a"] * 5000)),
+    Refused("a quote that a later row closes", "d.csv", rows_csv("x,a", '"left open,b', "y,a", '"next one",b')),
+    Refused("a quote that a later row's comma hides", "d.csv", rows_csv("x,a", 'left,"open', "y,a", 'z,"', "w,b")),
+    Refused("a quote inside a quoted text", "d.csv", rows_csv("x,a", '"closed"early,a')),
+    Refused("a quote in the header that is never closed", "d.csv", 'text,"label\nx,a\n'),
+    Refused("the header again", "d.csv", rows_csv("x,a", "text,label", "y,b")),
+    # JSON Lines
+    Refused("a JSON file by its name", "d.json", '[{"text": "x", "label": "a"}]'),
+    Refused("a list on one line", "d.jsonl", '[{"text": "x", "label": "a"}]'),
+    Refused("a list over lines", "d.jsonl", '[\n{"text": "x", "label": "a"}\n]\n'),
+    Refused("an object over lines", "d.jsonl", '{\n  "text": "x",\n  "label": "a"\n}\n'),
+    Refused("CSV named .jsonl", "d.jsonl", GOOD),
+    Refused("a trailing comma", "d.jsonl", rows_jsonl('{"text": "x", "label": "a",}')),
+    Refused("single quotes", "d.jsonl", rows_jsonl("{'text': 'x', 'label': 'a'}")),
+    Refused("two objects on a line", "d.jsonl", '{"text": "x", "label": "a"} {"text": "y", "label": "b"}'),
+    Refused("line ends of old Macs in JSONL", "d.jsonl", '{"text": "x", "label": "a"}\r{"text": "y", "label": "b"}\r'),
+    Refused("a line that is cut off", "d.jsonl", rows_jsonl('{"text": "x", "label": "a"}', '{"text": "y", "la')),
+    Refused("a real line end in a JSON string", "d.jsonl", '{"text": "two\nlines", "label": "a"}\n'),
+    Refused(
+        "a byte order mark in the middle",
+        "d.jsonl",
+        rows_jsonl('{"text": "x", "label": "a"}') * 2 + '\ufeff{"text": "y"}',
+    ),
+    Refused("NaN", "d.jsonl", '{"text": "x", "label": "a"}\n{"text": NaN, "label": "a"}\n'),
+    Refused("Infinity", "d.jsonl", '{"text": "x", "label": "a", "score": -Infinity}\n'),
+    Refused("a key twice", "d.jsonl", '{"text": "x", "text": "y", "label": "a"}\n'),
+    Refused("a number alone", "d.jsonl", "3\n"),
+    Refused("a missing key", "d.jsonl", '{"text": "x", "label": "a"}\n{"text": "y"}\n'),
+    Refused("null", "d.jsonl", '{"text": null, "label": "a"}\n'),
+    Refused("a nested object", "d.jsonl", '{"text": {"body": "x"}, "label": "a"}\n'),
+    Refused("a list for a label", "d.jsonl", '{"text": "x", "label": ["a"]}\n'),
+    Refused("true for a label", "d.jsonl", '{"text": "x", "label": true}\n', labels=("true", "false")),
+    Refused("nesting without end", "d.jsonl", '{"text": "x", "more": ' + "[" * 100_000 + "}"),
+    # Parquet
+    Refused("CSV named .parquet", "d.parquet", GOOD),
+    Refused("a Parquet file that is cut off", "d.parquet", _cut_parquet),
+    Refused("a damaged page", "d.parquet", _damaged_parquet),
+    Refused("an encrypted Parquet file", "d.parquet", b"PARE" + bytes(100) + b"PARE"),
+    Refused("a Parquet column that is not there", "d.parquet", table({"text": ["x"], "labels": ["a"]})),
+    Refused("a Parquet column twice", "d.parquet", _twice_named),
+    Refused("a null in Parquet", "d.parquet", table({"text": ["x", None], "label": ["a", "b"]})),
+    Refused("nulls alone", "d.parquet", table({"text": ["x"], "label": pa.nulls(1)})),
+    Refused("a NUL in Parquet", "d.parquet", table({"text": ["x", "t\x00wo"], "label": ["a", "b"]})),
+    Refused("fractions in Parquet", "d.parquet", table({"text": ["x", "y"], "label": [1.0, 2.0]})),
+    Refused("true and false in Parquet", "d.parquet", table({"text": ["x"], "label": [True]})),
+    Refused("lists in Parquet", "d.parquet", table({"text": [["x"]], "label": ["a"]})),
+    Refused("objects in Parquet", "d.parquet", table({"text": [{"body": "x"}], "label": ["a"]})),
+    Refused("bytes in Parquet", "d.parquet", table({"text": [b"x"], "label": ["a"]})),
+    Refused("times in Parquet", "d.parquet", table({"text": [datetime(2026, 1, 1)], "label": ["a"]})),
+    Refused("days in Parquet", "d.parquet", table({"text": [date(2026, 1, 1)], "label": ["a"]})),
+    Refused("decimals in Parquet", "d.parquet", table({"text": ["x"], "label": [Decimal("1.50")]})),
+]
+
+BAD_ROWS: Sequence[Refused] = [
+    # labels
+    Refused("a label in capitals", "d.csv", rows_csv("x,a", "y,B")),
+    Refused("a label with a blank", "d.csv", rows_csv("x,a", "y,b ")),
+    Refused("a label with a zero-width space", "d.csv", rows_csv("x,a", "y,b\u200b")),
+    Refused("a label in another Unicode form", "d.csv", rows_csv("x,cafe\u0301"), labels=("café", "bar")),
+    Refused("an empty label", "d.csv", rows_csv("x,a", "y,")),
+    Refused("a label of ten megabytes", "d.csv", rows_csv("x,a", f"y,{LONG}")),
+    Refused("a fraction for a declared number", "d.jsonl", '{"text": "x", "label": 1.0}\n', labels=("0", "1")),
+    Refused("labels that look the same", "d.csv", GOOD, labels=("a", "a\u200b", "b")),
+    Refused("a label of two lines", "d.csv", GOOD, labels=("a\nb", "b")),
+    Refused("a label without training examples", "d.csv", rows_csv(filler=True), labels=("a", "b", "c")),
+    # texts, ids, groups, splits
+    Refused("an empty text", "d.csv", rows_csv("x,a", ",b")),
+    Refused("a text of blanks", "d.csv", rows_csv("x,a", " \t\u3000 ,b")),
+    Refused("a text of invisible characters", "d.csv", rows_csv("x,a", "\u200b\x07\ufeff,b")),
+    Refused("the same text with two labels", "d.csv", rows_csv("x,a", "y,b", "x,b")),
+    Refused("an id twice", "d.csv", "id,text,label\n7,x,a\n8,y,b\n7,z,a\n", {"id": "id"}),
+    Refused("an empty id", "d.csv", "id,text,label\n7,x,a\n ,y,b\n", {"id": "id"}),
+    Refused("an id of two lines", "d.csv", 'id,text,label\n7,x,a\n"8\n9",y,b\n', {"id": "id"}),
+    Refused("a group with a blank more", "d.csv", "text,label,thread\nx,a,K-1\ny,b,K-1 \n", {"group": "thread"}),
+    Refused("an unknown split", "d.csv", "text,label,part\nx,a,train\ny,b,holdout\n", {"split": "part"}),
+    Refused(
+        "a group in two splits",
+        "d.csv",
+        HEADER + "1,x,a,K-1,train\n2,y,b,K-1,test\n",
+        {"group": "thread", "split": "part"},
+    ),
+    Refused("a text in two splits", "d.csv", "text,label,part\nx,a,train\nx,a,test\n", {"split": "part"}),
+    Refused("no test examples", "d.csv", "text,label,part\nx,a,train\ny,b,dev\n", {"split": "part"}),
+    Refused("too few rows for three splits", "d.csv", GOOD),
+    Refused(
+        "a label in the test split alone", "d.csv", "text,label,part\nx,a,train\ny,a,dev\nz,b,test\n", {"split": "part"}
+    ),
+    Refused("the label column as an input", "d.csv", GOOD, {"fields": {"body": "label"}}),
+]
+
+BENCHMARKS: Sequence[Refused] = [
+    contracts("contracts that are cut off", '{"documents": [{"id": 7, "te'),
+    contracts("a list of contracts", "[]"),
+    contracts("a contract twice", lambda data: data["documents"][1].update(id=7)),
+    contracts("a span behind the contract's end", lambda data: data["documents"][1].update(spans=[[0, 300]])),
+    contracts("a choice that Contract-NLI has not", lambda data: _annotation(data)["nda-1"].update(choice="Maybe")),
+    contracts("a hypothesis without annotation", lambda data: _annotation(data).clear()),
+    benchmark("an answer that is no option", "logiqa", QUESTION | {"answer": "E. both"}),
+    benchmark("options of five lines", "logiqa", QUESTION | {"options": QUESTION["options"] + "\nE. both"}),
+    benchmark("a row of another benchmark", "logiqa", {"question": "Why?", "answer": True}),
+    benchmark(
+        "an answer that is neither true nor false",
+        "privacy_policy",
+        {"context": "We sell.", "question": "Do they?", "answer": "Maybe"},
+    ),
+]
+
+REFUSED = [*UNREADABLE, *BAD_ROWS, *BENCHMARKS]
+
+ODD = 'say "hi", you\nand\r\nyou\rtoo'
+NUMBERED = [(text, str("ab".index(label))) for text, label in FILLER]
+
+FINE: Sequence[Fine] = [
+    # encodings and line ends
+    Fine("a byte order mark", "d.csv", "\ufeff" + filled_csv("x,a"), reads=[("x", "a")]),
+    Fine(
+        "a byte order mark in JSONL",
+        "d.jsonl",
+        "\ufeff" + filled_jsonl('{"text": "x", "label": "a"}'),
+        reads=[("x", "a")],
+    ),
+    Fine("line ends of Windows", "d.csv", filled_csv("x,a", end="\r\n"), reads=[("x", "a")]),
+    Fine("line ends of old Macs", "d.csv", filled_csv("x,a", end="\r"), reads=[("x", "a")]),
+    Fine(
+        "mixed line ends",
+        "d.csv",
+        "text,label\r\nx,a\ry,b\n" + filled_csv().partition("\n")[2],
+        reads=[("x", "a"), ("y", "b")],
+    ),
+    Fine(
+        "mixed line ends in JSONL", "d.jsonl", '{"text": "x", "label": "a"}\r\n\n' + filled_jsonl(), reads=[("x", "a")]
+    ),
+    Fine("no line end behind the last row", "d.csv", filled_csv("x,a").removesuffix("\n"), reads=[("x", "a")]),
+    Fine(
+        "blank lines above the header and between rows",
+        "d.csv",
+        "\n\r\n" + filled_csv("", "x,a", ""),
+        reads=[("x", "a")],
+    ),
+    Fine("characters of four bytes", "d.csv", filled_csv("👩‍👩‍👧 𝔸,a"), reads=[("👩‍👩‍👧 𝔸", "a")]),
+    Fine(
+        "line separators of Unicode",
+        "d.jsonl",
+        filled_jsonl('{"text": "x\u2028y\u0085z", "label": "a"}'),
+        reads=[("x\u2028y\x85z", "a")],
+    ),
+    Fine("control characters", "d.csv", filled_csv("x\x07\x1b[0m\x1cy,a"), reads=[("x\x07\x1b[0m\x1cy", "a")]),
+    Fine("a byte order mark in a text", "d.csv", filled_csv("x\ufeffy,a"), reads=[("x\ufeffy", "a")]),
+    # CSV
+    Fine(
+        "line ends, commas and quotes in quotes",
+        "d.csv",
+        filled_csv('"' + ODD.replace('"', '""') + '",a'),
+        reads=[(ODD, "a")],
+    ),
+    Fine("a quote inside a text without quotes", "d.csv", filled_csv('a 5" pipe,a'), reads=[('a 5" pipe', "a")]),
+    Fine("blanks around a text", "d.csv", filled_csv(" x\xa0,a"), reads=[(" x\xa0", "a")]),
+    Fine(
+        "words that programs take for something else",
+        "d.csv",
+        filled_csv("NA,a", "null,b", "=1+1,a", "001,b"),
+        reads=[("NA", "a"), ("null", "b"), ("=1+1", "a"), ("001", "b")],
+    ),
+    Fine(
+        "a column without a name",
+        "d.csv",
+        "".join(f"{line},\n" for line in filled_csv("x,a").splitlines()),
+        reads=[("x", "a")],
+    ),
+    Fine(
+        "a column twice that is not read",
+        "d.csv",
+        "".join(f"{line},z,z\n" for line in filled_csv("x,a").splitlines()),
+        reads=[("x", "a")],
+    ),
+    Fine("ten megabytes in a cell", "d.csv", filled_csv(f"{LONG},a"), reads=[(LONG, "a")]),
+    # JSON Lines
+    Fine(
+        "ten megabytes in a JSON string",
+        "d.jsonl",
+        filled_jsonl(json.dumps({"text": LONG, "label": "a"})),
+        reads=[(LONG, "a")],
+    ),
+    Fine(
+        "escapes, and keys in another order",
+        "d.jsonl",
+        filled_jsonl('{"label": "a", "text": "\\ud83d\\ude00\\n\\u00fc"}'),
+        reads=[("😀\nü", "a")],
+    ),
+    Fine(
+        "values that are not read",
+        "d.jsonl",
+        filled_jsonl('{"text": "x", "label": "a", "more": {"b": [null, true, 1.5]}}'),
+        reads=[("x", "a")],
+    ),
+    Fine(
+        "a number for a text",
+        "d.jsonl",
+        filled_jsonl('{"text": 12345678901234567890.50, "label": "a"}'),
+        reads=[("12345678901234567890.50", "a")],
+    ),
+    # Parquet
+    Fine("ten megabytes in Parquet", "d.parquet", filled_table([(LONG, "a")]), reads=[(LONG, "a")]),
+    Fine(
+        "packed Parquet in row groups",
+        "d.parquet",
+        filled_table([(ODD, "a")], compression="zstd", row_group_size=7),
+        reads=[(ODD, "a")],
+    ),
+    Fine("large and dictionary-coded text in Parquet", "d.parquet", _coded, reads=[("x", "a")]),
+    # labels
+    Fine(
+        "numbers for labels", "d.csv", filled_csv().replace(",a\n", ",0\n").replace(",b\n", ",1\n"), labels=("0", "1")
+    ),
+    Fine(
+        "numbers for labels in JSONL",
+        "d.jsonl",
+        filled_jsonl().replace('"a"', "0").replace('"b"', "1"),
+        labels=("0", "1"),
+    ),
+    Fine(
+        "numbers for labels in Parquet",
+        "d.parquet",
+        table({"text": [text for text, _ in NUMBERED], "label": [int(label) for _, label in NUMBERED]}),
+        labels=("0", "1"),
+    ),
+    Fine(
+        "words of YAML for labels",
+        "d.csv",
+        filled_csv().replace(",a\n", ",no\n").replace(",b\n", ",~\n"),
+        labels=("no", "~"),
+    ),
+    # names and places
+    Fine("an ending in capitals", "D.CSV", filled_csv("x,a"), reads=[("x", "a")]),
+    Fine("blanks and umlauts in the name", "meine Fälle (1).csv", filled_csv("x,a"), reads=[("x", "a")]),
+    Fine("a link to a file", "d.csv", _linked, reads=[("x", "a")]),
+    Fine("rows that repeat another", "d.csv", filled_csv("x,a", "x,a"), reads=[("x", "a")]),
+]
