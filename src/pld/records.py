@@ -321,7 +321,8 @@ class LatencyReport(Record):
 
 
 class TrialReport(Record):
-    """artifacts/trials/<id>/report.json: the trial on validation."""
+    """artifacts/trials/<id>/report.json: the trial on validation. `by_size`: what the clusterer chose by the number of
+    rules, where that is not what `settings` or conf/ say."""
 
     trial_id: str
     settings: dict[str, str | int | float | bool | None]
@@ -331,6 +332,7 @@ class TrialReport(Record):
     noise_share: float
     labels_without_instruction: tuple[str, ...]
     cut: tuple[Cut, ...]
+    by_size: dict[str, int | str] = Field(default={}, exclude_if=lambda chosen: not chosen)
 
 
 def inputs_id(inputs: Mapping[str, str]) -> str:

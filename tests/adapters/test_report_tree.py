@@ -58,4 +58,4 @@ def test_a_real_tree_holds_every_row_and_has_the_clusters_that_are_answered():
 
 
 def test_dbscan_cuts_no_tree():
-    assert not isinstance(DbscanClusterer(eps=0.4, min_samples=6), TreeClusterer)
+    assert not isinstance(DbscanClusterer(eps=0.4, min_samples=6, grow_from=None), TreeClusterer)

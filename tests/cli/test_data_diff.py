@@ -116,6 +116,13 @@ def test_every_kind_of_change_is_told_by_id_before_anything_is_run(made):
     assert git("status", "--short") == f"M {CORPUS}"
 
 
+def test_where_the_teacher_is_asked_about_some_it_does_not_promise_which(made):
+    changed()
+    settings = Path("params.yaml")
+    settings.write_text(settings.read_text().replace("overrides: []", 'overrides: ["extraction.examples=2"]'))
+    assert "about which of all it is asked, extraction.examples=2 settles" in diff()
+
+
 def test_two_revisions_are_compared_without_a_checkout(made):
     git("tag", "v1")
     changed()

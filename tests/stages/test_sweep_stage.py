@@ -9,7 +9,7 @@ import pytest
 from pld import artifacts
 from pld.method.sweep import DrawSpread, Swept
 from pld.stages import sweep
-from support.word_sweep import swept, whole
+from support.word_sweep import ByNearest, swept, whole
 
 DRAWS = Path("artifacts/best/draws.json")
 
@@ -52,6 +52,29 @@ def test_supports_that_are_no_whole_numbers_are_read_back_as_they_are(project):
     kept = {item.id: item.support for item in found.finalists[0].draft.instructions}
     assert rows == [kept[identity] for identity in found.finalists[0].draft.prompt.instruction_ids]
     assert any(isinstance(value, float) for value in rows)
+
+
+class BySize(ByNearest):
+    def by_size(self, rows):
+        return {"min_samples": rows, "init": "pca"}
+
+
+def test_what_the_clusterer_chose_by_the_number_of_rules_is_told_and_stands_with_every_trial(project, capsys):
+    points = [{"clustering.doubtful": doubtful} for doubtful in ("keep", "drop")]
+    found = written(swept(*points, clusterer=BySize()))
+    chosen = {"keep": 60, "drop": 54}
+    with Path("artifacts/trials.csv").open() as file:
+        for row in csv.DictReader(file):
+            number = chosen[row["clustering.doubtful"]]
+            assert row["by_size"] == f"min_samples {number}, init pca"
+            report = json.loads(Path(f"artifacts/trials/{row['trial_id']}/report.json").read_text())
+            assert report["by_size"] == {"min_samples": number, "init": "pca"}
+    winner = found.finalists[0].report
+    told = f"sweep: chosen by the number of rules that {winner.trial_id} clusters: min_samples"
+    assert told in capsys.readouterr().out
+    written(swept(*points))
+    assert "chosen by" not in capsys.readouterr().out
+    assert "by_size" not in Path("artifacts/best/trial.json").read_text()
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

@@ -106,7 +106,12 @@ def _config(resolver: str, clusterer: str) -> Config:
     kinds = {"search": {"kind": "search"}, "none": {"kind": "none"}}
     clusterers = {
         "umap_hdbscan": with_settings(base, {"clusterer.min_cluster_size": 4}).clusterer,
-        "dbscan": {"_target_": "pld.adapters.clusterers.dbscan.DbscanClusterer", "eps": 0.4, "min_samples": 2},
+        "dbscan": {
+            "_target_": "pld.adapters.clusterers.dbscan.DbscanClusterer",
+            "eps": 0.4,
+            "min_samples": 2,
+            "grow_from": None,
+        },
     }
     plain = base.model_dump(mode="python") | {"resolver": kinds[resolver], "clusterer": clusterers[clusterer]}
     return Config.model_validate(plain)

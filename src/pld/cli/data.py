@@ -35,6 +35,7 @@ def diff_versions(before: str, after: str | None, every: bool, as_json: bool) ->
     set is what `prepare` made of it (its dvc.lock names it, DVC's cache or remote has it); nothing is checked out. Ids,
     labels and counts are printed, of the test split too, and no texts.
     """
+    from pld.adapters.composition import compose
     from pld.adapters.data_versions import at_revision, in_workspace
     from pld.errors import DataError
     from pld.method.data_diffing import compare_examples
@@ -49,11 +50,14 @@ def diff_versions(before: str, after: str | None, every: bool, as_json: bool) ->
         plain = {"task": new.task, "versions": [old.name, new.name], **found.model_dump(mode="json")}
         click.echo(json.dumps(plain, ensure_ascii=False, indent=2))
         return
-    for line in _diff_lines(old, new, found, None if every else _SHOWN):
+    limit = compose(Path("conf"), Path("params.yaml")).extraction.examples
+    for line in _diff_lines(old, new, found, None if every else _SHOWN, limit):
         click.echo(line)
 
 
-def _diff_lines(old: "DataVersion", new: "DataVersion", found: "DataDiff", shown: int | None) -> Iterator[str]:
+def _diff_lines(
+    old: "DataVersion", new: "DataVersion", found: "DataDiff", shown: int | None, limit: int | None
+) -> Iterator[str]:
     head = f"{new.task}: {old.name} → {new.name}"
     if found.same:
         order = ", in another order" if found.reordered else ""
@@ -71,10 +75,10 @@ def _diff_lines(old: "DataVersion", new: "DataVersion", found: "DataDiff", shown
     }
     for kind, rows in kinds.items():
         yield from _listed(kind, rows, shown)
-    yield (
-        f"new to the Teacher: {len(found.new_to_teacher):,} of the training examples; with the settings of task and "
-        "Teacher as they were, `dvc repro` asks about no other"
-    )
+    which = "with the settings of task and Teacher as they were, `dvc repro` asks about no other"
+    if limit is not None:
+        which = f"about which of all it is asked, extraction.examples={limit} settles (`pld estimate` counts them)"
+    yield f"new to the Teacher: {len(found.new_to_teacher):,} of the training examples; {which}"
 
 
 def _counts(found: "DataDiff") -> Iterator[str]:

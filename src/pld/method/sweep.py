@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.errors import DistillError
+from pld.method.clustering import ChoosesBySize
 from pld.method.trial import Draft, Material, Outcome, draft, measure, objective, trial_id
 from pld.params import Config, Scalar
 from pld.ports import Clusterer, OnProgress, Student, Teacher, Vectors
@@ -96,6 +97,7 @@ class Bench:
                 "settings": dict(settings),
                 "clusters": sum(not cluster.noise for cluster in drafted.clustering.clusters),
                 "noise_share": drafted.clustering.noise_share,
+                "by_size": dict(drafted.clustering.by_size),
             }
         )
         answers = tuple(item.model_copy(update={"system": identity}) for item in known.predictions)
@@ -193,7 +195,10 @@ class _Remembering:
         self._found: dict[bytes, npt.NDArray[np.int64]] = {}
 
     def cluster(self, vectors: Vectors) -> npt.NDArray[np.int64]:
-        key = hashlib.sha256(vectors.tobytes()).digest()
+        key = hashlib.sha256(np.ascontiguousarray(vectors).data).digest()
         if key not in self._found:
             self._found[key] = self._clusterer.cluster(vectors)
         return self._found[key]
+
+    def by_size(self, rows: int) -> Mapping[str, int | str]:
+        return self._clusterer.by_size(rows) if isinstance(self._clusterer, ChoosesBySize) else {}

@@ -121,6 +121,7 @@ def measure(
         noise_share=drafted.clustering.noise_share,
         labels_without_instruction=labels_without_instruction(labels, _kept(drafted)),
         cut=drafted.prompt.cut,
+        by_size=dict(drafted.clustering.by_size),
     )
     return Outcome(drafted, report, predictions(material.validation, identity, scores, labels), calibration)
 

@@ -14,7 +14,7 @@ from pld.method.sweep import Bench, Result, Swept, draw_spread, sweep
 from pld.method.trial import Draft, Material, sample
 from pld.params import Config, TeacherConsolidator, load_config
 from pld.progress import progress
-from pld.records import Example, Rule, content_id
+from pld.records import Example, Rule, TrialReport, content_id
 
 ARTIFACTS = Path("artifacts")
 
@@ -94,7 +94,7 @@ def _leaderboard(swept: Swept) -> str:
     final = {finalist.report.trial_id: finalist.report.report.macro_f1.value for finalist in swept.finalists}
     names = sorted({name for result in swept.results for name in result.settings})
     figures = ["macro_f1", "low", "high", "accuracy", "unparsable", "prompt_tokens", "instructions", "clusters"]
-    outcome = ["noise_share", "final_macro_f1", "prompt", "labels_without", "error"]
+    outcome = ["noise_share", "by_size", "final_macro_f1", "prompt", "labels_without", "error"]
     columns = ["rank", "trial_id", *names, *figures, *outcome]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
@@ -124,8 +124,13 @@ def _figures(result: Result) -> dict[str, object]:
         "instructions": trial.instructions,
         "clusters": trial.clusters,
         "noise_share": f"{trial.noise_share:.4f}",
+        "by_size": _chosen(trial),
         "labels_without": " ".join(trial.labels_without_instruction),
     }
+
+
+def _chosen(trial: TrialReport) -> str:
+    return ", ".join(f"{name} {value}" for name, value in trial.by_size.items())
 
 
 def _say(swept: Swept) -> None:
@@ -136,6 +141,8 @@ def _say(swept: Swept) -> None:
         f"[{figure.low:.3f}, {figure.high:.3f}] on validation, {winner.instructions} instructions, "
         f"{winner.report.prompt_tokens} tokens"
     )
+    if winner.by_size:
+        print(f"sweep: chosen by the number of rules that {winner.trial_id} clusters: {_chosen(winner)}")
     if spread := draw_spread(swept.results):
         print(f"sweep: {spread}")
     bare = [result for result in swept.results if result.report and result.report.labels_without_instruction]

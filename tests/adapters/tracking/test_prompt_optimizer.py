@@ -145,7 +145,12 @@ def test_more_records_move_none_of_the_others():
 
 
 def test_another_clusterer_is_named_as_in_conf():
-    dbscan = {"_target_": "pld.adapters.clusterers.dbscan.DbscanClusterer", "eps": 0.1, "min_samples": 2}
+    dbscan = {
+        "_target_": "pld.adapters.clusterers.dbscan.DbscanClusterer",
+        "eps": 0.1,
+        "min_samples": 2,
+        "grow_from": None,
+    }
     text, output, _ = optimised(clusterer=dbscan)
     assert text.count("- If it tells of") == 3
     assert output.final_eval_score == 1.0

@@ -1,5 +1,5 @@
 """Settings that grow with the number of rows: eight rules that agree say something among 349, and little among 100,000,
-where they would make thousands of clusters and a prompt that no Student reads."""
+where they would make hundreds of clusters and a prompt that is too long."""
 
 
 def in_proportion(value: int, rows: int, grow_from: int | None) -> int:

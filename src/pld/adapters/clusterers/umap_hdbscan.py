@@ -15,9 +15,9 @@ from pld.ports import Vectors
 Low = npt.NDArray[np.float32]
 
 _FEW = 10_000
-# how UMAP begins and how long it goes on: what is its own default for few rows (epochs for many rows too), stated so
-# that what is said is what is done. The spectral start of 100,000 rows takes as long as all the rest
-# (docs/scale.md), and longer where they fall into many parts
+# how UMAP begins and how long it goes on: its own defaults for few rows, and its own epochs for many, stated so that
+# what is said is what is done. Its spectral start places the parts that neighbours fall into by a table of parts by
+# parts, which may be as many as there are rows over n_neighbors
 _OF_FEW: dict[str, int | str] = {"n_epochs": 500, "init": "spectral"}
 _OF_MANY: dict[str, int | str] = {"n_epochs": 200, "init": "pca"}
 _REMEMBERED = 4

@@ -105,6 +105,7 @@ def _rules(outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], no_
         "extraction": outputs.extraction,
         "of_rules": outputs.of_rules,
         "clustered": len(outputs.rules),
+        "by_size": ", ".join(f"{name} {value}" for name, value in outputs.result.best.by_size.items()),
         "shown": len(rules),
         "fewest": FEWEST,
         "no_tree": no_tree,

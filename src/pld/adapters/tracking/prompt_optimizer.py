@@ -73,6 +73,7 @@ CLUSTERER: dict[str, Any] = {
     "n_components": 5,
     "min_cluster_size": 8,
     "min_samples": 3,
+    "grow_from": 1600,
     "seed": 0,
 }
 ASKING = AskingParams(attempts=3)
