@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     print("| passages | words shown | share of the evidence | at least one piece of it |\n|---|---|---|---|")
     for count, rows in found.items():
         shares = [share for _, share in rows if share is not None]
-        words = statistics.mean(words for words, _ in rows)
-        print(f"| {count} | {words:.0f} | {statistics.mean(shares):.2f} | {statistics.mean(map(bool, shares)):.2f} |")
+        length = statistics.mean(words for words, _ in rows)
+        print(f"| {count} | {length:.0f} | {statistics.mean(shares):.2f} | {statistics.mean(map(bool, shares)):.2f} |")
     return 0
 
 
