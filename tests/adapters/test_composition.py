@@ -51,6 +51,13 @@ def test_the_space_follows_the_clusterer(selections):
     assert "eps" not in compose(CONF, selections(clusterer="umap_hdbscan")).sweep.space["clusterer"]
 
 
+def test_a_task_of_long_inputs_leaves_out_prompts_that_hold_many_of_them(selections):
+    ways = {task: compose(CONF, selections(task=task)).sweep.space["rendering"] for task in ("contract_nli", "tickets")}
+    assert ways["contract_nli"]["exemplars_per"] == ("label",)
+    assert ways["tickets"]["exemplars_per"] == ("label", "instruction")
+    assert compose(CONF, selections(task="contract_nli")).sweep.space["rendering"]["frame"] == ways["tickets"]["frame"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "groups", "words"),
     [

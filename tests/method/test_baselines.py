@@ -16,6 +16,7 @@ from pld.method.baselines import (
     resolution_cost,
     rivals,
     shipped_system,
+    unparsable_findings,
 )
 from pld.method.extraction import ExtractionSummary
 from pld.method.trial import groups_of, sample
@@ -119,6 +120,13 @@ def test_a_better_system_without_an_llm_is_named_in_one_plain_sentence():
 def test_a_lead_without_an_llm_that_may_be_chance_is_named_as_one():
     (sentence,) = found(compared("embedding_logreg", -0.02, -0.08, 0.04))
     assert sentence.endswith("by 0.020 [-0.040, 0.080], which may be chance.")
+
+
+def test_a_system_that_left_examples_without_an_answer_is_named_once():
+    lost = report(0.6).model_copy(update={"unparsable": 3})
+    assert unparsable_findings({"zero_shot": report(0.5)}) == ()
+    (sentence,) = unparsable_findings({"zero_shot": report(0.5), "few_shot": lost, "few_shot_calibrated": lost})
+    assert sentence.startswith("few_shot has no answer to 3 of 9 test examples (unparsable, ")
 
 
 def test_a_better_system_with_an_llm_is_no_finding_about_llms():

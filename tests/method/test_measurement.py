@@ -83,6 +83,13 @@ def test_the_report_says_when_a_system_without_an_llm_wins(config):
     assert sentence.startswith("tfidf_logreg, which needs no LLM, does better than distilled")
 
 
+def test_the_report_says_which_system_left_examples_without_an_answer(config):
+    cut = answers(20)
+    cut.scores[:3] = np.nan
+    (sentence,) = report_of(config, few_shot=cut)[0].findings
+    assert sentence.startswith("few_shot has no answer to 3 of 40 test examples")
+
+
 def test_the_gain_on_validation_stands_beside_the_one_on_test(config):
     loop = report_of(config, resolution_report(config, rounds=2, accepted=1, gain=0.12))[0].loop
     assert (loop.rounds, loop.candidates, loop.accepted) == (2, 6, 1)

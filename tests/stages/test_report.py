@@ -114,6 +114,8 @@ def test_it_says_first_what_ships_and_what_does_better(browser, written):
         "Latency is the p50 of 50 requests a prompt",
         "Nothing was spent on a Teacher now: its recorded answers were played back",
         "Not said: 2 finished, and 4 are the fewest that say something",
+        "40 training examples that it was asked about (7 more were not: extraction.examples)",
+        "Chosen by their number: min_cluster_size 500, init pca.",
         "A part of the text is left out in 1 of 9 validation and 2 of 9 test examples, as task.reader says",
     ):
         assert words in body

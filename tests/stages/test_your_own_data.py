@@ -17,8 +17,8 @@ from pld.stages.prepare import table
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/your-own-data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-ERRORS = [text.strip() for _, text in BLOCKS if text.startswith("data/records/claims.csv")]
-CLAIMS = Path("data/records/claims.csv")
+ERRORS = [text.strip() for _, text in BLOCKS if text.startswith("assets/corpus/records/claims.csv")]
+CLAIMS = Path("assets/corpus/records/claims.csv")  # which a task names as data/records/claims.csv
 
 
 @pytest.fixture(autouse=True)

@@ -70,6 +70,7 @@ def write_report_tree(
         rules_per_label={label: sum(rule.label == label for rule in made) for label in labels},
         rejected_by_reason={},
         usage={},
+        not_asked=7,
     )
     write_json(folder / "rules/summary.json", summary)
     (folder / "embeddings").mkdir(exist_ok=True)
@@ -88,9 +89,11 @@ def write_report_tree(
         shortened={"train": 0, "validation": 1, "test": 2},
     )
     write_json(folder / "splits/summary.json", splits)
+    winner = read_record(folder / "best/trial.json", TrialReport)
+    chosen: dict[str, object] = {"by_size": {"min_cluster_size": 500, "init": "pca"}}
     if clusterer == "dbscan":
-        winner = read_record(folder / "best/trial.json", TrialReport)
-        write_json(folder / "best/trial.json", winner.model_copy(update={"settings": {"rendering.order": "support"}}))
+        chosen["settings"] = {"rendering.order": "support"}
+    write_json(folder / "best/trial.json", winner.model_copy(update=chosen))
     _write_final(folder, ships, ablated, reviewed)
     _write_evaluation(folder, config, labels, timed)
     points = [

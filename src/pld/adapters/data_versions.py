@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -16,7 +16,6 @@ from pld.adapters.readers import read
 from pld.errors import DataError
 from pld.method.data_diffing import Examples, held
 from pld.method.splits import assemble
-from pld.params import ContractNliReader, TaskParams
 from pld.records import SPLITS, Example
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def in_workspace() -> DataVersion:
     the stages do.
     """
     task = compose(Path("conf"), Path("params.yaml")).task
-    examples, _ = assemble(task, read(_of_edited_files(task)))
+    examples, _ = assemble(task, read(task))
     return DataVersion("the workspace", task.name, task.labels, {example.id: held(example) for example in examples})
 
 
@@ -70,21 +69,6 @@ def at_revision(revision: str) -> DataVersion:
                     ) from None
                 examples[example.id] = held(example)
     return DataVersion(name, summary["task"], labels, examples)
-
-
-def _of_edited_files(task: TaskParams) -> TaskParams:
-    """`task`, read from assets/corpus/ where data/ is only a copy of it, which `dvc repro` has yet to renew."""
-    reader = task.reader
-    changes: dict[str, Any] = {"path": _edited(reader.path)} if reader.path is not None else {}
-    if isinstance(reader, ContractNliReader) and reader.splits is not None:
-        changes = {"splits": {split: _edited(path) for split, path in reader.splits.items()}}
-    return task.model_copy(update={"reader": reader.model_copy(update=changes)})
-
-
-def _edited(name: str) -> str:
-    """In assets/corpus/ also where the file is no longer there: its copy in data/ will go with it."""
-    path, corpus = Path(name), Path("assets/corpus")
-    return str(corpus / path.relative_to("data")) if path.is_relative_to("data") and corpus.is_dir() else name
 
 
 @contextmanager

@@ -127,6 +127,16 @@ def loop_findings(loop: LoopEffect | None) -> tuple[str, ...]:
     return ()
 
 
+def unparsable_findings(systems: Mapping[str, SystemReport]) -> tuple[str, ...]:
+    """A plain sentence for each system that left test examples without an answer."""
+    return tuple(
+        f"{name} has no answer to {report.unparsable:,} of {report.n:,} test examples (unparsable, as inputs "
+        "are that are longer than the Student's context), which count as wrong."
+        for name, report in systems.items()
+        if report.unparsable and not name.endswith(CALIBRATED)
+    )
+
+
 def readable_prompt(instructions: Sequence[Instruction], rendering: RenderingParams) -> str:
     """What a person can read of a distilled prompt with these `instructions`, in words."""
     shown = sum(len(rules[: rendering.exemplars]) for rules in _exemplar_pools(instructions, rendering))

@@ -13,6 +13,7 @@ from pld.method.baselines import (
     loop_findings,
     rivals,
     shipped_system,
+    unparsable_findings,
 )
 from pld.method.evaluation import (
     Indices,
@@ -150,7 +151,11 @@ def evaluation_report(
         shipped=shipped,
         systems=reports,
         comparisons=comparisons,
-        findings=(*findings(shipped, reports, comparisons, task.name), *loop_findings(loop)),
+        findings=(
+            *findings(shipped, reports, comparisons, task.name),
+            *loop_findings(loop),
+            *unparsable_findings(reports),
+        ),
         student=dict(student),
         loop=loop,
     )

@@ -30,13 +30,15 @@ _FACTORS, _SUMMANDS = _DRAWN[0] | np.uint64(1), _DRAWN[1]
 def near_duplicates(texts: Sequence[str], on_progress: OnProgress | None = None) -> list[tuple[int, int, float]]:
     """Pairs (earlier, later, what they have in common) that link near-duplicates: each set of them is a tree of pairs,
     so of k texts that are all alike k - 1 pairs are named. A few near-duplicates may be missed, none is invented."""
+    from scipy.cluster.hierarchy import DisjointSet
+
     minima = np.concatenate([*_minima(texts, on_progress), np.empty((0, _BANDS * _ROWS), np.uint32)])
-    links, sets = [], _Sets(len(texts))
+    links, sets = [], DisjointSet(range(len(texts)))
     for first, second in _met(minima):
-        if not sets.joined(first, second):
+        if not sets.connected(first, second):
             common = common_pairs(texts[first], texts[second])
             if common >= ALIKE:
-                sets.join(first, second)
+                sets.merge(first, second)
                 links.append((first, second, common))
     return links
 
@@ -88,22 +90,3 @@ def _met(minima: npt.NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
         first, second = pairs[:, start : start + _CHUNK]
         met = (minima[first] == minima[second]).mean(axis=1) >= _MET
         yield from zip(first[met].tolist(), second[met].tolist(), strict=True)
-
-
-class _Sets:
-    """Which texts are linked already (union-find)."""
-
-    def __init__(self, count: int) -> None:
-        self._above = list(range(count))
-
-    def joined(self, first: int, second: int) -> bool:
-        return self._top(first) == self._top(second)
-
-    def join(self, first: int, second: int) -> None:
-        self._above[self._top(second)] = self._top(first)
-
-    def _top(self, at: int) -> int:
-        while self._above[at] != at:
-            self._above[at] = self._above[self._above[at]]
-            at = self._above[at]
-        return at

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from pld.adapters.composition import compose
+from pld.adapters.readers.source import edited_file
 from pld.artifacts import atomic_path, file_sha256
 from pld.errors import ConfigError, DataError
 from pld.method.task_drafting import replaced
@@ -115,8 +116,7 @@ def has_answers(config: Config) -> bool:
     """Whether the Teacher is one that can be asked, or plays back answers that are there."""
     if config.teacher["_target_"] != _RECORDED:
         return True
-    path = Path(config.teacher["path"])
-    return path.exists() or (path.is_relative_to(DATA) and (CORPUS / path.relative_to(DATA)).exists())
+    return edited_file(config.teacher["path"]).exists()
 
 
 def teachers_to_ask() -> list[str]:

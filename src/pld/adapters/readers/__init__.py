@@ -6,6 +6,7 @@ from pld.adapters.readers.contract_nli import read_contract_nli
 from pld.adapters.readers.logiqa import read_logiqa
 from pld.adapters.readers.privacy_policy import read_privacy_policy
 from pld.adapters.readers.records import read_records
+from pld.adapters.readers.source import edited_file
 from pld.adapters.readers.stereoset_bias import read_stereoset_bias
 from pld.adapters.readers.stereoset_stance import read_stereoset_stance
 from pld.method.splits import RawExample
@@ -20,9 +21,13 @@ BENCHMARKS: Mapping[str, Callable[[BenchmarkReader], Iterator[RawExample]]] = {
 
 
 def read(task: TaskParams) -> Iterator[RawExample]:
-    """Raw examples of the task's file. Raises DataError, naming file and row, for what can't be read as text."""
-    if isinstance(task.reader, RecordsReader):
-        return read_records(task.reader, task.labels)
-    if isinstance(task.reader, ContractNliReader):
-        return read_contract_nli(task.reader)
-    return BENCHMARKS[task.reader.format](task.reader)
+    """Raw examples of the task's file, as a person edits it. Raises DataError, naming file and row, for what can't be
+    read as text."""
+    reader = task.reader
+    if isinstance(reader, ContractNliReader):
+        files = {split: str(edited_file(name)) for split, name in reader.files.items()}
+        return read_contract_nli(reader, files)
+    edited = {"path": str(edited_file(reader.path))}
+    if isinstance(reader, RecordsReader):
+        return read_records(reader.model_copy(update=edited), task.labels)
+    return BENCHMARKS[reader.format](reader.model_copy(update=edited))

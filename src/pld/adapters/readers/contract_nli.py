@@ -1,19 +1,20 @@
 """Contract-NLI in its authors' JSON (Koreeda and Manning 2021, https://stanfordnlp.github.io/contract-nli/)."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pld.adapters.readers.columns import checked_text
 from pld.adapters.readers.passages import Shown, nearest_first, nearness_in, show
-from pld.adapters.readers.source import edited_file, locate, read_text
+from pld.adapters.readers.source import locate, read_text
 from pld.errors import DataError
 from pld.method.splits import RawExample
 from pld.params import ContractNliReader
 from pld.progress import progress
+from pld.records import Split
 
 _AS_PUBLISHED = "take the file as its authors publish it (docs/benchmarks.md)"
 
@@ -52,9 +53,10 @@ class _File(_Shape):
 S = TypeVar("S", bound=_Shape)
 
 
-def read_contract_nli(reader: ContractNliReader) -> Iterator[RawExample]:
-    """Each contract with each hypothesis, id `<document id>:<hypothesis key>`. The group is the contract: the first
-    document id with the same text. Raises DataError, naming file, document and hypothesis.
+def read_contract_nli(reader: ContractNliReader, files: Mapping[Split | None, str]) -> Iterator[RawExample]:
+    """Each contract of `files` (by the split that they bring, or None) with each hypothesis, id `<document
+    id>:<hypothesis key>`. The group is the contract: the first document id with the same text. Raises DataError, naming
+    file, document and hypothesis.
 
     Contracts of one pattern can agree in what is shown of them; the later one then shows its next passages too, until
     it differs, so that each stays an example of its own.
@@ -62,7 +64,7 @@ def read_contract_nli(reader: ContractNliReader) -> Iterator[RawExample]:
     place_of: dict[str, str] = {}
     first_with: dict[str, str] = {}
     group_of: dict[tuple[str, str], str] = {}
-    for split, name in reader.files.items():
+    for split, name in files.items():
         file = _file(name)
         with progress("reading", len(file.documents)) as advance:
             for number, plain in enumerate(file.documents, 1):
@@ -147,7 +149,7 @@ def _excerpts(reader: ContractNliReader, contract: _Contract) -> Callable[[str, 
 
 
 def _file(name: str) -> _File:
-    if not name.startswith("package:") and not Path(name).exists() and edited_file(name) == Path(name):
+    if not name.startswith("package:") and not os.path.lexists(name) and not os.path.lexists(f"{name}.dvc"):
         raise DataError(
             f"{name}: wanted a file of Contract-NLI, found no such file; download it and `dvc add` it as "
             "docs/benchmarks.md says, or correct reader in conf/task/"

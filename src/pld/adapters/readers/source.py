@@ -22,20 +22,13 @@ _NO_FILES = {
 
 
 def edited_file(name: str) -> Path:
-    """The file that a person edits: the one in assets/corpus/ that data.dvc brings to data/, or the named one."""
+    """The file that a person edits: in assets/corpus/, of which data/ is a copy by data.dvc, or the named one.
+
+    It is also the one that is read: `dvc exp run` (3.67) notes a change in assets/corpus/ in data.dvc without bringing
+    it to data/.
+    """
     named = Path(name)
-    if named.is_relative_to(_DATA):
-        source = _CORPUS / named.relative_to(_DATA)
-        if os.path.lexists(source) or os.path.lexists(f"{source}.dvc"):
-            return source
-    return named
-
-
-def current(name: str) -> Path:
-    """`name`, from assets/corpus/ where it stands there: `dvc exp run` (3.67) notes a change of that folder in data.dvc
-    without bringing it to data/."""
-    edited = edited_file(name)
-    return edited if os.path.lexists(edited) else Path(name)
+    return _CORPUS / named.relative_to(_DATA) if named.is_relative_to(_DATA) and _CORPUS.is_dir() else named
 
 
 def locate(name: str, setting: str = "reader.path in conf/task/") -> Path:
@@ -47,7 +40,7 @@ def locate(name: str, setting: str = "reader.path in conf/task/") -> Path:
 
         path = resolve_path(name)
     else:
-        path = current(name)
+        path = Path(name)
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from pld.adapters.readers.source import current
+from pld.adapters.readers.source import edited_file
 from pld.adapters.teachers.answer_lines import AnswerLine, numbered_lines, read_answers
 from pld.adapters.teachers.paid import asked_hash
 from pld.errors import ConfigError, TeacherError
@@ -35,7 +35,7 @@ class RecordedTeacher:
 
     def __init__(self, *, path: str) -> None:
         self.name = f"recorded:{Path(path).name}"
-        self._path = current(path)
+        self._path = edited_file(path)
 
     def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
         """Raises TeacherError for a file that is missing or malformed, and for an answer that is not in it where the
