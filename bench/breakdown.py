@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dtype", default="bfloat16", help="default: %(default)s")
     parser.add_argument("--print", action="store_true", help="print the table, leave docs/performance.md as it is")
     options = parser.parse_args(arguments)
-    from pld.adapters.latency import machine
+    from pld.evaluate.latency import machine
 
     columns = ["of the time", *(f"{tokens:,}-token prompt" for tokens in PROMPTS)]
     found = shares(options.student, options.dtype)
@@ -57,7 +57,7 @@ def shares(option: str, dtype: str) -> list[Counter[str]]:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from pld.adapters.students.weights import load_tokenizer, locate
+    from pld.adapters.students.engine.weights import load_tokenizer, locate
 
     torch.set_num_threads(1)
     ours = Ours(option, dtype, "cpu")

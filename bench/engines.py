@@ -58,7 +58,7 @@ class Ours(Engine):
     """`TransformersStudent` as conf/ builds it."""
 
     def __init__(self, option: str, dtype: str, device: str) -> None:
-        from pld.adapters.build import build
+        from pld.config.build import build
 
         self.student = build(student_section(option, dtype, device), "student")
         self.student.score([], ["a"], ["b"])  # loads now, beside the other engines
@@ -115,8 +115,8 @@ class Transformers(Engine):
         torch.set_num_threads(cores())
         from transformers import GenerationConfig
 
-        from pld.adapters.students.machine import choose_device
-        from pld.adapters.students.weights import load_model, load_tokenizer, locate
+        from pld.adapters.students.engine.machine import choose_device
+        from pld.adapters.students.engine.weights import load_model, load_tokenizer, locate
 
         section = student_section(option, dtype, device)
         source = locate(section["model"], section["gguf_file"])
@@ -245,7 +245,7 @@ class Transformers(Engine):
     def _timed(self, work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
         import torch
 
-        from pld.adapters.students.machine import exact_products
+        from pld.adapters.students.engine.machine import exact_products
 
         with torch.inference_mode(), exact_products():
             return milliseconds(lambda: work(*arguments))
@@ -266,7 +266,7 @@ class Gemm:
         import torch
 
         torch.set_num_threads(cores())
-        from pld.adapters.students.machine import choose_device
+        from pld.adapters.students.engine.machine import choose_device
 
         self._device, kind = choose_device(device), getattr(torch, dtype)
         self._products: list[tuple[int, Callable[[], Any]]] = []
@@ -283,7 +283,7 @@ class Gemm:
         """Floating-point operations a second, of the best shape."""
         import torch
 
-        from pld.adapters.students.machine import exact_products
+        from pld.adapters.students.engine.machine import exact_products
 
         with torch.inference_mode(), exact_products():
             return max(

@@ -14,15 +14,15 @@ from typing import Any
 import httpx2
 import numpy as np
 import yaml
-
 from adapters.test_export_parity import MAILS, PROMPT, label_of
-from pld.adapters.build import build
-from pld.adapters.shipped import read_shipped
+
 from pld.artifacts import read_jsonl
-from pld.method.export import Shipment, exported
-from pld.method.system_prompt import prompt_messages, render_input
+from pld.config.build import build
+from pld.distill.render import prompt_messages, render_input
 from pld.params import load_config
 from pld.records import Example
+from pld.registry.shipped import read_shipped
+from pld.serving.export import Shipment, exported
 from support.llama_server import llama_server
 from support.mails import TASK
 

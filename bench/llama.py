@@ -27,7 +27,7 @@ def missing(option: str) -> str | None:
 
 
 def gguf_file(option: str) -> Path | None:
-    from pld.adapters.assets import ASSET_PREFIX, asset, asset_folder_or_file
+    from pld.config.assets import ASSET_PREFIX, asset, asset_folder_or_file
 
     section = student_section(option, "auto", "cpu")
     model, file = str(section["model"]), section["gguf_file"]

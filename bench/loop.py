@@ -72,9 +72,9 @@ def main(arguments: Sequence[str]) -> int:
 def _ground() -> tuple[Any, list[Any]]:
     """The stage's own ground on the artifacts that are there (with a Student that has answered nothing yet), and the
     list that came in."""
-    from pld.adapters.lists import load_answering
-    from pld.method.search_edits import SearchProposer
     from pld.params import load_config
+    from pld.resolve.inputs import load_answering
+    from pld.resolve.search_proposer import SearchProposer
     from pld.stages.resolve import Timing, ground_of
 
     lists = load_answering(load_config(), ROOT / "artifacts")
@@ -82,7 +82,7 @@ def _ground() -> tuple[Any, list[Any]]:
 
 
 def _play(ground: Any, came_in: Sequence[Any], **changes: Any) -> Run:
-    from pld.method.resolution import resolve
+    from pld.resolve.resolution import resolve
 
     rounds: list[Any] = []
     clock, started = Clock(), time.perf_counter()
@@ -175,8 +175,8 @@ def _control(ground: Any, came_in: Sequence[Any]) -> str:
 
 
 def _planted(ground: Any, came_in: Sequence[Any]) -> str:
-    from pld.method.consolidation import RuleGroup, make_instruction
-    from pld.method.gate import judge
+    from pld.distill.consolidate import RuleGroup, make_instruction
+    from pld.resolve.selection import judge
 
     task = ground.answering.config.task
     rows = []
@@ -227,7 +227,7 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
 
 
 def _stamp(only: str) -> str:
-    from pld.adapters.latency import machine
+    from pld.evaluate.latency import machine
 
     return f"{datetime.date.today().isoformat()}, `python bench/loop.py --only {only}`: {machine()}."
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pld.adapters.readers.passages import nearest_first, nearness_in
+from pld.data.readers.passages import nearest_first, nearness_in
 
 
 def main(arguments: Sequence[str]) -> int:

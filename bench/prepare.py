@@ -115,7 +115,7 @@ def _peak_mib() -> float:
 def _write_settings(folder: Path, data: str) -> None:
     import yaml
 
-    from pld.adapters.composition import compose
+    from pld.config.composition import compose
 
     plain = compose(ROOT / "conf", ROOT / "params.yaml").model_dump(mode="json")
     plain["task"] = {

@@ -170,7 +170,7 @@ def _make(folder: Path, size: int) -> None:
 
 def _compose(folder: Path, clusterer: str, overrides: Sequence[str]) -> None:
     """artifacts/config.yaml as the stage `config` makes it, with the shipped defaults."""
-    from pld.adapters.composition import compose
+    from pld.config.composition import compose
 
     chosen = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     chosen["groups"] |= {"clusterer": clusterer} if clusterer else {}
@@ -199,12 +199,12 @@ def _embed(folder: Path, _: str) -> Step:
 
 
 def _cluster(folder: Path, clusterer: str) -> Step:
-    from pld.adapters.build import build
-    from pld.adapters.lists import read_vectors
     from pld.artifacts import read_jsonl
-    from pld.method.clustering import ChoosesBySize
+    from pld.config.build import build
+    from pld.distill.cluster import ChoosesBySize
     from pld.params import load_config
     from pld.records import Rule
+    from pld.resolve.inputs import read_vectors
 
     os.chdir(folder)
     clock, config = Clock(), load_config()
@@ -247,12 +247,12 @@ def _load_and_watch(clock: Clock, clusterer: str) -> None:
 
 
 def _consolidate(folder: Path, clusterer: str) -> Step:
-    from pld.adapters.lists import read_vectors
     from pld.artifacts import read_jsonl, write_jsonl
-    from pld.method.clustering import chosen_rules, cluster_rules
-    from pld.method.consolidation import medoids, rule_groups, weigher
+    from pld.distill.cluster import chosen_rules, cluster_rules
+    from pld.distill.consolidate import medoids, rule_groups, weigher
     from pld.params import load_config
     from pld.records import Rule
+    from pld.resolve.inputs import read_vectors
 
     os.chdir(folder)
     clock, config, found = Clock(), load_config(), {}
@@ -333,7 +333,7 @@ def _purity(pairs: Sequence[tuple[int, Any]]) -> tuple[float, set[Any]]:
 
 
 def _text(steps: Sequence[Step], overrides: Sequence[str]) -> str:
-    from pld.adapters.latency import machine
+    from pld.evaluate.latency import machine
 
     threads = os.environ.get("OMP_NUM_THREADS")
     said = [f"{datetime.date.today().isoformat()}, `python bench/scale.py`: {machine()}"]

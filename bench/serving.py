@@ -184,7 +184,7 @@ def wrong(kept: Kept, expected: Mapping[str, Answer]) -> list[str]:
 
 
 def _register(scratch: Path, name: str) -> None:
-    from pld.adapters.build import build
+    from pld.config.build import build
     from support.artifact_tree import LABELS, composed
     from support.model_server import registered
 
@@ -220,7 +220,7 @@ def _restart_text(kept: Kept, expected: Mapping[str, Answer], logged: int) -> st
 
 
 def _stamp(student: str, arguments: Sequence[str]) -> str:
-    from pld.adapters.latency import machine
+    from pld.evaluate.latency import machine
 
     command = " ".join(["python bench/serving.py", *arguments])
     return (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from pld.adapters.build import build
+from pld.config.build import build
 from pld.ports import Student
 from pld.records import Message
 

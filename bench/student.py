@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
-    from pld.adapters.students.machine import choose_device, has_bfloat16
-    from pld.adapters.students.weights import load_tokenizer, locate
+    from pld.adapters.students.engine.machine import choose_device, has_bfloat16
+    from pld.adapters.students.engine.weights import load_tokenizer, locate
 
     if (load := os.getloadavg()[0]) > 0.5:
         say(f"WARNING: other work keeps {load:.1f} processors busy; threads that wait for one another suffer most")
@@ -103,7 +103,7 @@ def _section(
 
 
 def _heading(options: argparse.Namespace, arguments: list[str]) -> str:
-    from pld.adapters.latency import machine
+    from pld.evaluate.latency import machine
 
     names = ("torch", "transformers", "llama-cpp-python")
     versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in names)])

@@ -123,7 +123,7 @@ def _project(artifacts: Path) -> Iterator[None]:
 
 
 def _text(stage: float, watch: Watch) -> str:
-    from pld.adapters.latency import machine
+    from pld.evaluate.latency import machine
 
     rows = [
         [kind, f"{seconds:,.1f}", f"{100 * seconds / watch.seconds:.0f} %"] for kind, seconds in watch.timings().items()

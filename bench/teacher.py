@@ -150,8 +150,8 @@ def _serve(pipe: Connection) -> None:
 
 def _extraction(url: str, cache: Path, at_once: int) -> tuple[float, float]:
     """Seconds by the wall and of the CPU, with the settings of conf/teacher/anthropic.yaml."""
-    from pld.adapters.build import build
-    from pld.method.extraction import extraction_requests
+    from pld.config.build import build
+    from pld.distill.extract import extraction_requests
     from support.misbehaviour import PARAMS, TASK, examples, pointed_at
 
     settings = yaml.safe_load((ROOT / "conf/teacher/anthropic.yaml").read_text(encoding="utf-8"))
@@ -223,7 +223,7 @@ def _fill(project: Path, cache: Path) -> tuple[float, float]:
     """Examples for the stage, and an answer to each in the store. Seconds that taking them in took, MiB of the file."""
     from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, Kept, Question, StoredAnswer
     from pld.artifacts import write_jsonl
-    from pld.method.extraction import extraction_requests
+    from pld.distill.extract import extraction_requests
 
     config, teacher = _hired(project)
     examples = list(_examples(config.task))
@@ -240,7 +240,7 @@ def _fill(project: Path, cache: Path) -> tuple[float, float]:
 
 
 def _hired(project: Path) -> tuple[Any, Any]:
-    from pld.adapters.teachers.hiring import hire
+    from pld.adapters.teachers.factory import hire
     from pld.params import load_config
 
     config = load_config(project / "artifacts/config.yaml")
@@ -309,7 +309,7 @@ def _yes(same: bool) -> str:
 
 
 def _stamp(only: str) -> str:
-    from pld.adapters.latency import machine
+    from pld.evaluate.latency import machine
 
     ran = f"{datetime.date.today().isoformat()}, `python bench/teacher.py --only {only}`: {machine()}"
     return f"{ran}, load {os.getloadavg()[0]:.1f} when it began."

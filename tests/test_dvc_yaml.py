@@ -20,9 +20,9 @@ SEEN = {
     "evaluate": {"train", "validation", "test"},  # test alone is measured; the others make and calibrate the baselines
 }
 READS_THROUGH = {
-    "resolve": ("pld.adapters.lists",),
-    "review": ("pld.adapters.lists",),
-    "track": ("pld.adapters.tracking.remeasure",),
+    "resolve": ("pld.resolve.inputs",),
+    "review": ("pld.resolve.inputs",),
+    "track": ("pld.registry.reevaluate",),
 }  # where not the stage itself opens the files
 
 

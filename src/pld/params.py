@@ -1,7 +1,7 @@
 """Typed, closed settings: the sections of artifacts/config.yaml. Defaults stand in conf/, none here.
 
 The four swappable roles (teacher, embedder, clusterer, student) are checked against the constructor that their
-`_target_` names, in `pld.adapters.build`; here they are plain mappings with that one required key.
+`_target_` names, in `pld.config.build`; here they are plain mappings with that one required key.
 """
 
 import difflib

@@ -15,6 +15,8 @@ OnProgress = Callable[[int], object]
 """Called with the number of items just finished."""
 
 
+EXTRACT = "extract"
+"""The Teacher's role that explains one example."""
 ONE_AT_A_TIME = ("resolve", "optimise")
 """Roles of the Teacher whose next question hangs on the answer before: nothing to hand in together."""
 

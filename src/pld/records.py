@@ -10,6 +10,27 @@ from pydantic import BaseModel, ConfigDict, Field
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+CALIBRATED = "_calibrated"
+"""Suffix of a system's name when its scores are calibrated."""
+
+MAJORITY = "majority"
+ZERO_SHOT = "zero_shot"
+FEW_SHOT = "few_shot"
+FEW_SHOT_NEAREST = "few_shot_nearest"
+CHAIN_OF_THOUGHT = "chain_of_thought"
+TFIDF_LOGREG = "tfidf_logreg"
+EMBEDDING_LOGREG = "embedding_logreg"
+LORA = "lora"
+GEPA = "gepa"
+CLUSTERED = "clustered"
+"""The winner of the sweep: the list that comes into the conflict loop."""
+UNREVIEWED = "unreviewed"
+"""The list that the loop left, where reviewers edited it."""
+DISTILLED = "distilled"
+"""What ships: the list that the loop leaves, or what reviewers made of it."""
+
+WITHOUT_LLM = (MAJORITY, TFIDF_LOGREG, EMBEDDING_LOGREG)
+
 
 class Record(BaseModel):
     """Frozen; unknown keys are refused."""

@@ -107,7 +107,7 @@ def test_the_sweeps_watch_accounts_for_all_of_the_students_time(bench):
     from engines import student_section
     from sweep import Watch
 
-    from pld.adapters.build import build
+    from pld.config.build import build
     from pld.records import Message
 
     watch = Watch()

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pld.adapters.build import build
-from pld.adapters.tracking.result import read_result
-from pld.adapters.tracking.serving import PromptClassifier, spec_of
 from pld.cli.main import main, pld
+from pld.config.build import build
 from pld.params import RecordsReader
+from pld.registry.packaging import spec_of
+from pld.registry.result import read_result
+from pld.serving.model import PromptClassifier
 from pld.stages.track import track
 from support.artifact_tree import LABELS, PROMPT, TASK, composed, write_artifacts
 from support.mails import mails

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pld.adapters.readers import read
 from pld.artifacts import write_jsonl, write_text
 from pld.cli.main import main, pld
-from pld.method.splits import assemble, split_of
+from pld.data.readers import read
+from pld.data.splits import assemble, split_of
 from pld.params import BenchmarkReader, RecordsReader
 from pld.records import SPLITS, Prediction, inputs_id
 from support.artifact_tree import composed

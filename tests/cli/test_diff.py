@@ -9,14 +9,15 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from pld.adapters import compared, lists
 from pld.artifacts import read_jsonl, write_json, write_jsonl, write_text
 from pld.cli.diff import difference, show
 from pld.cli.main import main, pld
-from pld.method.evaluation import predictions
-from pld.method.rounds import Descent
+from pld.metrics import predictions
 from pld.params import load_config
 from pld.records import Calibration, Example, Prediction, sha256
+from pld.reporting import snapshot as compared
+from pld.resolve import inputs as lists
+from pld.resolve.records import Descent
 from support.artifact_tree import PROMPT, write_artifacts
 from support.mails import LABELS, mails, scores
 from support.resolve_tree import ADDED, CLUSTERED, KEPT

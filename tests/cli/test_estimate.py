@@ -6,12 +6,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pld.adapters.composition import compose
 from pld.adapters.teachers.answer_store import AnswerStore
 from pld.artifacts import read_jsonl, write_json, write_jsonl
 from pld.cli.main import pld
+from pld.config.composition import compose
+from pld.distill.extract import extraction_requests
 from pld.errors import ArtifactError
-from pld.method.extraction import extraction_requests
 from pld.records import Cluster, Example, Rule
 from pld.stages import extract
 from support.anthropic_server import answer, anthropic_server

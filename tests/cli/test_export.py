@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pld.adapters.tracking import release
-from pld.adapters.tracking.serving import ServedSpec
 from pld.artifacts import write_text
 from pld.cli.main import main, pld
-from pld.method.export import FORMATS
 from pld.records import Calibration, sha256
+from pld.registry import release
+from pld.serving.export import FORMATS
+from pld.serving.model import ServedSpec
 from support.artifact_tree import LABELS, PROMPT, TASK, composed, write_artifacts
 from support.modelfile import parse_modelfile
 

@@ -14,12 +14,12 @@ import yaml
 from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pld.adapters.audit import task_files
-from pld.adapters.composition import compose
-from pld.adapters.readers import read
 from pld.cli.main import pld
+from pld.config.composition import compose
+from pld.data.audit import task_files
+from pld.data.readers import read
+from pld.data.splits import assemble, split_of
 from pld.errors import ConfigError, DataError
-from pld.method.splits import assemble, split_of
 from pld.records import inputs_id
 from support.hub_server import COMMIT, Hub
 

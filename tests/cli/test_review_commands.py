@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pld.adapters.review_log import read_log, standing_of
 from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
 from pld.cli.main import main, pld
-from pld.method.review import edited
 from pld.records import Reviewed, sha256
+from pld.review.decisions import edited
+from pld.review.log import read_log, standing_of
 from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, fill, write_review_tree
 from support.two_rounds import FINAL
 
@@ -25,7 +25,7 @@ EDIT, APPROVE, REJECT = {"verdict": "edit", "text": NEW_TEXT}, {"verdict": "appr
 
 @pytest.fixture(autouse=True)
 def digest(project, monkeypatch):
-    monkeypatch.setattr("pld.adapters.tracking.registry.review_anchors", lambda config: [])
+    monkeypatch.setattr("pld.registry.registry.review_anchors", lambda config: [])
     return write_review_tree(project / "artifacts")
 
 
@@ -242,7 +242,7 @@ def test_verify_misses_an_end_that_was_cut_off_where_a_version_remembers_it(shee
     ran("import", str(fill(sheet, {"reviewer": "Bob"})))
     first, second = read_log("mail")
     anchors = [(1, 1, first.hash), (4, 2, second.hash)]
-    monkeypatch.setattr("pld.adapters.tracking.registry.review_anchors", lambda config: anchors)
+    monkeypatch.setattr("pld.registry.registry.review_anchors", lambda config: anchors)
     assert "promoted with it, and find it as it was: 2" in ran("verify")
     LOG.write_text(LOG.read_text().splitlines(keepends=True)[0])
     (line,) = refused("verify")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pld.adapters.composition import compose
-from pld.adapters.teachers.forecast import forecast
-from pld.adapters.teachers.hiring import hire
+from pld.adapters.teachers.factory import hire
 from pld.artifacts import read_json, read_jsonl
+from pld.config.composition import compose
+from pld.evaluate.teacher_forecast import forecast
 from pld.records import Example, Rule
 from pld.stages import extract, prepare
 from support.anthropic_server import answer

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pld.adapters import lineup
-from pld.adapters.build import build
-from pld.adapters.lineup import Distilled, Ground
 from pld.artifacts import write_text
+from pld.config.build import build
+from pld.evaluate import build_systems as lineup
+from pld.evaluate.build_systems import Distilled, Ground
 from pld.records import Calibration, TrainingCost
 from pld.stages import evaluate
 from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails

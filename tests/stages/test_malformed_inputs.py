@@ -16,11 +16,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pld.adapters.readers import read
 from pld.artifacts import read_jsonl
 from pld.cli.main import main as pld
+from pld.data.readers import read
+from pld.data.splits import assemble
 from pld.errors import DataError, PldError
-from pld.method.splits import assemble
 from pld.params import CONFIG_PATH, TaskParams
 from pld.records import SPLITS, Example
 from pld.stages import prepare

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pld.adapters.composition import compose
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.artifacts import read_jsonl
+from pld.config.composition import compose
+from pld.data.splits import split_of
+from pld.distill.extract import extract
 from pld.errors import DataError
-from pld.method.extraction import extract
-from pld.method.splits import split_of
 from pld.params import CONFIG_PATH, load_config
 from pld.records import SPLITS, Example
 from pld.stages import prepare

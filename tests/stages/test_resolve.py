@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pld.adapters.assets import cache_folder
-from pld.adapters.lists import load_answering
 from pld.artifacts import read_jsonl, read_record, write_jsonl, write_text
-from pld.method.consolidation import RuleGroup, make_instruction
-from pld.method.rounds import Blame, EditVerdict, ResolutionReport, RoundReport
+from pld.config.assets import cache_folder
+from pld.distill.consolidate import RuleGroup, make_instruction
 from pld.params import load_config
 from pld.records import Example, Instruction, Prediction
+from pld.resolve.inputs import load_answering
+from pld.resolve.records import Blame, EditVerdict, ResolutionReport, RoundReport
 from pld.stages import config, embed, extract, prepare, resolve, sweep
 from support.anthropic_server import AnthropicServer, answer, error
 from support.planted import KEY, leaks

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pld.adapters.review_log import read_log, record
-from pld.adapters.reviewed_list import ReviewedList
 from pld.artifacts import SHIPS, read_json, read_jsonl, read_record
 from pld.errors import ReviewError
-from pld.method.review import edited
-from pld.method.rounds import Descent, Effect
 from pld.params import load_config
 from pld.records import Instruction, Prediction, Reviewed, sha256
+from pld.resolve.records import Descent, Effect
+from pld.review.decisions import edited
+from pld.review.inputs import ReviewedList
+from pld.review.log import read_log, record
 from pld.stages import review
 from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, decision, write_review_tree
 from support.two_rounds import FINAL

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pld import artifacts
-from pld.method.sweep import DrawSpread, Swept
+from pld.distill.sweep import DrawSpread, Swept
 from pld.stages import sweep
 from support.word_sweep import ByNearest, swept, whole
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pld.adapters.readers import read
+from pld.data.readers import read
+from pld.data.splits import assemble
 from pld.errors import DataError
-from pld.method.splits import assemble
 from pld.params import TaskParams, check
 from pld.stages.prepare import table
 

@@ -11,8 +11,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 
-from pld.adapters.tracking.moves import Moves
-from pld.adapters.tracking.store import Store
+from pld.registry.promotion import Moves
+from pld.registry.store import Store
 
 MODEL, PROMPT, HISTORY = "m", "p", "h"
 

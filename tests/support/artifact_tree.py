@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 import yaml
 
-from pld.adapters.composition import compose
 from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
-from pld.method.estimating import STAGES
-from pld.method.measurement import Answers, evaluation_report
-from pld.method.trial import groups_of
+from pld.config.composition import compose
+from pld.distill.cost_estimate import STAGES
+from pld.distill.trial import groups_of
+from pld.evaluate.measure import Answers, evaluation_report
 from pld.params import Config, TaskParams
 from pld.records import (
     SPLITS,

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from pld.adapters.composition import compose
 from pld.artifacts import write_jsonl, write_text
+from pld.config.composition import compose
 from pld.records import Example
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from pld.adapters.assets import cache_folder
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
 from pld.adapters.teachers.paid import Terms
+from pld.config.assets import cache_folder
 from pld.params import BudgetParams
 from support.anthropic_server import AnthropicServer, Body, answer
 from support.batch_desk import BatchDesk, wait_until

@@ -31,7 +31,7 @@ def llama_server(context: int = 4096, parallel: int = 2, key: str | None = None,
 def _serve(context: int, parallel: int, key: str | None, model: str) -> None:
     import xllamacpp
 
-    from pld.adapters.assets import asset_folder_or_file
+    from pld.config.assets import asset_folder_or_file
 
     params = xllamacpp.CommonParams()
     params.model.path = str(asset_folder_or_file(f"asset:{model}"))

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from pld.method.evaluation import indices
+from pld.metrics import indices
 from pld.params import RecordsReader, TaskParams
 from pld.records import Example, Split
 

@@ -22,7 +22,7 @@ from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
 from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
 from pld.artifacts import write_jsonl
-from pld.method import extraction
+from pld.distill import extract as extraction
 from pld.params import ExtractionParams
 from pld.ports import TeacherRequest
 from pld.records import Example, Task, sha256

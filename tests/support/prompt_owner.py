@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pld.method.evaluation import choose
+from pld.metrics import choose
 from pld.ports import TeacherAnswer
 from pld.records import Message
 from support.anthropic_server import answer

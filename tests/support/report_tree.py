@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pld.adapters.composition import with_settings
 from pld.artifacts import SHIPS, read_record, write_json, write_jsonl, write_text
-from pld.method.ablation import FrontPoint, pareto, pareto_csv
-from pld.method.extraction import ExtractionSummary
-from pld.method.measurement import Answers, evaluation_report
-from pld.method.rounds import Descent, Effect, Step
-from pld.method.splits import SplitSummary
+from pld.config.composition import with_settings
+from pld.data.splits import SplitSummary
+from pld.distill.extract import ExtractionSummary
+from pld.evaluate.measure import Answers, evaluation_report
 from pld.params import Config
 from pld.records import (
     SPLITS,
@@ -28,6 +26,8 @@ from pld.records import (
     TrialReport,
     sha256,
 )
+from pld.resolve.ablation import FrontPoint, pareto, pareto_csv
+from pld.resolve.records import Descent, Effect, Step
 from support.artifact_tree import COSTS, composed, write_artifacts
 from support.mails import LABELS
 from support.resolve_tree import CLUSTERED, PROMPT, resolution_report

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from pld.artifacts import write_json, write_jsonl, write_text
-from pld.method.evaluation import choose, compare, indices, predictions, system_report
-from pld.method.rounds import (
+from pld.metrics import choose, compare, indices, predictions, system_report
+from pld.params import Config
+from pld.records import Calibration, Example, Instruction, Interval, SystemReport, sha256
+from pld.resolve.records import (
     Add,
     Blame,
     Descent,
@@ -17,8 +19,6 @@ from pld.method.rounds import (
     Shown,
     Step,
 )
-from pld.params import Config
-from pld.records import Calibration, Example, Instruction, Interval, SystemReport, sha256
 from support.mails import LABELS, mails, scores
 
 CLUSTERED = "Answer with one word.\n\n- money back, {{ curly }} and all: refund\n"

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from pld.artifacts import SHIPS, write_json, write_jsonl
-from pld.method.evaluation import predictions
-from pld.method.review import Decision, ReviewEntry, entry_after
+from pld.metrics import predictions
 from pld.records import Calibration, Instruction, Reviewed, content_id, sha256
+from pld.review.decisions import Decision, ReviewEntry, entry_after
 from support.mails import LABELS, mails, scores
 from support.two_rounds import FINAL, write_two_rounds
 

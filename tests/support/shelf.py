@@ -5,13 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from pld.adapters.tracking import serving
-from pld.adapters.tracking.registry import Registry, Standing
-from pld.adapters.tracking.result import PipelineResult, read_result
-from pld.adapters.tracking.store import Store, experiment_id
 from pld.artifacts import SHIPS, read_record, write_json
 from pld.params import load_config
 from pld.records import EvaluationReport, sha256
+from pld.registry.registry import Registry, Standing
+from pld.registry.result import PipelineResult, read_result
+from pld.registry.store import Store, experiment_id
+from pld.serving import model as serving
 from support.artifact_tree import PROMPT, write_artifacts
 
 BETTER, WORSE = PROMPT + "- thanks: praise\n", PROMPT + "- anything: praise\n"

@@ -8,12 +8,8 @@ import numpy as np
 import yaml
 
 from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
-from pld.method.ablation import FrontPoint, pareto, pareto_csv
-from pld.method.descent import descents
-from pld.method.edits import apply
-from pld.method.evaluation import system_report
-from pld.method.rounds import Edit, EditVerdict, Effect, GateVerdict, Remove, ResolutionReport, Revise
-from pld.method.system_prompt import exemplars_of, frame_system_prompt
+from pld.distill.render import exemplars_of, frame_system_prompt
+from pld.metrics import system_report
 from pld.records import (
     SPLITS,
     Cluster,
@@ -27,6 +23,10 @@ from pld.records import (
     TrialReport,
     content_id,
 )
+from pld.resolve.ablation import FrontPoint, pareto, pareto_csv
+from pld.resolve.edits import apply
+from pld.resolve.lineage import descents
+from pld.resolve.records import Edit, EditVerdict, Effect, GateVerdict, Remove, ResolutionReport, Revise
 from support.artifact_tree import composed
 from support.mails import LABELS, mails
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pld.method.proposing import Proposal, Proposals
-from pld.method.search_edits import SearchProposer
-from pld.method.viewing import Ground
+from pld.resolve.proposer import Proposal, Proposals
+from pld.resolve.search_proposer import SearchProposer
+from pld.resolve.view import Ground
 from support.word_student import LABELS, answering, config, embed, examples, instruction, rule
 
 

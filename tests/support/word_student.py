@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pld.adapters.composition import compose
-from pld.method.answering import Answering
-from pld.method.consolidation import RuleGroup, make_instruction
+from pld.config.composition import compose
+from pld.distill.cached_scorer import Answering
+from pld.distill.consolidate import RuleGroup, make_instruction
 from pld.params import Config, RecordsReader, TaskParams
 from pld.records import Example, Instruction, Rule, Split, content_id
 

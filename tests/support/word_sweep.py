@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pld.adapters.composition import with_settings
-from pld.method.sweep import Bench, sweep
-from pld.method.trial import Material
+from pld.config.composition import with_settings
+from pld.distill.sweep import Bench, sweep
+from pld.distill.trial import Material
 from support.word_student import WordStudent, config, embed, examples, rule
 
 TRAIN, VALIDATION = examples("train", 30), examples("validation", 30)

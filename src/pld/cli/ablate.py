@@ -10,9 +10,9 @@ import click
 
 from pld.artifacts import SHIPS, read_jsonl, read_text
 from pld.errors import ArtifactError
-from pld.method.ablation import FrontPoint, read_pareto_csv
-from pld.method.rounds import Effect
 from pld.records import Instruction
+from pld.resolve.ablation import FrontPoint, read_pareto_csv
+from pld.resolve.records import Effect
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,10 +93,10 @@ def _known(instructions: Sequence[Instruction]) -> list[Effect] | None:
 
 
 def _measured(instructions: Sequence[Instruction]) -> list[Effect]:
-    from pld.adapters.lists import load_answering
-    from pld.method import ablation
     from pld.params import load_config
     from pld.progress import progress
+    from pld.resolve import ablation
+    from pld.resolve.inputs import load_answering
 
     lists = load_answering(load_config(), ARTIFACTS)
     answering = lists.answering

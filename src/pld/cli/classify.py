@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: not when the CLI starts
-    from pld.adapters.batch_classification import Done
-    from pld.adapters.tracking.release import Release
     from pld.params import Config
+    from pld.registry.release import Release
+    from pld.serving.batch import Done
 
 
 @click.command()
@@ -32,17 +32,17 @@ def classify(file: Path, alias: str | None, number: int | None, out: Path, prefi
         raise click.UsageError("wanted --alias or --version, found both")
     if out.suffix.lower() != ".csv":
         raise click.UsageError(f"--out: wanted a name that ends in .csv, found {out.name}")
-    from pld.adapters.batch_classification import Batch, classify_file
-    from pld.adapters.batch_rows import check_file
-    from pld.adapters.tracking.release import fetch_release
-    from pld.adapters.tracking.serving import PromptClassifier
     from pld.params import load_config
+    from pld.registry.release import fetch_release
+    from pld.serving.batch import Batch, classify_file
+    from pld.serving.batch_rows import check_file
+    from pld.serving.model import PromptClassifier
 
     config = load_config()
     release = fetch_release(config, str(number) if number is not None else alias or "production")
     batch = Batch(check_file(file, _columns(config, release)), out, prefix, skip_bad)
     try:
-        done = classify_file(batch, release, PromptClassifier(release.spec, release.prompt))
+        done = classify_file(batch, release.model, release.number, PromptClassifier(release.spec, release.prompt))
     except KeyboardInterrupt:
         click.echo(
             f"interrupted; {batch.partial} keeps what is finished, the same command goes on from there", err=True

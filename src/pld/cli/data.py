@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pld.adapters.data_versions import DataVersion
-    from pld.method.data_diffing import DataDiff, Placed
+    from pld.data.diff import DataDiff, Placed
+    from pld.data.versions import DataVersion
 
 ARTIFACTS = Path("artifacts")
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -35,10 +35,10 @@ def diff_versions(before: str, after: str | None, every: bool, as_json: bool) ->
     set is what `prepare` made of it (its dvc.lock names it, DVC's cache or remote has it); nothing is checked out. Ids,
     labels and counts are printed, of the test split too, and no texts.
     """
-    from pld.adapters.composition import compose
-    from pld.adapters.data_versions import at_revision, in_workspace
+    from pld.config.composition import compose
+    from pld.data.diff import compare_examples
+    from pld.data.versions import at_revision, in_workspace
     from pld.errors import DataError
-    from pld.method.data_diffing import compare_examples
 
     old = at_revision(before)
     new = at_revision(after) if after is not None else in_workspace()
@@ -150,9 +150,9 @@ def add_from_log(
 
 
 def _write(logs: tuple[Path, ...], out: Path, count: int, per_label: bool, inputs: Path | None) -> None:
-    from pld.adapters.served_examples import write_sheet
-    from pld.adapters.serving_log import read
     from pld.params import load_config
+    from pld.serving.log import read
+    from pld.serving.new_examples import write_sheet
 
     chosen = write_sheet(out, load_config().task, read(logs), ARTIFACTS, inputs, count, per_label)
     left = []
@@ -168,9 +168,9 @@ def _write(logs: tuple[Path, ...], out: Path, count: int, per_label: bool, input
 
 
 def _add(labelled: Path, into: Path | None) -> None:
-    from pld.adapters.served_examples import add_labelled
     from pld.params import load_config
     from pld.records import SPLITS
+    from pld.serving.new_examples import add_labelled
 
     added = add_labelled(labelled, load_config().task, into)
     where = ", ".join(f"{added.splits[split]:,} {split}" for split in SPLITS if split in added.splits)

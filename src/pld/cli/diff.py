@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pld.method.diffing import (
+from pld.records import Record, Split, sha256
+from pld.reporting.diff import (
     AnswerDiff,
     Changed,
     ListDiff,
@@ -18,15 +19,14 @@ from pld.method.diffing import (
     compare_lists,
     compare_settings,
 )
-from pld.records import Record, Split, sha256
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from pld.adapters.compared import Side
     from pld.params import Config
+    from pld.reporting.snapshot import Side
 
 ARTIFACTS = Path("artifacts")
 _SHOWN = 8  # characters of an id; `pld explain` takes four
@@ -88,8 +88,8 @@ def diff(a: str, b: str, with_ids: bool, measure: bool, as_json: bool) -> None:
 
 def difference(a: str, b: str, measure: bool = False) -> Difference:
     """Read both sides, and measure what is not known where that is wanted. Raises what `read_side` raises."""
-    from pld.adapters.compared import read_side, with_tokens
     from pld.params import load_config
+    from pld.reporting.snapshot import read_side, with_tokens
 
     config = load_config()
     before, after = (read_side(config, ARTIFACTS, wanted) for wanted in (a, b))
@@ -128,8 +128,8 @@ def show(found: Difference, with_ids: bool, console: "Console") -> None:
 
 
 def _measured(config: "Config", before: "Side", after: "Side") -> tuple["Side", "Side"]:
-    from pld.adapters.compared import Asked
     from pld.progress import progress
+    from pld.reporting.snapshot import Asked
 
     def known(side: "Side") -> bool:
         return "validation" in side.answers and not side.answers["validation"].searching
@@ -147,7 +147,7 @@ def _answers(
     config: "Config", before: "Side", after: "Side", measured: bool
 ) -> tuple[AnswerDiff | None, str, Iterator[str]]:
     """The comparison, or why there is none; and what to know of it."""
-    from pld.adapters.compared import groups_in
+    from pld.reporting.snapshot import groups_in
 
     if before.task.labels != after.task.labels:
         labels = " and ".join(", ".join(side.task.labels) for side in (before, after))

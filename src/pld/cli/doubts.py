@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from pld.adapters.readers.source import edited_file
 from pld.artifacts import csv_line, read_jsonl, write_text
+from pld.config.assets import edited_file
+from pld.distill.doubts import Doubt, doubted
 from pld.errors import ArtifactError
-from pld.method.doubts import Doubt, doubted
 from pld.params import RecordsReader, TaskParams, load_config
 from pld.records import Example, Rule
 
@@ -63,7 +63,7 @@ def doubts(label: str | None, limit: int | None, out: Path | None, as_json: bool
 
 def _found() -> tuple[list[Doubt], int]:
     """The doubts, and how many training examples have a rule."""
-    from pld.adapters.lists import read_vectors
+    from pld.resolve.inputs import read_vectors
 
     rules = read_jsonl(RULES, Rule)
     train = {example.id: example for example in read_jsonl(TRAIN, Example)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pld.method.estimating import Estimate, StageEstimate, dollars, millions, total, verdicts, ways_of
+from pld.distill.cost_estimate import Estimate, StageEstimate, dollars, millions, total, verdicts, ways_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,9 +22,9 @@ def estimate(as_json: bool) -> None:
     store has: an edit of a template or a setting shows here what it would cost. With a key in the environment the
     provider counts the tokens of a few requests, which is free; nothing is asked.
     """
-    from pld.adapters.composition import compose
-    from pld.adapters.teachers.forecast import forecast
-    from pld.adapters.teachers.hiring import hire
+    from pld.adapters.teachers.factory import hire
+    from pld.config.composition import compose
+    from pld.evaluate.teacher_forecast import forecast
 
     config = compose(Path("conf"), Path("params.yaml"))
     found = forecast(config, hire(config))

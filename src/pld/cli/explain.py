@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from pld.cli.lineage import Book, Decided, Gone, Present, Story, Tried
-from pld.method.descent import BY_A_REVIEWER
-from pld.method.descent import told as said
-from pld.method.rounds import Descent, Effect
-from pld.method.wording import one_line
+from pld.distill.text_checks import one_line
+from pld.reporting.provenance import Book, Decided, Gone, Present, Story, Tried
+from pld.resolve.lineage import BY_A_REVIEWER
+from pld.resolve.lineage import told as said
+from pld.resolve.records import Descent, Effect
 
 ARTIFACTS = Path("artifacts")
 _FEW = 10

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pld.artifacts import write_text
-from pld.method.export import FORMATS, Shipment, exported, notes
+from pld.serving.export import FORMATS, Shipment, exported, notes
 
 ARTIFACTS = Path("artifacts")
 
@@ -37,9 +37,9 @@ def export(alias: str | None, number: int | None, format: str, model: str | None
 
 
 def _shipment(wanted: str | None) -> Shipment:
-    from pld.adapters.shipped import read_shipped, shipment_of
-    from pld.adapters.tracking.release import fetch_release
     from pld.params import load_config
+    from pld.registry.release import fetch_release
+    from pld.registry.shipped import read_shipped, shipment_of
 
     config = load_config()
     return read_shipped(config, ARTIFACTS) if wanted is None else shipment_of(fetch_release(config, wanted))

@@ -13,8 +13,8 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pld.adapters.monitoring import Measured
-    from pld.method.monitoring import MonitorReport, Window, WindowSize
+    from pld.registry.reference_predictions import Measured
+    from pld.serving.drift import MonitorReport, Window, WindowSize
 
 DRIFTED = 3
 """Exit status with --fail-on-drift."""
@@ -61,8 +61,8 @@ def monitor(
     """
     if sum(wanted is not None for wanted in (number, alias, evaluation)) > 1:
         raise click.UsageError("wanted one of --version, --alias and --evaluation, found several")
-    from pld.adapters.serving_log import read
-    from pld.method.monitoring import monitor as compare
+    from pld.serving.drift import monitor as compare
+    from pld.serving.log import read
 
     measured = _measured(str(number) if number is not None else alias or "production", evaluation)
     start = None if since is None else since.replace(tzinfo=UTC)
@@ -85,7 +85,7 @@ def monitor(
 
 
 def _measured(wanted: str, evaluation: Path | None) -> Measured:
-    from pld.adapters.monitoring import measured_here, measured_release
+    from pld.registry.reference_predictions import measured_here, measured_release
 
     if evaluation is not None:
         return measured_here(evaluation)

@@ -10,9 +10,9 @@ import click
 from pld.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from pld.adapters.audit.examination import Draft
-    from pld.adapters.audit.lengths import Lengths
-    from pld.method.auditing import Census, Finding
+    from pld.data.audit.checks import Census, Finding
+    from pld.data.audit.examination import Draft
+    from pld.data.audit.lengths import Lengths
     from pld.params import Config, TaskParams
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -53,11 +53,11 @@ def new_task(
     Nothing is written unless every row is good: what must be mended is listed, all of it. A file from elsewhere is
     copied to assets/corpus/records/; the next commands are printed last.
     """
-    from pld.adapters.audit import task_files
-    from pld.adapters.audit.examination import Wish, census_of, check_there, draft, judge, lengths_of, warnings
-    from pld.adapters.audit.hub_dataset import HUB, brought
     from pld.artifacts import file_sha256
-    from pld.method.task_drafting import task_file
+    from pld.data.audit import task_files
+    from pld.data.audit.examination import Wish, census_of, check_there, draft, judge, lengths_of, warnings
+    from pld.data.audit.hub_dataset import HUB, brought
+    from pld.data.task_drafting import task_file
 
     if not NAME.fullmatch(name) or name.lower() in _NO_NAMES:
         raise ConfigError(
@@ -177,7 +177,7 @@ def _show(title: str, findings: "list[Finding] | tuple[Finding, ...]") -> None:
 
 def _show_next(task: "TaskParams", place: Path, path: Path, config: "Config", select: bool) -> None:
     """What follows, in its order: the settings that are still to be made, then commands."""
-    from pld.adapters.audit.task_files import PARAMS, has_answers, is_tracked, teachers_to_ask
+    from pld.data.audit.task_files import PARAMS, has_answers, is_tracked, teachers_to_ask
 
     settings = [] if select else [f"`task: {task.name}` (or, for one run, dvc exp run -S groups.task={task.name})"]
     if not has_answers(config):

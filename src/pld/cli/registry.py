@@ -10,9 +10,9 @@ import click
 if TYPE_CHECKING:  # MLflow takes seconds to import: not when the CLI starts
     from collections.abc import Mapping, Sequence
 
-    from pld.adapters.tracking.registry import Registry
-    from pld.adapters.tracking.versions import Version
-    from pld.method.moves import Turn
+    from pld.registry.promotion_log import Turn
+    from pld.registry.registry import Registry
+    from pld.registry.versions import Version
 
 _WIDTH = 160  # off a terminal; rich would cut lines at 80 columns
 
@@ -27,11 +27,11 @@ def promote(number: int | None, force: bool, reason: str | None) -> None:
     Where production (or the version) was measured on another test set or Student than the present one, it is first
     measured again.
     """
-    from pld.adapters.tracking.registry import open_registry
-    from pld.adapters.tracking.versions import PRODUCTION
     from pld.errors import RegistryError
-    from pld.method.acceptance import REVIEWED
     from pld.params import load_config
+    from pld.registry.promotion_gates import REVIEWED
+    from pld.registry.registry import open_registry
+    from pld.registry.versions import PRODUCTION
 
     if force != bool(reason and reason.strip()):
         raise click.UsageError("wanted --force and --reason TEXT together, found one of them")
@@ -48,8 +48,8 @@ def promote(number: int | None, force: bool, reason: str | None) -> None:
 @click.option("--reason", default="", help="Why; kept in the history.")
 def rollback(reason: str) -> None:
     """Swap production and previous; the version that leaves comes back only by `pld promote --version`."""
-    from pld.adapters.tracking.registry import open_registry
     from pld.params import load_config
+    from pld.registry.registry import open_registry
 
     config = load_config()
     registry = open_registry(config)
@@ -90,7 +90,7 @@ def history(as_json: bool) -> None:
 
 
 def _rows(registry: Registry, versions: Sequence[Version]) -> list[dict[str, Any]]:
-    from pld.method.moves import decisions, promoted_at
+    from pld.registry.promotion_log import decisions, promoted_at
 
     turns = registry.turns() if versions else []
     decided = decisions(turns)
@@ -185,7 +185,7 @@ def _minute(at: str) -> str:
 
 
 def _registry() -> Registry:
-    from pld.adapters.tracking.registry import open_registry
     from pld.params import load_config
+    from pld.registry.registry import open_registry
 
     return open_registry(load_config())

@@ -8,17 +8,17 @@ from typing import NoReturn
 
 import click
 
-from pld.adapters.personal_data import personal_data_check
-from pld.adapters.review_log import log_path, read_log, record
-from pld.adapters.review_sheet import ENDINGS, Format, Sheet, SheetHead, read_sheet, write_sheet
-from pld.adapters.reviewed_list import LEFT_BY_THE_LOOP, ReviewedList
 from pld.artifacts import SHIPS, write_text
+from pld.distill.personal_data import personal_data_check
+from pld.distill.text_checks import one_line
 from pld.errors import ReviewError
-from pld.method.review import Decision, ReviewEntry, edited, ends_with, in_turn
-from pld.method.sheet import SheetFault, SheetRules, judged
-from pld.method.wording import one_line
 from pld.params import Config, load_config
 from pld.records import Instruction
+from pld.review.checks import SheetFault, SheetRules, judged
+from pld.review.decisions import Decision, ReviewEntry, edited, ends_with, in_turn
+from pld.review.inputs import LEFT_BY_THE_LOOP, ReviewedList
+from pld.review.log import log_path, read_log, record
+from pld.review.sheet import ENDINGS, Format, Sheet, SheetHead, read_sheet, write_sheet
 
 ARTIFACTS = Path("artifacts")
 
@@ -114,7 +114,7 @@ def verify() -> None:
 
     That the end was cut off shows only from outside: registered versions remember the log that promoted them.
     """
-    from pld.adapters.tracking.registry import review_anchors
+    from pld.registry.registry import review_anchors
 
     config = load_config()
     path, entries = log_path(config.task.name), read_log(config.task.name)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pld.adapters.tracking.result import read_spending
 from pld.artifacts import SHIPS, read_record
-from pld.method.baselines import CALIBRATED, DISTILLED, rivals
-from pld.method.estimating import dollars, millions
-from pld.method.pricing import tokens_read, tokens_written, total_usd
-from pld.method.sweep import DrawSpread
+from pld.distill.cost_estimate import dollars, millions
+from pld.distill.sweep import DrawSpread
+from pld.evaluate.baselines import rivals
+from pld.pricing import tokens_read, tokens_written, total_usd
 from pld.records import (
+    CALIBRATED,
+    DISTILLED,
     Comparison,
     CostReport,
     EvaluationReport,
@@ -24,6 +25,7 @@ from pld.records import (
     SystemCost,
     TrialReport,
 )
+from pld.registry.result import read_spending
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pld.method.estimating import dollars, millions
-from pld.method.pricing import tokens_read, tokens_written
+from pld.distill.cost_estimate import dollars, millions
+from pld.pricing import tokens_read, tokens_written
 
 if TYPE_CHECKING:
     from pld.adapters.teachers.answer_store import AnswerStore, Spent
@@ -109,8 +109,8 @@ def import_(file: Path) -> None:
 
 
 def _store() -> "AnswerStore":
-    from pld.adapters.assets import cache_folder
     from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
+    from pld.config.assets import cache_folder
 
     return AnswerStore(cache_folder() / FILE_NAME)
 
@@ -119,7 +119,7 @@ def _current() -> "tuple[str, BudgetParams] | None":
     """The task of the project that this is called in, and its budget."""
     if not Path("params.yaml").exists():
         return None
-    from pld.adapters.composition import compose
+    from pld.config.composition import compose
 
     config = compose(Path("conf"), Path("params.yaml"))
     return config.task.name, config.budget

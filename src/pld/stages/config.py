@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from pld.adapters.composition import compose
 from pld.artifacts import write_text
+from pld.config.composition import compose
 from pld.params import CONFIG_PATH
 
 

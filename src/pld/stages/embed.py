@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pld.adapters.build import build
 from pld.artifacts import atomic_path, read_jsonl, write_json
+from pld.config.build import build
 from pld.params import load_config
 from pld.ports import Embedder
 from pld.progress import progress

@@ -6,28 +6,22 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from pld.adapters.composition import with_settings
-from pld.adapters.latency import measure_latency, served_by
-from pld.adapters.lineup import Distilled, Ground, lineup
-from pld.adapters.plots import draw_confusion, draw_f1_against_tokens, draw_systems
-from pld.adapters.teachers.hiring import write_spending
+from pld.adapters.teachers.factory import write_spending
 from pld.artifacts import SHIPS, read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
-from pld.method.baselines import (
-    CALIBRATED,
-    distillation_cost,
-    few_shot_examples,
-    readable_prompt,
-    resolution_cost,
-)
-from pld.method.extraction import ExtractionSummary
-from pld.method.measurement import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
-from pld.method.rounds import ResolutionReport
-from pld.method.system_prompt import prompt_messages
-from pld.method.systems import Prompted, System
-from pld.method.trial import groups_of, sample
+from pld.config.composition import with_settings
+from pld.distill.extract import ExtractionSummary
+from pld.distill.render import prompt_messages
+from pld.distill.trial import groups_of, sample
+from pld.evaluate.baselines import distillation_cost, few_shot_examples, readable_prompt, resolution_cost
+from pld.evaluate.build_systems import Distilled, Ground, lineup
+from pld.evaluate.latency import measure_latency, served_by
+from pld.evaluate.measure import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
+from pld.evaluate.plots import draw_confusion, draw_f1_against_tokens, draw_systems
+from pld.evaluate.systems import Prompted, System
 from pld.params import Config, RenderingParams, load_config
 from pld.progress import progress
 from pld.records import (
+    CALIBRATED,
     Calibration,
     CostReport,
     EvaluationReport,
@@ -41,6 +35,7 @@ from pld.records import (
     TrialReport,
     sha256,
 )
+from pld.resolve.records import ResolutionReport
 
 ARTIFACTS = Path("artifacts")
 FOLDER = ARTIFACTS / "evaluation"

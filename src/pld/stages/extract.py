@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 from pld import artifacts, params
-from pld.adapters.personal_data import personal_data_check
-from pld.adapters.teachers.forecast import forecast
-from pld.adapters.teachers.hiring import hire, write_spending
-from pld.method import estimating, extraction
+from pld.adapters.teachers.factory import hire, write_spending
+from pld.distill import cost_estimate as estimating
+from pld.distill import extract as extraction
+from pld.distill.personal_data import personal_data_check
+from pld.evaluate.teacher_forecast import forecast
 from pld.progress import progress
 from pld.records import Example
 

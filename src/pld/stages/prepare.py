@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from pld.adapters.readers import read
 from pld.artifacts import atomic_folder, write_json, write_jsonl
-from pld.method.splits import SplitSummary, assemble
+from pld.data.readers import read
+from pld.data.splits import SplitSummary, assemble
 from pld.params import load_config
 from pld.progress import progress
 from pld.records import SPLITS

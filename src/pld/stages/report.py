@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from pld.adapters.report.charts import drawn
-from pld.adapters.report.importances import importances
-from pld.adapters.report.outputs import read_outputs
-from pld.adapters.report.page import page
-from pld.adapters.report.pictures import draw
 from pld.artifacts import atomic_folder, write_text
-from pld.method.report import shown_rules
 from pld.params import load_config
+from pld.reporting.charts import drawn
+from pld.reporting.importances import importances
+from pld.reporting.outputs import read_outputs
+from pld.reporting.page import page
+from pld.reporting.pictures import draw
+from pld.reporting.rows import shown_rules
 
 ARTIFACTS = Path("artifacts")
 FOLDER = ARTIFACTS / "report"

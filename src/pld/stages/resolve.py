@@ -6,26 +6,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pld.adapters.build import build
-from pld.adapters.latency import machine
-from pld.adapters.lists import ListGround, load_answering
-from pld.adapters.personal_data import personal_data_check
-from pld.adapters.plots import draw_pareto
-from pld.adapters.teachers.hiring import hire, write_spending
+from pld.adapters.teachers.factory import hire, write_spending
 from pld.adapters.teachers.recorded import check_can_be_asked
 from pld.artifacts import atomic_folder, write_json, write_jsonl, write_text
-from pld.method.ablation import pareto_csv
-from pld.method.candidates import TOGETHER
-from pld.method.conflict_resolution import Round
-from pld.method.loop_page import loop_page
-from pld.method.proposing import Proposer
-from pld.method.resolution import Resolution, resolve
-from pld.method.search_edits import SearchProposer
-from pld.method.teacher_edits import ROLE, TeacherProposer
-from pld.method.viewing import Ground
+from pld.config.build import build
+from pld.distill.personal_data import personal_data_check
+from pld.evaluate.latency import machine
+from pld.evaluate.plots import draw_pareto
 from pld.params import Config, TeacherResolver, load_config
 from pld.ports import Embedder, Teacher
 from pld.progress import progress
+from pld.resolve.ablation import pareto_csv
+from pld.resolve.candidates import TOGETHER
+from pld.resolve.inputs import ListGround, load_answering
+from pld.resolve.loop import Round
+from pld.resolve.loop_report import loop_page
+from pld.resolve.proposer import Proposer
+from pld.resolve.resolution import Resolution, resolve
+from pld.resolve.search_proposer import SearchProposer
+from pld.resolve.teacher_proposer import ROLE, TeacherProposer
+from pld.resolve.view import Ground
 
 ARTIFACTS = Path("artifacts")
 FOLDER = ARTIFACTS / "resolve"

@@ -4,18 +4,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pld.adapters.lists import load_answering
-from pld.adapters.review_log import log_path, read_log
 from pld.artifacts import SHIPS, atomic_folder, read_jsonl, read_text, write_json, write_jsonl, write_text
 from pld.errors import ArtifactError, ReviewError
-from pld.method.ablation import ablate
-from pld.method.baselines import DISTILLED
-from pld.method.evaluation import predictions
-from pld.method.review import ReviewEntry, descents_after, edited, ends_with, in_turn, with_effects
-from pld.method.rounds import Descent
+from pld.metrics import predictions
 from pld.params import Config, load_config
 from pld.progress import progress
-from pld.records import Instruction, Reviewed, sha256
+from pld.records import DISTILLED, Instruction, Reviewed, sha256
+from pld.resolve.ablation import ablate
+from pld.resolve.inputs import load_answering
+from pld.resolve.records import Descent
+from pld.review.decisions import ReviewEntry, descents_after, edited, ends_with, in_turn, with_effects
+from pld.review.log import log_path, read_log
 
 ARTIFACTS = Path("artifacts")
 LEFT = ARTIFACTS / "resolve/final"

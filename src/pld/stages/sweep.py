@@ -4,17 +4,17 @@ import csv
 import io
 from pathlib import Path
 
-from pld.adapters.build import build
-from pld.adapters.composition import with_settings
-from pld.adapters.lists import read_vectors
-from pld.adapters.study import OptunaStudy
-from pld.adapters.teachers.hiring import hire, write_spending
+from pld.adapters.teachers.factory import hire, write_spending
 from pld.artifacts import atomic_folder, read_jsonl, write_json, write_jsonl, write_text
-from pld.method.sweep import Bench, Result, Swept, draw_spread, sweep
-from pld.method.trial import Draft, Material, sample
+from pld.config.build import build
+from pld.config.composition import with_settings
+from pld.distill.study import OptunaStudy
+from pld.distill.sweep import Bench, Result, Swept, draw_spread, sweep
+from pld.distill.trial import Draft, Material, sample
 from pld.params import Config, TeacherConsolidator, load_config
 from pld.progress import progress
 from pld.records import Example, Rule, TrialReport, content_id
+from pld.resolve.inputs import read_vectors
 
 ARTIFACTS = Path("artifacts")
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from pld.adapters.tracking.registry import Registry, Standing
-from pld.adapters.tracking.result import read_result
-from pld.adapters.tracking.runs import log_result
-from pld.adapters.tracking.store import connect, dvc_experiment
 from pld.params import Config, load_config
+from pld.registry.registry import Registry, Standing
+from pld.registry.result import read_result
+from pld.registry.runs import log_result
+from pld.registry.store import connect, dvc_experiment
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pld.adapters.students.chat import Chat
-from pld.adapters.students.weights import locate
+from pld.adapters.students.engine.chat import Chat
+from pld.adapters.students.engine.weights import locate
 from pld.errors import StudentError
 from pld.records import Message
 

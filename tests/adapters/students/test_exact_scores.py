@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pld.adapters.students import scorer
+from pld.adapters.students.engine import trie_scorer as scorer
 from pld.records import Message
 
 # log-probabilities in float32: products are summed in another order

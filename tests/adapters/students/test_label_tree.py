@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.adapters.students.label_tree import LabelTree, common_length, with_end
+from pld.adapters.students.engine.label_tree import LabelTree, common_length, with_end
 
 LABELS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5).map(tuple), min_size=1, max_size=6)
 

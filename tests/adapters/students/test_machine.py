@@ -1,6 +1,6 @@
 import pytest
 
-from pld.adapters.students.machine import held_bytes, pack_nodes
+from pld.adapters.students.engine.machine import held_bytes, pack_nodes
 
 
 class Sizes:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from pld.adapters.build import build
-from pld.adapters.composition import compose
 from pld.adapters.students.openai_compatible import OpenAICompatibleStudent
+from pld.config.build import build
+from pld.config.composition import compose
 from pld.errors import StudentError
 from pld.records import Message
 from support.llama_server import MODEL, llama_server

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.adapters.students.label_tree import LabelTree
-from pld.adapters.students.token_trie import WORTH_A_BRANCH, Rest, plan
+from pld.adapters.students.engine.label_tree import LabelTree
+from pld.adapters.students.engine.token_trie import WORTH_A_BRANCH, Rest, plan
 
 TREES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3).map(
     LabelTree.of

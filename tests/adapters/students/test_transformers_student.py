@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from pld.adapters.students.label_tree import common_length
-from pld.adapters.students.machine import exact_products, has_bfloat16
+from pld.adapters.students.engine.label_tree import common_length
+from pld.adapters.students.engine.machine import exact_products, has_bfloat16
 from pld.errors import AssetError, StudentError
 from pld.records import Message
 
@@ -134,8 +134,8 @@ def test_scores_do_not_depend_on_what_was_scored_before(tiny_folder, make_studen
 def test_two_processes_give_the_same_bits(smollm):
     code = """
 import sys
-sys.path.insert(0, "tests/adapters/students")
-from conftest import SETTINGS
+sys.path.insert(0, "tests")
+from support.small_students import SETTINGS
 from pld.adapters.students.transformers import TransformersStudent
 from pld.records import Message
 student = TransformersStudent(**SETTINGS)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pld.adapters import assets
-from pld.adapters.students import weights
-from pld.adapters.students.chat import Chat
-from pld.adapters.students.weights import load_tokenizer, locate
+from pld.adapters.students.engine import weights
+from pld.adapters.students.engine.chat import Chat
+from pld.adapters.students.engine.weights import load_tokenizer, locate
+from pld.config import assets
 from pld.errors import StudentError
 
 TEXTS = [

@@ -363,7 +363,7 @@ def test_two_processes_at_once_share_the_store_and_pay_once(anthropic_server):
 def test_the_real_service_answers_by_the_schema(monkeypatch, tmp_path):
     import yaml
 
-    from pld.adapters.build import build
+    from pld.config.build import build
 
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.setenv("PLD_CACHE", str(tmp_path))

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from pld.adapters.assets import cache_folder
 from pld.adapters.teachers import batches
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, Spent
 from pld.adapters.teachers.paid import Terms, most_tokens
+from pld.config.assets import cache_folder
 from pld.errors import BudgetError, TeacherError
-from pld.method.pricing import worst_usd
 from pld.params import BudgetParams, ModelPrice, PricesParams
 from pld.ports import TeacherAnswer, TeacherRequest
+from pld.pricing import worst_usd
 from support.anthropic_server import answer, error
 from support.batch_desk import wait_until
 from support.batch_misbehaviour import run_batch_faults

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pld.adapters.build import build
 from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
+from pld.config.build import build
 from pld.errors import ConfigError, TeacherError
 from pld.ports import TeacherAnswer, TeacherRequest
 from support.openai_teacher_server import Reply, completion, refused

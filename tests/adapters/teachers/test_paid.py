@@ -13,14 +13,14 @@ from datetime import date
 
 import pytest
 
-from pld.adapters.assets import cache_folder
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, Question, Spent
 from pld.adapters.teachers.anthropic import AnthropicTeacher, RoleSettings
 from pld.adapters.teachers.paid import Call, Ledger, Terms, most_tokens
+from pld.config.assets import cache_folder
 from pld.errors import BudgetError, ConfigError
-from pld.method.pricing import usd_of, worst_usd
 from pld.params import BudgetParams, ModelPrice, PricesParams
 from pld.ports import TeacherAnswer, TeacherRequest
+from pld.pricing import usd_of, worst_usd
 from pld.records import RoleSpending
 from support.anthropic_server import Reply, answer, error
 from support.claude import claude

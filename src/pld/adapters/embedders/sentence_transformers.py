@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pld.adapters import hub
-from pld.adapters.assets import ASSET_PREFIX, asset_folder_or_file
+from pld.config import hub
+from pld.config.assets import ASSET_PREFIX, asset_folder_or_file
 from pld.errors import ConfigError
 from pld.ports import OnProgress, Vectors
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pld.adapters.students.label_tree import Ids, with_end
+from pld.adapters.students.engine.label_tree import Ids, with_end
 from pld.adapters.students.openai_server import OpenAIServer
 from pld.records import Message
 

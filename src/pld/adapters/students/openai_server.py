@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pld.adapters.openai_client import NoClientError, address, check_installed, open_client
-from pld.adapters.students.label_tree import Ids
+from pld.adapters.students.engine.label_tree import Ids
 from pld.adapters.students.server_dialects import CONTINUED, DIALECTS, Ending, ServerKind, Turns
 from pld.errors import StudentError
 from pld.records import Message

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from pld.adapters.students.label_tree import Ids
+from pld.adapters.students.engine.label_tree import Ids
 
 ServerKind = Literal["vllm", "sglang", "llama_cpp"]
 Ending = Literal["answer", "continued", "closed"]

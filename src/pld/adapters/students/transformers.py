@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pld.adapters.students.chat import Chat, Prompt
-from pld.adapters.students.free_text import continue_greedily
-from pld.adapters.students.label_tree import Ids, common_length, with_end
-from pld.adapters.students.machine import choose_device, has_bfloat16
-from pld.adapters.students.plain_scorer import PlainScorer
-from pld.adapters.students.scorer import Scorer, UnsupportedArchitectureError
-from pld.adapters.students.stopwatch import Stopwatch
-from pld.adapters.students.token_trie import WORTH_A_BRANCH
-from pld.adapters.students.weights import Quantization, Source, load_model, load_tokenizer, locate
+from pld.adapters.students.engine.chat import Chat, Prompt
+from pld.adapters.students.engine.generation import continue_greedily
+from pld.adapters.students.engine.label_tree import Ids, common_length, with_end
+from pld.adapters.students.engine.machine import choose_device, has_bfloat16
+from pld.adapters.students.engine.plain_scorer import PlainScorer
+from pld.adapters.students.engine.stopwatch import Stopwatch
+from pld.adapters.students.engine.token_trie import WORTH_A_BRANCH
+from pld.adapters.students.engine.trie_scorer import Scorer, UnsupportedArchitectureError
+from pld.adapters.students.engine.weights import Quantization, Source, load_model, load_tokenizer, locate
 from pld.ports import Generation, OnProgress, Scores, Student
 from pld.records import Message
 
@@ -214,7 +214,7 @@ class TransformersStudent:
         if self._scorer is None:
             import torch
 
-            from pld.adapters.students.attention import IMPLEMENTATION, register
+            from pld.adapters.students.engine.attention import IMPLEMENTATION, register
 
             register()
             device = choose_device(self._device)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pld.adapters.assets import cache_folder
 from pld.adapters.teachers.answer_store import (
     FILE_NAME,
     AnswerStore,
@@ -18,10 +17,11 @@ from pld.adapters.teachers.answer_store import (
     Verdict,
     request_key,
 )
+from pld.config.assets import cache_folder
 from pld.errors import BudgetError, ConfigError
-from pld.method.pricing import price_of, usd_of, worst_usd
 from pld.params import BudgetParams, PricesParams
 from pld.ports import TeacherAnswer, TeacherRequest
+from pld.pricing import price_of, usd_of, worst_usd
 from pld.records import RoleSpending
 
 TURNED_DOWN = "bad_request"

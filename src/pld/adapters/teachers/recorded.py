@@ -10,12 +10,11 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from pld.adapters.readers.source import edited_file
 from pld.adapters.teachers.answer_lines import AnswerLine, numbered_lines, read_answers
 from pld.adapters.teachers.paid import asked_hash
+from pld.config.assets import edited_file
 from pld.errors import ConfigError, TeacherError
-from pld.method.extraction import ROLE as EXTRACT
-from pld.ports import Teacher, TeacherAnswer, TeacherRequest
+from pld.ports import EXTRACT, Teacher, TeacherAnswer, TeacherRequest
 from pld.records import Record, canonical_json
 
 

@@ -1,0 +1,194 @@
+"""Finding and loading a Student's model and tokenizer: an asset, a local folder or a Hugging Face id, GGUF or not."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pld.artifacts import atomic_folder, file_sha256
+from pld.config import hub
+from pld.config.assets import ASSET_PREFIX, asset, asset_folder_or_file, cache_folder
+from pld.errors import StudentError
+
+Quantization = Literal["none", "int8", "nf4"]
+# part of the key of converted weights: raise it when `_convert` writes something else
+CONVERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """What transformers loads: a folder or a Hugging Face id; `sha256` of the file that it was made of, if known."""
+
+    location: str
+    local: bool
+    sha256: str | None
+
+
+def locate(model: str, gguf_file: str | None) -> Source:
+    """`asset:<name>`, a local folder or a Hugging Face id; a GGUF file is dequantised once into the cache.
+
+    Raises AssetError or StudentError.
+    """
+    if model.startswith(ASSET_PREFIX):
+        wanted = asset(model)
+        if wanted.file_name.endswith(".gguf"):
+            converted = converted_folder(wanted.sha256)
+            if not converted.exists():
+                converted = _convert(asset_folder_or_file(model), wanted.sha256)
+            return Source(str(converted), local=True, sha256=wanted.sha256)
+        return Source(str(asset_folder_or_file(model)), local=True, sha256=wanted.sha256)
+    folder = Path(model).expanduser()
+    if gguf_file is None:
+        return Source(str(folder) if folder.is_dir() else model, local=folder.is_dir(), sha256=None)
+    file = folder / gguf_file if folder.is_dir() else _from_hub(model, gguf_file)
+    if not file.is_file():
+        raise StudentError(f"{file}: wanted a GGUF file, found no such file; mend student.gguf_file")
+    sha256 = file_sha256(file)
+    return Source(str(_convert(file, sha256)), local=True, sha256=sha256)
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The tokenizer beside the model. Raises StudentError."""
+    from transformers import AutoTokenizer
+
+    # mistral_format=False: mistral-common, where installed, has neither template nor tokenizer.json
+    return _load(
+        source, lambda **options: AutoTokenizer.from_pretrained(source.location, mistral_format=False, **options)
+    )
+
+
+def load_model(source: Source, dtype: Any, quantization: Quantization, device: str, attention: str | None) -> Any:
+    """The model in evaluation mode on `device`. `dtype` is torch's, or "auto"; `attention` one of transformers' names,
+    or None for its own choice. Raises StudentError."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if quantization != "none":
+        settings |= {"quantization_config": _bitsandbytes(quantization, dtype), "device_map": {"": device}}
+    config = _load(source, lambda **options: _config(source.location, **options))
+    kind = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
+    model = _load(source, lambda **options: kind.from_pretrained(source.location, **settings, **options))
+    return model.eval() if quantization != "none" else model.eval().to(device)
+
+
+def _config(location: str, **options: Any) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(location, **options)
+
+
+def _bitsandbytes(quantization: Quantization, dtype: Any) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    # bitsandbytes 0.50 says at each product of each layer that int8 takes its inputs as float16
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    compute = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+
+
+def _load(source: Source, load_from: Any) -> Any:
+    try:
+        return hub.load(source.location, source.local, load_from)
+    except hub.LoadError as error:
+        raise _unloadable(source.location, error) from error
+
+
+def _unloadable(location: str, reason: hub.LoadError) -> StudentError:
+    return StudentError(
+        f"student.model {location}: wanted a model that loads, found {reason}; name a folder, a Hugging Face id that "
+        "the network or the local cache has, or an asset"
+    )
+
+
+def _from_hub(model: str, gguf_file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    source = Source(model, local=False, sha256=None)
+    return Path(_load(source, lambda **options: hf_hub_download(model, gguf_file, **options)))
+
+
+def converted_folder(sha256: str) -> Path:
+    return cache_folder() / "students" / f"{sha256[:16]}-v{CONVERSION}"
+
+
+def _convert(file: Path, sha256: str) -> Path:
+    """The GGUF file as a folder of float32 safetensors in the cache, made by the first process that asks."""
+    from filelock import FileLock
+
+    folder = converted_folder(sha256)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not folder.exists():
+            print(f"student: dequantising {file.name} into {folder}, once", file=sys.stderr, flush=True)
+            try:
+                with hub.quiet(), atomic_folder(folder) as temporary:
+                    _write_converted(file, temporary)
+            except StudentError:
+                raise
+            except Exception as error:
+                raise _unloadable(str(file), hub.LoadError(error)) from error
+    return folder
+
+
+def _write_converted(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    _mend_pre_tokenizer(tokenizer, file)
+    tokenizer.save_pretrained(folder)
+    # without dequantize=True transformers 5.23 keeps the weights packed, with kernels that are slow in bf16
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    _tie_again(model)
+    model.save_pretrained(folder)
+
+
+def _tie_again(model: Any) -> None:
+    """One matrix for embedding and head where the file holds it twice, quantised differently.
+
+    transformers 5.23 calls any GGUF file with an output.weight untied: 630M instead of 494M parameters for Qwen 0.5B.
+    The head's copy is the one that is kept: llama.cpp quantises it more finely.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embedding.weight is head.weight or embedding.weight.shape != head.weight.shape:
+        return
+    difference = (embedding.weight - head.weight).norm() / head.weight.norm()
+    if difference < 0.2:  # quantisation of either differs by a few per cent, unrelated matrices by more than 1
+        embedding.weight = head.weight
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+
+
+def _mend_pre_tokenizer(tokenizer: Any, file: Path) -> None:
+    """Split text before its merges as the file says.
+
+    transformers 5.23 knows only some of llama.cpp's names for it and silently splits as GPT-2 for all others; for
+    SmolLM2's `smollm` that loses the `Digits` step (a newline before a digit then splits otherwise).
+    """
+    from tokenizers import pre_tokenizers
+    from transformers.integrations.gguf import read_gguf_metadata
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    metadata, _ = read_gguf_metadata(str(file))
+    if metadata.get("tokenizer.ggml.model") != "gpt2":
+        return
+    name = metadata.get("tokenizer.ggml.pre")
+    if name == "smollm":
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+    elif name not in GGUF_PRE_TOKENIZER_SPLITS and name not in ("gpt-2", "default"):
+        raise StudentError(
+            f"{file}: wanted a tokenizer that is known, found tokenizer.ggml.pre {name!r}; name the model's original "
+            "folder or Hugging Face id instead of its GGUF file"
+        )

@@ -1,0 +1,126 @@
+"""Versions of the task's data set: what `prepare` made of it at a revision, read through DVC without a checkout, and
+what it would make of the files as they stand."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from pld.config.composition import compose
+from pld.data.diff import Examples, held
+from pld.data.readers import read
+from pld.data.splits import assemble
+from pld.errors import DataError
+from pld.records import SPLITS, Example
+
+if TYPE_CHECKING:
+    from dvc.fs import DVCFileSystem
+
+_SPLITS = "artifacts/splits"
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """`name` as messages say it; `labels` as the task declares them."""
+
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    examples: Examples
+
+
+def in_workspace() -> DataVersion:
+    """What the next `dvc repro prepare` would make: the task that params.yaml selects, its file as a person edits it.
+
+    The splits in artifacts/ are not looked at, since they may be of an earlier day. Raises ConfigError and DataError as
+    the stages do.
+    """
+    task = compose(Path("conf"), Path("params.yaml")).task
+    examples, _ = assemble(task, read(task))
+    return DataVersion("the workspace", task.name, task.labels, {example.id: held(example) for example in examples})
+
+
+def at_revision(revision: str) -> DataVersion:
+    """The splits that dvc.lock names at a Git revision (a commit, branch, tag or DVC experiment), from DVC's cache or,
+    where it lacks them, from the remote.
+
+    Raises DataError where there is no such revision, no `prepare` in its dvc.lock, or no copy of its outputs.
+    """
+    with _opened(revision) as (files, folder):
+        commit = files.repo.get_rev()[:7]
+        name = revision if revision.startswith(commit) else f"{revision} ({commit})"
+        summary = json.loads(_content(files, folder, revision, "summary.json"))
+        labels = tuple(summary["counts"][SPLITS[0]])
+        examples = {}
+        for split in SPLITS:
+            file = f"{split}.jsonl"
+            for line in io.BytesIO(_content(files, folder, revision, file)):
+                try:
+                    example = Example.model_validate_json(line)
+                except ValidationError as error:
+                    raise DataError(
+                        f"{revision}: {_SPLITS}/{file}: wanted examples, found {error.errors()[0]['msg']}; it may be "
+                        "of another version of pld: compare with its own `pld data diff`"
+                    ) from None
+                examples[example.id] = held(example)
+    return DataVersion(name, summary["task"], labels, examples)
+
+
+@contextmanager
+def _opened(revision: str) -> "Iterator[tuple[DVCFileSystem, str]]":
+    """The files of a revision, and this folder among them; what DVC and Git say about them becomes one line."""
+    from dvc.exceptions import DvcException
+    from dvc.fs import DVCFileSystem
+    from dvc.scm import RevError, SCMError
+    from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
+
+    try:
+        files = DVCFileSystem(rev=revision or "no revision", subrepos=True)  # DVC reads the workspace for an empty one
+        folder = Path.cwd().resolve().relative_to(Path(files.repo.scm.root_dir).resolve())
+        if not files.repo.fs.isdir(f"/{(folder / '.dvc').as_posix()}"):
+            raise DataError(
+                f"{revision}: wanted a project under DVC, found no .dvc/ in that revision; run `dvc init` and commit"
+            )
+        yield files, f"/{folder.as_posix()}"
+    except RevError:
+        raise DataError(
+            f"{revision!r}: wanted a commit, branch, tag or experiment of this repository, found none of that name; "
+            "`git log --oneline` and `dvc exp show` name them"
+        ) from None
+    except SCMError:
+        raise DataError(
+            f"{revision}: wanted a Git repository, whose revisions can be compared, found none here; run in the "
+            "project's folder"
+        ) from None
+    except (AuthError, ConfigError, RemoteMissingDepsError, DvcException, ImportError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(
+            f"{revision}: wanted its splits from DVC's cache or remote, found {said:.200}; mend the remote "
+            "(`dvc remote list`), or `dvc fetch` where it can be reached"
+        ) from None
+
+
+def _content(files: "DVCFileSystem", folder: str, revision: str, name: str) -> bytes:
+    path = f"{folder.rstrip('/')}/{_SPLITS}/{name}"
+    try:
+        known = "md5" in files.info(path)
+    except FileNotFoundError:
+        known = False
+    if not known:
+        raise DataError(
+            f"{revision}: wanted the splits of the stage `prepare` in its dvc.lock, found none; name a revision whose "
+            "dvc.lock was committed after `dvc repro`"
+        )
+    try:
+        content: bytes = files.read_bytes(path)
+    except FileNotFoundError:
+        raise DataError(
+            f"{revision}: wanted {_SPLITS}/{name} as its dvc.lock names it, found it neither in DVC's cache nor in the "
+            "remote; `dvc push --all-commits` where it was made, or there: `git checkout` it and `dvc repro prepare`"
+        ) from None
+    return content

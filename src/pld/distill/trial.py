@@ -1,0 +1,163 @@
+"""One point of the sweep: cluster → consolidate → render → Student on validation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pld.distill.cluster import Clustering, chosen_rules, cluster_rules
+from pld.distill.consolidate import labels_without_instruction, medoids, rule_groups, weigher
+from pld.distill.render import exemplars_of, prompt_messages, render_input, render_system_prompt
+from pld.distill.teacher_consolidation import merge
+from pld.errors import ConfigError
+from pld.metrics import calibrate, calibration_of, choose, indices, predictions, system_report
+from pld.params import Config, Scalar, TeacherConsolidator
+from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
+from pld.records import (
+    Calibration,
+    Example,
+    Instruction,
+    Message,
+    Prediction,
+    Rule,
+    SystemPrompt,
+    Task,
+    TrialReport,
+    content_id,
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every trial starts from; `vectors` [n, d] belong to `rules` [n], `calibration` is a part of train."""
+
+    rules: Sequence[Rule]
+    vectors: Vectors
+    train: Mapping[str, Example]
+    validation: Sequence[Example]
+    calibration: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A trial before the Student has seen it."""
+
+    clustering: Clustering
+    instructions: list[Instruction]
+    prompt: SystemPrompt
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trial with its answers on validation."""
+
+    draft: Draft
+    report: TrialReport
+    predictions: list[Prediction]
+    calibration: Calibration
+
+
+def trial_id(settings: Mapping[str, Scalar]) -> str:
+    """Content hash of the settings that the trial tries."""
+    return content_id(dict(settings), 12)
+
+
+def draft(config: Config, material: Material, clusterer: Clusterer, student: Student, teacher: Teacher | None) -> Draft:
+    """The prompt of one trial under `config` (the trial's settings in place). Deterministic.
+
+    Raises DistillError where clustering or rendering leaves nothing.
+    """
+    rules, vectors = chosen_rules(material.rules, material.vectors, config.clustering)
+    weigh = weigher(rules, config.clustering)
+    clustering = cluster_rules(rules, vectors, clusterer, config.clustering.noise)
+    groups = rule_groups(clustering.clusters, rules, vectors, config.consolidator.min_share, weigh)
+    if not isinstance(config.consolidator, TeacherConsolidator):
+        instructions = medoids(groups, weigh)
+    elif teacher is not None:
+        instructions = merge(config.task, groups, config.consolidator, teacher, config.asking.attempts, weigh=weigh)
+    else:
+        raise ConfigError("groups.consolidator=teacher: wanted a Teacher to merge rules, found none")
+    by_id = {rule.id: rule for rule in rules}
+    exemplars = exemplars_of(instructions, by_id, material.train)
+    prompt = render_system_prompt(config.task, instructions, exemplars, config.rendering, student.count_text_tokens)
+    return Draft(clustering, instructions, prompt)
+
+
+def measure(
+    config: Config,
+    settings: Mapping[str, Scalar],
+    drafted: Draft,
+    material: Material,
+    student: Student,
+    on_progress: OnProgress | None = None,
+    *,
+    always_calibrated: bool = False,
+) -> Outcome:
+    """`drafted` on validation, with calibrated scores where that is what ships.
+
+    The outcome's calibration is computed where it is used, or `always_calibrated`; else it rests on 0 examples.
+    """
+    task, labels = config.task, config.task.labels
+    messages = prompt_messages(drafted.prompt.text)
+    scores = score_examples(student, task, messages, material.validation, on_progress)
+    batch = config.calibration.method == "batch"
+    trained = material.calibration if batch or always_calibrated else ()
+    calibration = calibration_of(score_examples(student, task, messages, trained), labels)
+    if batch:
+        scores = calibrate(scores, calibration)
+    identity = trial_id(settings)
+    report = TrialReport(
+        trial_id=identity,
+        settings=dict(settings),
+        report=system_report(
+            indices([example.label for example in material.validation], labels),
+            choose(scores),
+            labels,
+            groups_of(material.validation),
+            config.evaluation.resamples,
+            config.evaluation.seed,
+            student.count_tokens(messages),
+        ),
+        instructions=len(drafted.prompt.instruction_ids),
+        clusters=sum(not cluster.noise for cluster in drafted.clustering.clusters),
+        noise_share=drafted.clustering.noise_share,
+        labels_without_instruction=labels_without_instruction(labels, _kept(drafted)),
+        cut=drafted.prompt.cut,
+        by_size=dict(drafted.clustering.by_size),
+    )
+    return Outcome(drafted, report, predictions(material.validation, identity, scores, labels), calibration)
+
+
+def score_examples(
+    student: Student,
+    task: Task,
+    messages: Sequence[Message],
+    examples: Sequence[Example],
+    on_progress: OnProgress | None = None,
+) -> Scores:
+    """[n, k] log-scores of the declared labels for each example."""
+    inputs = [render_input(task, example.inputs) for example in examples]
+    return student.score(messages, inputs, task.labels, on_progress)
+
+
+def groups_of(examples: Sequence[Example]) -> list[str] | None:
+    """The examples' groups (an example without one is its own), or None where no example has any."""
+    if all(example.group is None for example in examples):
+        return None
+    return [f"group:{example.group}" if example.group is not None else f"id:{example.id}" for example in examples]
+
+
+def objective(report: TrialReport) -> tuple[float, int, str]:
+    """Sorts the best trial first: macro-F1 on validation, then fewer prompt tokens, then the trial id."""
+    return (-report.report.macro_f1.value, report.report.prompt_tokens, report.trial_id)
+
+
+def sample(examples: Sequence[Example], size: int, purpose: str) -> list[Example]:
+    """At most `size` examples, drawn by the hash of their ids, in the order of `examples`: data that are added later
+    change few of them."""
+    drawn = sorted(examples, key=lambda example: content_id([purpose, example.id]))[:size]
+    chosen = {example.id for example in drawn}
+    return [example for example in examples if example.id in chosen]
+
+
+def _kept(drafted: Draft) -> list[Instruction]:
+    kept = set(drafted.prompt.instruction_ids)
+    return [instruction for instruction in drafted.instructions if instruction.id in kept]

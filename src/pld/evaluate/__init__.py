@@ -1,0 +1,1 @@
+"""Measure the distilled prompt against the baselines on the test split."""

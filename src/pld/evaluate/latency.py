@@ -1,0 +1,56 @@
+"""Latency as it is served: one request at a time, warm, what all requests share held in the Student's cache."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pld.evaluate.systems import System
+from pld.ports import Student
+from pld.records import Example, Latency
+
+WARM_UP = 3
+
+
+def measure_latency(system: System, examples: Sequence[Example], requests: int) -> Latency:
+    """Milliseconds: one prefill of what all requests share (0 without an LLM), then p50 and p95 over `requests` single
+    requests (or the system's own number of them), `examples` in turn, from the fields of the input to the scores."""
+    requests = system.requests or requests
+    student = system.student
+    prefill_ms = _milliseconds(lambda: student.prefill(system.beginning)) if student else 0.0
+    warm_up = min(WARM_UP, 1 + requests // 16)  # fewer where one request is dear
+    turn = [examples[i % len(examples)] for i in range(warm_up + requests)]
+    taken = [_milliseconds(partial(system.answer, [example])) for example in turn][warm_up:]
+    p50, p95 = np.percentile(taken, [50, 95])
+    return Latency(p50_ms=float(p50), p95_ms=float(p95), prefill_ms=prefill_ms, requests=requests)
+
+
+def machine() -> str:
+    """Processor, cores and memory in words; no name or address of the machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
+
+
+def served_by(student: Student) -> str:
+    """The machine, and all that determines the Student's scores."""
+    return f"{machine()}; {', '.join(f'{key} {value}' for key, value in student.describe().items())}"
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor"
+    )

@@ -1,0 +1,218 @@
+"""All systems' answers on test → the evaluation report."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pld.distill.trial import groups_of, sample
+from pld.evaluate.baselines import findings, loop_findings, rivals, shipped_system, unparsable_findings
+from pld.evaluate.systems import Prompted, Replies, System
+from pld.metrics import (
+    Indices,
+    calibrate,
+    calibration_of,
+    choose,
+    compare,
+    indices,
+    predictions,
+    system_report,
+)
+from pld.params import Config
+from pld.ports import OnProgress, Scores
+from pld.records import (
+    CALIBRATED,
+    CLUSTERED,
+    DISTILLED,
+    UNREVIEWED,
+    Calibration,
+    Chain,
+    Comparison,
+    EvaluationReport,
+    Example,
+    LoopEffect,
+    Message,
+    Prediction,
+    SystemCost,
+    SystemReport,
+)
+from pld.resolve.records import ResolutionReport
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One system on those `examples` [n] of the test set that it answered: `scores` [n, k] as it gave them;
+    `calibration` None: it has no calibrated variant; `beginning`: the messages that all its requests share."""
+
+    examples: Sequence[Example]
+    scores: Scores
+    calibration: Calibration | None
+    prompt_tokens: int
+    cost: SystemCost
+    chains: Sequence[Chain] = ()
+    beginning: Sequence[Message] = ()
+
+
+def asked_of(system: System, test: Sequence[Example], seed: int) -> list[Example]:
+    """The test examples that `system` answers: all, or its seeded sample of them."""
+    return sample(test, len(test) if system.sample is None else system.sample, f"{system.name} {seed}")
+
+
+def answers_of(
+    system: System, asked: Sequence[Example], labels: Sequence[str], on_progress: OnProgress | None = None
+) -> Answers:
+    """`system` on `asked`, and on the training examples that calibrate it (`on_progress` counts both)."""
+    replies = system.answer(asked, on_progress)
+    calibration = system.calibration
+    if calibration is None and system.calibrated_on:
+        calibration = calibration_of(system.answer(system.calibrated_on, on_progress).scores, labels)
+    return Answers(
+        examples=asked,
+        scores=replies.scores,
+        calibration=calibration,
+        prompt_tokens=system.student.count_tokens(system.beginning) if system.student else 0,
+        cost=SystemCost(
+            tokens_per_request=_tokens_per_request(system, replies),
+            training=system.training,
+            readable=system.readable,
+            cut_share=_cut_share(replies),
+        ),
+        chains=tuple(
+            Chain(example_id=example.id, text=chain.text, tokens=chain.tokens, finished=chain.finished)
+            for example, chain in zip(asked if replies.chains else (), replies.chains, strict=True)
+        ),
+        beginning=system.beginning,
+    )
+
+
+def twin_of(system: System, earlier: Sequence[System]) -> System | None:
+    """One of `earlier` that answers every request as `system` does: the same Student after the same messages."""
+    if not isinstance(system.answer, Prompted) or system.calibration is None:
+        return None
+    return next((other for other in earlier if other.answer == system.answer and other.sample == system.sample), None)
+
+
+def answers_of_twin(system: System, found: Answers) -> Answers:
+    """`system`'s answers where its twin's were `found`; calibration, cost and what can be read are its own."""
+    cost = found.cost.model_copy(update={"training": system.training, "readable": system.readable})
+    return replace(found, calibration=system.calibration, cost=cost)
+
+
+def evaluation_report(
+    config: Config,
+    prompt_sha256: str,
+    test: Sequence[Example],
+    answers: Mapping[str, Answers],
+    student: Mapping[str, str],
+    resolution: ResolutionReport,
+) -> tuple[EvaluationReport, list[Prediction]]:
+    """Every system, with calibration too where it has one; the distilled one compared with each of the others, of the
+    same kind where there is one, on the examples that both answered. `student`: its own description; `resolution`:
+    what the loop did on validation."""
+    task, settings = config.task, config.evaluation
+    variants = _variants(answers)
+    reports: dict[str, SystemReport] = {}
+    rows: list[Prediction] = []
+    for name, found in variants.items():
+        chosen = choose(found.scores)
+        gold = indices([example.label for example in found.examples], task.labels)
+        reports[name] = system_report(
+            gold,
+            chosen,
+            task.labels,
+            groups_of(found.examples),
+            settings.resamples,
+            settings.seed,
+            found.prompt_tokens,
+        )
+        rows += predictions(found.examples, name, found.scores, task.labels)
+    comparisons = tuple(
+        _comparison(config, test, name, rival, variants)
+        for name in (shipped_system("none"), shipped_system("batch"))
+        for rival in rivals(name, variants)
+    )
+    shipped = shipped_system(config.calibration.method)
+    loop = None
+    if resolution.rounds or resolution.candidates:
+        left = shipped.replace(DISTILLED, UNREVIEWED) if UNREVIEWED in answers else shipped
+        before = CLUSTERED + (CALIBRATED if left.endswith(CALIBRATED) else "")
+        loop = _loop_effect(resolution, _comparison(config, test, left, before, variants))
+    report = EvaluationReport(
+        task=task.name,
+        split="test",
+        n=len(test),
+        labels=task.labels,
+        prompt_sha256=prompt_sha256,
+        shipped=shipped,
+        systems=reports,
+        comparisons=comparisons,
+        findings=(
+            *findings(shipped, reports, comparisons, task.name),
+            *loop_findings(loop),
+            *unparsable_findings(reports),
+        ),
+        student=dict(student),
+        loop=loop,
+    )
+    return report, rows
+
+
+def _loop_effect(resolution: ResolutionReport, test: Comparison) -> LoopEffect:
+    """The loop on validation beside what it did on test."""
+    return LoopEffect(
+        rounds=len(resolution.rounds),
+        candidates=resolution.candidates,
+        accepted=len(resolution.accepted),
+        validation=resolution.gain,
+        test=test,
+    )
+
+
+def _variants(answers: Mapping[str, Answers]) -> dict[str, Answers]:
+    """Each system as it answered, then, calibrated, each that can be."""
+    plain = dict(answers)
+    for name, found in answers.items():
+        if found.calibration is not None:
+            plain[name + CALIBRATED] = Answers(
+                found.examples,
+                calibrate(found.scores, found.calibration),
+                found.calibration,
+                found.prompt_tokens,
+                found.cost,
+            )
+    return plain
+
+
+def _comparison(
+    config: Config, test: Sequence[Example], name: str, rival: str, variants: Mapping[str, Answers]
+) -> Comparison:
+    own, theirs = _chosen(variants[name]), _chosen(variants[rival])
+    both = [example for example in test if example.id in own and example.id in theirs]
+    labels, settings = config.task.labels, config.evaluation
+    return compare(
+        name,
+        rival,
+        indices([example.label for example in both], labels),
+        [own[example.id] for example in both],
+        [theirs[example.id] for example in both],
+        len(labels),
+        groups_of(both),
+        settings.resamples,
+        settings.seed,
+    )
+
+
+def _chosen(answers: Answers) -> dict[str, int]:
+    places: Indices = choose(answers.scores)
+    return {example.id: int(place) for example, place in zip(answers.examples, places, strict=True)}
+
+
+def _tokens_per_request(system: System, replies: Replies) -> int:
+    if system.student is None or not replies.chats:
+        return 0
+    return round(statistics.median(system.student.count_tokens(chat) for chat in replies.chats))
+
+
+def _cut_share(replies: Replies) -> float | None:
+    if not replies.chains:
+        return None
+    return sum(not chain.finished for chain in replies.chains) / len(replies.chains)

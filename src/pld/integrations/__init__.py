@@ -1,0 +1,1 @@
+"""Prompt-Level Distillation inside other tools."""

@@ -1,0 +1,1 @@
+"""Prompt-Level Distillation as an optimizer for mlflow.genai.optimize_prompts."""

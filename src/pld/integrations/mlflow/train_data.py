@@ -1,0 +1,87 @@
+"""The train_data of MLflow's optimize_prompts as labelled Examples."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pld.data.splits import split_of
+from pld.errors import DataError
+from pld.records import Example, canonical_json, inputs_id
+
+MOST_LABELS = 50
+"""More different ones than that are taken for free text."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A record of train_data, and the example that it is."""
+
+    record: dict[str, Any]
+    example: Example
+
+
+def read_records(
+    train_data: Sequence[dict[str, Any]], label_key: str, labels: Sequence[str] | None
+) -> tuple[list[Labelled], tuple[str, ...]]:
+    """Each different input once, with its split by hash (what would be test counts as validation), and the labels:
+    `labels`, or those that were found, sorted.
+
+    Raises DataError, which names the record, for one without a label, with a label that is none of `labels`, or with
+    the inputs of an earlier one and another label; and for what looks like free text in place of labels.
+    """
+    found: dict[str, Labelled] = {}
+    for number, record in enumerate(train_data):
+        inputs = {str(key): _text(value) for key, value in dict(record["inputs"]).items() if not _is_missing(value)}
+        label = _label(record, label_key, number)
+        if labels is not None and label not in labels:
+            raise DataError(f"train_data[{number}]: wanted one of the labels {', '.join(labels)}, found {label!r:.60}")
+        identity = inputs_id(inputs)
+        earlier = found.get(identity)
+        if earlier is not None and earlier.example.label != label:
+            raise DataError(
+                f"train_data[{number}]: wanted one label per input, found {label!r:.60} here and "
+                f"{earlier.example.label!r:.60} for the same inputs before"
+            )
+        split = "train" if split_of(identity) == "train" else "validation"
+        example = Example(id=identity, inputs=inputs, label=label, split=split)
+        found.setdefault(identity, Labelled(record, example))
+    records = list(found.values())
+    return records, tuple(labels) if labels is not None else _found_labels(records)
+
+
+def _label(record: Mapping[str, Any], label_key: str, number: int) -> str:
+    """As MLflow looks for what is expected: `expectations`, else `outputs`."""
+    expectations = record.get("expectations")
+    held = expectations.get(label_key) if isinstance(expectations, Mapping) else None
+    value = record.get("outputs") if held is None else held
+    if _is_missing(value) or not isinstance(value, str | int | float):
+        keys = ", ".join(expectations) if isinstance(expectations, Mapping) else "none"
+        raise DataError(
+            f"train_data[{number}]: wanted a label as expectations[{label_key!r}] or outputs, found "
+            f"{type(value).__name__} (expectations: {keys}); name the key: PldPromptOptimizer(label_key=...)"
+        )
+    if not str(value).strip():
+        raise DataError(f"train_data[{number}]: wanted a label, found an empty text")
+    return str(value)
+
+
+def _found_labels(records: Sequence[Labelled]) -> tuple[str, ...]:
+    labels = tuple(sorted({record.example.label for record in records}))
+    if len(labels) < 2:
+        raise DataError(f"train_data: wanted records of two or more labels, found only {', '.join(labels)}")
+    if len(labels) > min(MOST_LABELS, len(records) / 2):
+        raise DataError(
+            f"train_data: wanted a few labels that repeat, found {len(labels)} different ones in {len(records)} "
+            "records; PldPromptOptimizer is for prompts that classify (name all labels with labels=[...])"
+        )
+    return labels
+
+
+def _is_missing(value: Any) -> bool:
+    """None, or the NaN that a DataFrame has for a key that a record lacks."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_json(value)

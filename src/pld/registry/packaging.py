@@ -1,0 +1,82 @@
+"""Packages what a pipeline result ships as an MLflow pyfunc model: prompt, calibration, task and Student settings."""
+
+import importlib.metadata
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pld
+from pld.config.assets import ASSET_PREFIX, asset
+from pld.records import sha256
+from pld.registry.result import PipelineResult
+from pld.registry.store import Store
+from pld.serving.model import ServedSpec, write_files
+
+_CODE = Path(pld.__path__[0]) / "serving/pyfunc.py"
+# what serving imports, beside the copy of pld that travels with the model. Of MLflow only its small distribution:
+# the whole one brings a tracking server, plots and scikit-learn
+_REQUIREMENTS = ("filelock", "jinja2", "mlflow-skinny", "numpy", "pandas", "platformdirs", "pydantic", "pyyaml")
+_LOCAL_STUDENT = ("torch", "transformers")
+
+
+def spec_of(result: PipelineResult) -> ServedSpec:
+    """What `result` ships."""
+    return ServedSpec(
+        task=result.config.task.bare,
+        student=result.config.student,
+        calibration=result.calibration,
+        prompt_sha256=sha256(result.prompt),
+    )
+
+
+def log_model(store: Store, experiment: str, run_id: str, name: str, spec: ServedSpec, prompt: str) -> Any:
+    """Log the pyfunc model (models-from-code, with a copy of this package) under `run_id`; MLflow's ModelInfo."""
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    task = spec.task
+    answer = [
+        ColSpec("string", "label", required=False),
+        *(ColSpec("double", f"score_{label}") for label in task.labels),
+        ColSpec("string", "prompt_sha256"),
+        ColSpec("string", "prompt_version"),
+    ]
+    logged = store.client.create_logged_model(experiment, name=name, source_run_id=run_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        return Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            model_id=logged.model_id,
+            run_id=run_id,
+            python_model=str(_CODE),
+            artifacts=write_files(Path(temporary), spec, prompt),
+            code_paths=[str(Path(pld.__path__[0]))],
+            # no input schema: MLflow would refuse a plain column of texts; `read_records` checks
+            signature=ModelSignature(outputs=Schema(answer)),
+            metadata={"task": task.name, "labels": list(task.labels), "fields": list(task.fields)},
+            pip_requirements=requirements(spec),
+        )
+
+
+def requirements(spec: ServedSpec) -> list[str]:
+    """Pinned packages that serving needs; asset packages are installed beside them (docs/assets.md)."""
+    student = spec.student
+    wanted = {*_REQUIREMENTS}
+    if "openai_compatible" in str(student.get("_target_")):
+        wanted.add("openai")
+    else:
+        wanted |= {*_LOCAL_STUDENT}
+        if _from_gguf(student):
+            wanted |= {"accelerate", "gguf"}  # to dequantise it, once
+        if student.get("quantization", "none") != "none":
+            wanted |= {"accelerate", "bitsandbytes"}
+    # a local version (2.0+cpu) is a build, which the index of a serving host may not have
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in sorted(wanted)]
+
+
+def _from_gguf(student: Mapping[str, Any]) -> bool:
+    model = str(student.get("model"))
+    in_asset = model.startswith(ASSET_PREFIX) and asset(model).file_name.endswith(".gguf")
+    return in_asset or student.get("gguf_file") is not None

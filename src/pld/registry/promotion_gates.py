@@ -1,0 +1,187 @@
+"""Gates: what a candidate must show to become production, judged on figures that were measured before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pld.metrics import compare, indices
+from pld.params import EvaluationParams, PromotionParams
+from pld.records import CALIBRATED, EvaluationReport, LatencyReport, Prediction, Record, SystemReport
+from pld.review.decisions import ReviewStanding
+
+ZERO_SHOT = "zero_shot"
+
+
+REVIEWED = "reviewed"
+"""The gate that no force passes over: where it is asked for, nothing reaches production without it."""
+
+
+class Verdict(Record):
+    """What one gate says; `figures` are the numbers that it was judged on, in words."""
+
+    gate: str
+    holds: bool
+    figures: str
+
+    def __str__(self) -> str:
+        return f"{self.gate} {'holds' if self.holds else 'failed'}: {self.figures}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A version's measurement on test. `predictions` are those of the shipped system, `test_digest` names the test
+    set's content, `groups` maps each example id → group where the data set has groups."""
+
+    report: EvaluationReport
+    latency: LatencyReport
+    predictions: Sequence[Prediction]
+    test_digest: str
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A version is in production, but no measurement of it can be had."""
+
+    reason: str
+
+
+Production = Evidence | Missing | None
+"""None: nothing is in production yet."""
+
+
+def judge(
+    gates: PromotionParams,
+    evaluation: EvaluationParams,
+    candidate: Evidence,
+    production: Production,
+    review: ReviewStanding | None = None,
+) -> tuple[Verdict, ...]:
+    """A verdict for each gate that is asked for. `review`: what the log of reviews says of the candidate's prompt."""
+    shipped = candidate.report.systems[candidate.report.shipped]
+    verdicts = []
+    if gates.better_than_zero_shot:
+        verdicts.append(better_than_zero_shot(candidate.report))
+    if gates.not_worse_than_production:
+        verdicts.append(not_worse_than_production(candidate, production, evaluation))
+    if gates.max_p95_ms is not None:
+        verdicts.append(_p95_within(gates.max_p95_ms, candidate))
+    if gates.max_prompt_tokens is not None:
+        verdicts.append(
+            Verdict(
+                gate="max_prompt_tokens",
+                holds=shipped.prompt_tokens <= gates.max_prompt_tokens,
+                figures=f"{shipped.prompt_tokens} tokens, limit {gates.max_prompt_tokens}",
+            )
+        )
+    if gates.max_unparsable_rate is not None:
+        rate = shipped.unparsable / shipped.n if shipped.n else 0.0
+        verdicts.append(
+            Verdict(
+                gate="max_unparsable_rate",
+                holds=rate <= gates.max_unparsable_rate,
+                figures=f"{shipped.unparsable} of {shipped.n} test examples without an answer ({rate:.3g}), "
+                f"limit {gates.max_unparsable_rate:g}",
+            )
+        )
+    if gates.min_label_recall is not None:
+        verdicts.append(min_label_recall(shipped, gates.min_label_recall))
+    if gates.require_review:
+        verdicts.append(
+            Verdict(
+                gate=REVIEWED,
+                holds=review is not None and review.approved,
+                figures=review.words if review else "there is no log of reviews",
+            )
+        )
+    return tuple(verdicts)
+
+
+def min_label_recall(shipped: SystemReport, floor: float) -> Verdict:
+    """Holds when no declared label's recall on test is below `floor`. A label without test examples can't be judged:
+    it is named; with nothing to judge at all the gate fails."""
+    judged = {label: score.recall for label, score in shipped.per_label.items() if score.support}
+    unjudged = [label for label in shipped.per_label if label not in judged]
+    low = {label: recall for label, recall in judged.items() if recall < floor}
+    shown = low or dict([min(judged.items(), key=lambda item: item[1])] if judged else [])
+    words = [f"recall of {label} {recall:.3f}" for label, recall in shown.items()]
+    words += [f"{label} has no test example" for label in unjudged]
+    return Verdict(
+        gate="min_label_recall", holds=bool(judged) and not low, figures=f"{', '.join(words)}, floor {floor:g}"
+    )
+
+
+def base_name(system: str) -> str:
+    """The system without the mark of its calibrated variant: the same prompt, hence the same latency."""
+    return system.removesuffix(CALIBRATED)
+
+
+def zero_shot_of(shipped: str) -> str:
+    """The zero-shot system with the same calibration as the shipped one."""
+    return ZERO_SHOT + (CALIBRATED if shipped.endswith(CALIBRATED) else "")
+
+
+def better_than_zero_shot(report: EvaluationReport) -> Verdict:
+    """Holds when the 95 % interval of the paired macro-F1 difference to zero-shot lies above 0."""
+    rival = zero_shot_of(report.shipped)
+    for found in report.comparisons:
+        if (found.a, found.b) == (report.shipped, rival):
+            return Verdict(
+                gate="better_than_zero_shot",
+                holds=found.macro_f1_delta.low > 0,
+                figures=f"macro-F1 {found.macro_f1_delta.signed} against {rival}, wanted the interval above 0",
+            )
+    return Verdict(
+        gate="better_than_zero_shot", holds=False, figures=f"the report compares {report.shipped} with no {rival}"
+    )
+
+
+def not_worse_than_production(candidate: Evidence, production: Production, evaluation: EvaluationParams) -> Verdict:
+    """Holds unless the candidate is worse by more than noise: it fails when the whole 95 % interval of the paired
+    macro-F1 difference lies below 0. Both must have answered the same examples; otherwise it fails and says so."""
+    gate = "not_worse_than_production"
+    if production is None:
+        return Verdict(gate=gate, holds=True, figures="nothing is in production yet")
+    if isinstance(production, Missing):
+        return Verdict(gate=gate, holds=False, figures=production.reason)
+    if candidate.report.labels != production.report.labels:
+        return Verdict(gate=gate, holds=False, figures="production was evaluated with other labels")
+    if candidate.test_digest != production.test_digest:
+        return Verdict(
+            gate=gate,
+            holds=False,
+            figures=f"production was evaluated on another test set ({production.test_digest[:12]}, "
+            f"the candidate's is {candidate.test_digest[:12]}); run `dvc repro`, then `pld promote`",
+        )
+    theirs = {row.example_id: row.predicted for row in production.predictions}
+    if set(theirs) != {row.example_id for row in candidate.predictions}:
+        return Verdict(gate=gate, holds=False, figures="production's stored predictions are of other examples")
+    labels = candidate.report.labels
+    found = compare(
+        "candidate",
+        "production",
+        indices([row.label for row in candidate.predictions], labels),
+        indices([row.predicted for row in candidate.predictions], labels),
+        indices([theirs[row.example_id] for row in candidate.predictions], labels),
+        len(labels),
+        [candidate.groups[row.example_id] for row in candidate.predictions] if candidate.groups else None,
+        evaluation.resamples,
+        evaluation.seed,
+    )
+    return Verdict(
+        gate=gate,
+        holds=found.macro_f1_delta.high >= 0,
+        figures=f"macro-F1 {found.macro_f1_delta.signed} against production on {len(theirs)} test examples, "
+        "wanted the interval to reach 0",
+    )
+
+
+def _p95_within(limit: float, candidate: Evidence) -> Verdict:
+    shipped = candidate.report.shipped
+    measured = candidate.latency.systems.get(shipped) or candidate.latency.systems.get(base_name(shipped))
+    if measured is None:
+        return Verdict(gate="max_p95_ms", holds=False, figures=f"no latency was measured for {shipped}")
+    return Verdict(
+        gate="max_p95_ms",
+        holds=measured.p95_ms <= limit,
+        figures=f"p95 {measured.p95_ms:.1f} ms on {candidate.latency.machine}, limit {limit:g} ms",
+    )

@@ -1,0 +1,186 @@
+"""What one run of the pipeline left under artifacts/, read back, and the key under which it is logged."""
+
+import hashlib
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pld.artifacts import SHIPS, read_json, read_jsonl, read_record, read_text
+from pld.distill.cost_estimate import STAGES
+from pld.errors import ArtifactError
+from pld.params import Config
+from pld.records import (
+    CALIBRATED,
+    SPLITS,
+    Calibration,
+    EvaluationReport,
+    Instruction,
+    LatencyReport,
+    Spending,
+    Split,
+    TrialReport,
+    canonical_json,
+    content_id,
+    sha256,
+)
+from pld.resolve.records import ResolutionReport
+
+DVC_LOCK = Path("dvc.lock")
+# these settle where a result is kept, whether it ships and what it may cost, not what it is
+_NOT_OF_THE_RESULT = {"tracking", "promotion", "budget", "prices"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One split as it was used; `digest` is the md5 that DVC records for the file."""
+
+    split: Split
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A point of the sweep that left no prompt, and why."""
+
+    trial_id: str
+    settings: dict[str, Any]
+    error: str
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """`prompt`, `instructions` and `calibration` (None: none is applied) are what ships: the list that the loop left.
+    `best` is the trial whose list came into the loop; `spending` is that of each stage that may ask the Teacher.
+
+    `key` hashes the content of splits, trials, rounds, prompt, report and predictions with the settings; what was
+    timed, what was paid and the git commit are not part of it, so that measuring again, answers from elsewhere, or
+    committing do not make another result.
+    """
+
+    folder: Path
+    config: Config
+    report: EvaluationReport
+    latency: LatencyReport
+    best: TrialReport
+    trials: tuple[TrialReport, ...]
+    failed_trials: tuple[FailedTrial, ...]
+    resolution: ResolutionReport
+    prompt: str
+    instructions: tuple[Instruction, ...]
+    calibration: Calibration | None
+    datasets: tuple[DataSet, ...]
+    spending: tuple[Spending, ...]
+    key: str
+
+    @property
+    def test_digest(self) -> str:
+        return next(data.digest for data in self.datasets if data.split == "test")
+
+
+def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineResult:
+    """Read and check the outputs of all earlier stages.
+
+    Raises ArtifactError for a missing file, and for a prompt that is not the one that was evaluated.
+    """
+    report = read_record(folder / "evaluation/report.json", EvaluationReport)
+    final = folder / SHIPS
+    prompt = read_text(final / "system_prompt.md")
+    if sha256(prompt) != report.prompt_sha256:
+        raise ArtifactError(
+            f"{final / 'system_prompt.md'}: wanted the text that was evaluated (sha256 {report.prompt_sha256[:12]}), "
+            f"found another one ({sha256(prompt)[:12]}); run `dvc repro`"
+        )
+    if report.shipped not in report.systems or report.task != config.task.name:
+        raise ArtifactError(
+            f"{folder / 'evaluation/report.json'}: wanted figures of {report.shipped!r} on task {config.task.name!r}, "
+            f"found {', '.join(report.systems)} on {report.task!r}; run `dvc repro`"
+        )
+    digests = read_json(folder / "splits/md5.json")
+    shipped_calibrated = report.shipped.endswith(CALIBRATED)
+    return PipelineResult(
+        folder=folder,
+        config=config,
+        report=report,
+        latency=read_record(folder / "evaluation/latency.json", LatencyReport),
+        best=read_record(folder / "best/trial.json", TrialReport),
+        trials=tuple(read_record(path, TrialReport) for path in sorted(folder.glob("trials/*/report.json"))),
+        resolution=read_record(folder / "resolve/report.json", ResolutionReport),
+        prompt=prompt,
+        instructions=tuple(read_jsonl(final / "instructions.jsonl", Instruction)),
+        calibration=read_record(final / "calibration.json", Calibration) if shipped_calibrated else None,
+        failed_trials=tuple(_failed_trial(path) for path in sorted(folder.glob("trials/*/error.json"))),
+        datasets=tuple(DataSet(split, folder / f"splits/{split}.jsonl", digests[split]) for split in SPLITS),
+        spending=read_spending(folder),
+        key=_key(config, folder),
+    )
+
+
+def read_spending(folder: Path) -> tuple[Spending, ...]:
+    """What each stage's answers of the Teacher cost."""
+    return tuple(read_record(folder / f"spending/{stage}.json", Spending) for stage in STAGES)
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings → dotted keys; a list is its JSON."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = canonical_json(value) if isinstance(value, Mapping | list | tuple) else str(value)
+    return flat
+
+
+def settings(config: Config) -> dict[str, str]:
+    """The composed settings, flattened, but for where the result is kept; of the prices only whose and when."""
+    return flattened(config.model_dump(mode="json", exclude={"tracking": True, "prices": {"models"}}))
+
+
+def provenance() -> dict[str, str]:
+    """Tags that lead back to code and data: the git commit, whether tracked files differed from it, and a hash of
+    dvc.lock's stages without `track`, whose own entry is written after it has run. What is not there is left out."""
+    tags = {}
+    if commit := _git("rev-parse", "HEAD"):
+        tags["mlflow.source.git.commit"] = commit
+        tags["pld.git_dirty"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
+    if DVC_LOCK.exists():
+        stages = dict((yaml.safe_load(read_text(DVC_LOCK)) or {}).get("stages") or {})
+        stages.pop("track", None)
+        tags["pld.dvc_lock"] = sha256(canonical_json(stages))
+    return tags
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _failed_trial(path: Path) -> FailedTrial:
+    found = read_json(path)
+    return FailedTrial(path.parent.name, dict(found["settings"]), str(found["error"]))
+
+
+def _key(config: Config, folder: Path) -> str:
+    held = config.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT)
+    return content_id({"config": held, "files": _digests(folder, _files_that_matter(folder))})
+
+
+def _files_that_matter(folder: Path) -> Iterable[Path]:
+    for pattern in ("trials/*/*", "best/*", "resolve/rounds/*/*", "resolve/final/*", f"{SHIPS}/*"):
+        yield from sorted(folder.glob(pattern))
+    yield folder / "resolve/report.json"
+    yield folder / "splits/md5.json"
+    yield folder / "evaluation/report.json"
+    yield folder / "evaluation/predictions.jsonl"
+
+
+def _digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,126 @@
+"""What a registered version says of itself: its tags, its verdicts, the aliases that point to it."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pld.registry.promotion_gates import Verdict
+
+CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
+ALIASES = (CANDIDATE, PRODUCTION, PREVIOUS)
+VERSION_KEY = "pld.version_key"
+PROMPT_SHA = "pld.prompt_sha256"
+PROMPT_VERSION = "pld.prompt_version"
+SYSTEM = "pld.system"
+INSTRUCTIONS = "pld.instructions"
+EVIDENCE = "pld.evidence_run"
+MEASURED = "pld.measured_run"
+TEST_DIGEST = "pld.test_digest"
+MACRO_F1 = "pld.macro_f1"
+TOKENS = "pld.prompt_tokens"
+DECISION = "pld.decision"
+GATE = "pld.gate."
+REVIEW_ENTRIES = "pld.review_entries"
+REVIEW_HEAD = "pld.review_head"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the registered model, with the aliases that point to it."""
+
+    number: int
+    tags: Mapping[str, str]
+    aliases: frozenset[str]
+
+    @property
+    def prompt_sha256(self) -> str:
+        return self.tags[PROMPT_SHA]
+
+    @property
+    def prompt_version(self) -> int:
+        """Of the registered prompt."""
+        return int(self.tags[PROMPT_VERSION])
+
+    @property
+    def instruction_ids(self) -> tuple[str, ...]:
+        return tuple(json.loads(self.tags.get(INSTRUCTIONS, "[]")))
+
+    @property
+    def evidence_run(self) -> str:
+        """The id of the pipeline's run that it comes from."""
+        return self.tags[EVIDENCE]
+
+    @property
+    def measured_run(self) -> str:
+        """The id of the run that measured it last: the pipeline's, or a later one on another test set."""
+        return self.tags.get(MEASURED, self.evidence_run)
+
+    @property
+    def test_digest(self) -> str:
+        """md5 of the test set that it was measured on last."""
+        return self.tags[TEST_DIGEST]
+
+    @property
+    def macro_f1(self) -> str:
+        """On that test set, with its interval, in words."""
+        return self.tags[MACRO_F1]
+
+    @property
+    def prompt_tokens(self) -> int:
+        return int(self.tags[TOKENS])
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What the gates said when they were last asked."""
+        return tuple(
+            Verdict.model_validate_json(value) for key, value in sorted(self.tags.items()) if key.startswith(GATE)
+        )
+
+    @property
+    def review_anchor(self) -> tuple[int, str] | None:
+        """Length and last hash of the log of reviews when it was promoted; None: there was none."""
+        entries, head = self.tags.get(REVIEW_ENTRIES), self.tags.get(REVIEW_HEAD)
+        return (int(entries), head) if entries and head else None
+
+
+def read_versions(client: Any, model: str) -> list[Version]:
+    """All versions that pld registered, the newest first; none where the model is not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(model).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    found = [
+        Version(
+            int(item.version),
+            dict(item.tags),
+            frozenset(alias for alias, number in aliases.items() if int(number) == int(item.version)),
+        )
+        for item in pages(client.search_model_versions, f"name = '{model}'")
+        if VERSION_KEY in item.tags
+    ]
+    return sorted(found, key=lambda version: -version.number)
+
+
+def pages(search: Any, what: str) -> Iterable[Any]:
+    """All that MLflow's `search` finds, page by page."""
+    page: Sequence[Any] = search(what)
+    yield from page
+    while token := getattr(page, "token", None):
+        page = search(what, page_token=token)
+        yield from page
+
+
+def unless_there(create: Callable[..., object], name: str, **settings: object) -> None:
+    """Make what has a unique `name`, unless somebody did before."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        create(name, **settings)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

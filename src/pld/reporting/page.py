@@ -1,0 +1,234 @@
+"""What the report shows → one HTML file with its styles, scripts and data inside.
+
+Rules and instructions are the Teacher's text, labels the user's: everything is escaped, and the page's policy forbids
+all scripts but its own and every request.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pld.artifacts import SHIPS
+from pld.distill.cost_estimate import dollars
+from pld.pricing import tokens_read, tokens_written, total_usd
+from pld.records import DISTILLED, Interval, Rule
+from pld.reporting import rows as shown
+from pld.reporting.chart import Chart
+from pld.reporting.environment import versions
+from pld.reporting.importances import EVALUATOR, Importances
+from pld.reporting.outputs import Outputs
+from pld.reporting.rule_charts import coloured_clusters, shape_of
+from pld.reporting.rule_map import FEWEST
+from pld.reporting.themes import DARK, LIGHT
+from pld.resolve.lineage import said_of, told
+
+MOST_IDS = 60
+MOST_CLUSTERS = 60
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def page(
+    outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], mattered: Importances, no_tree: str | None
+) -> str:
+    """`rules`: those of `outputs.rules` that are shown; a chart that is not among `charts` is told in words."""
+    script = _script()
+    return (
+        _environment()
+        .get_template("page.j2")
+        .render(
+            **_evaluation(outputs),
+            **_instructions(outputs, rules),
+            **_rules(outputs, charts, rules, no_tree),
+            **_search(outputs, mattered),
+            **_loop(outputs),
+            **_cost(outputs),
+            **_reproduction(outputs),
+            charts={chart.name: chart for chart in charts} | dict.fromkeys(_ABSENT - {chart.name for chart in charts}),
+            payload=_payload(charts),
+            script=script,
+            policy=_policy(script),
+            css=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            light=LIGHT.css(),
+            dark=DARK.css(),
+        )
+    )
+
+
+_ABSENT = {"rules", "tree", "lists"}
+"""Charts that not every run can have."""
+
+
+def _evaluation(outputs: Outputs) -> dict[str, Any]:
+    report, latency = outputs.result.report, outputs.result.latency
+    confusions = shown.confusions(report)
+    return {
+        "report": report,
+        "config": outputs.config,
+        "verdict": shown.verdict(report),
+        "own": report.systems[report.shipped],
+        "readable": outputs.costs.systems[DISTILLED].readable,
+        "student": outputs.config.student.get("name", report.student.get("model", "")),
+        "systems": shown.system_rows(report, latency, outputs.costs),
+        "machine": latency.machine,
+        "splits": outputs.splits,
+        "on_data": shown.data_findings(outputs.splits),
+        "confusions": confusions,
+        "unparsable": any(found.report.unparsable for found in confusions),
+        "validation_n": outputs.result.best.report.n,
+    }
+
+
+def _instructions(outputs: Outputs, rules: Sequence[Rule]) -> dict[str, Any]:
+    effects = outputs.effects or []
+    ends = [0.0, *(end for own in effects for end in (own.macro_f1.low, own.macro_f1.high))]
+    return {
+        "instructions": shown.instruction_views(outputs.result.instructions, outputs.descents, effects, rules),
+        "prompt": outputs.result.prompt,
+        "told": told,
+        "measured": outputs.effects is not None,
+        "scale": (min(ends), max(ends)),
+    }
+
+
+def _rules(outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], no_tree: str | None) -> dict[str, Any]:
+    coloured, ships = coloured_clusters(outputs.clusters), outputs.result.instructions
+    rows = shown.cluster_rows(outputs.clusters, ships)
+    return {
+        "extraction": outputs.extraction,
+        "of_rules": outputs.of_rules,
+        "clustered": len(outputs.rules),
+        "by_size": ", ".join(f"{name} {value}" for name, value in outputs.result.best.by_size.items()),
+        "shown": len(rules),
+        "fewest": FEWEST,
+        "no_tree": no_tree,
+        "coloured": coloured,
+        "shapes": shape_of(outputs.result.report.labels),
+        "pale": any(row["cluster"] not in coloured for chart in charts if chart.name == "rules" for row in chart.rows),
+        "clusters": rows[:MOST_CLUSTERS],
+        "of_clusters": len(rows),
+        "left_over": shown.behind_none(rules, ships),
+    }
+
+
+def _search(outputs: Outputs, mattered: Importances) -> dict[str, Any]:
+    result, timed = outputs.result, outputs.result.latency.trials
+    points = shown.trial_points(result.trials, timed, result.best.trial_id)
+    return {
+        "trials": points,
+        "timed": shown.all_timed(points),
+        "trial_requests": ", ".join(map(str, sorted({found.requests for found in timed.values()}))),
+        "winner": result.best,
+        "failed": result.failed_trials,
+        "mattered": mattered,
+        "evaluator": EVALUATOR,
+    }
+
+
+def _loop(outputs: Outputs) -> dict[str, Any]:
+    result = outputs.result
+    return {
+        "resolution": result.resolution,
+        "met": shown.met_the_gate(outputs.edits),
+        "outcomes": shown.outcomes(outputs.edits),
+        "said_of": said_of,
+        "lists": [(own, Interval(value=own.macro_f1, low=own.low, high=own.high)) for own in outputs.lists],
+        "reviewed": outputs.reviewed,
+        "changes": shown.review_changes(outputs.left, result.instructions, outputs.descents),
+        "review_said": _review_said(outputs),
+    }
+
+
+def _review_said(outputs: Outputs) -> str:
+    sheets = outputs.reviewed.sheets
+    if not sheets:
+        return "not edited by a reviewer"
+    return f"edited by sheet{'s' if len(sheets) > 1 else ''} {', '.join(map(str, sheets))}"
+
+
+def _cost(outputs: Outputs) -> dict[str, Any]:
+    roles = [(stage.stage, role) for stage in outputs.result.spending for role in stage.roles]
+    return {
+        "spending": roles,
+        "usd": dollars(total_usd(role for _, role in roles)),
+        "recorded": any(cost.training.recorded for cost in outputs.costs.systems.values()),
+        "dollars": dollars,
+        "tokens_read": tokens_read,
+        "tokens_written": tokens_written,
+    }
+
+
+def _reproduction(outputs: Outputs) -> dict[str, Any]:
+    result = outputs.result
+    settings = yaml.safe_dump(result.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return {
+        "ships": SHIPS.as_posix(),
+        "datasets": result.datasets,
+        "key": result.key,
+        "versions": versions(),
+        "settings": settings,
+    }
+
+
+def _on(value: float, scale: tuple[float, float]) -> str:
+    """Where `value` lies between the ends of `scale`, of 200."""
+    low, high = scale
+    return f"{200 * (value - low) / (high - low):.1f}" if high > low else "0"
+
+
+def _payload(charts: Sequence[Chart]) -> dict[str, Any]:
+    return {
+        "charts": {
+            chart.name: {
+                "spec": chart.spec,
+                "rows": chart.rows,
+                "renderer": chart.renderer,
+                "legend": chart.legend,
+            }
+            for chart in charts
+        },
+        "themes": {"light": LIGHT.vega(), "dark": DARK.vega()},
+    }
+
+
+@cache
+def _script() -> str:
+    """The page's own script with Vega, which vl-convert brings along, in one."""
+    snippet = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return str(vl_convert.javascript_bundle(snippet))
+
+
+def _policy(script: str) -> str:
+    """Content-Security-Policy: no request, and no script but this one."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "figure": "{:.3f}".format,
+        "interval": lambda found: f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]",
+        "ms": lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.1f}",
+        "minus": lambda text: text.replace("-", "−"),  # of figures, not of words
+        "on": _on,
+        "quantity": lambda number, noun: f"{number:,} {noun}{'' if number == 1 else 's'}",
+        "thousands": "{:,}".format,
+    }
+    made.globals |= {"most_ids": MOST_IDS}
+    return made

@@ -1,0 +1,316 @@
+"""What the report shows of a run, as plain rows: the verdict in one sentence, systems, trials, instructions, rules."""
+
+import html
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pld.data.splits import SplitSummary
+from pld.distill.trial import objective
+from pld.evaluate.baselines import rivals
+from pld.records import (
+    CALIBRATED,
+    CHAIN_OF_THOUGHT,
+    CLUSTERED,
+    DISTILLED,
+    FEW_SHOT,
+    UNREVIEWED,
+    ZERO_SHOT,
+    Cluster,
+    Comparison,
+    CostReport,
+    EvaluationReport,
+    Instruction,
+    Interval,
+    Latency,
+    LatencyReport,
+    Rule,
+    SystemCost,
+    SystemReport,
+    TrialReport,
+    content_id,
+)
+from pld.registry.promotion_gates import zero_shot_of
+from pld.resolve.records import Descent, EditVerdict, Effect, Step
+
+MOST_RULES = 5_000
+MOST_BYTES = 2_000_000
+"""Of the rules' texts in the page, as HTML; the page as a whole stays below 5 MB."""
+
+_FIRST = (ZERO_SHOT, FEW_SHOT, CHAIN_OF_THOUGHT, CLUSTERED, UNREVIEWED, DISTILLED)
+Standing = Literal["better", "level", "worse"]
+
+
+@dataclass(frozen=True)
+class SystemRow:
+    """One system. `comparison`: what ships less this one (None: it is what ships); `calibrated` None: it has no such
+    variant; what was not measured is None."""
+
+    name: str
+    ships: bool
+    report: SystemReport
+    calibrated: SystemReport | None
+    comparison: Comparison | None
+    latency: Latency | None
+    cost: SystemCost | None
+    training_seconds: float | None
+
+    @property
+    def standing(self) -> Standing | None:
+        """Of what ships against this one, by the interval of the difference."""
+        return standing(self.comparison) if self.comparison else None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`same_as`: the system shown before it that answered every example alike, counted by cell."""
+
+    name: str
+    report: SystemReport
+    same_as: str | None
+
+
+@dataclass(frozen=True)
+class TrialPoint:
+    """A trial with its prompt's p50 in ms (None: not timed). `on_front`: no other one is at least as good in macro-F1,
+    tokens and latency, and better in one of them."""
+
+    trial: TrialReport
+    p50_ms: float | None
+    on_front: bool
+    won: bool
+
+
+@dataclass(frozen=True)
+class InstructionView:
+    """`rules`: those behind it that the page shows, of `of_rules`; `effect`: None where it was not measured."""
+
+    place: int
+    own: Instruction
+    descent: Descent | None
+    effect: Effect | None
+    rules: tuple[Rule, ...]
+    of_rules: int
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """`instructions`: places (from 1) in the list that ships of those that a rule of the cluster stands behind."""
+
+    cluster: Cluster
+    instructions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What reviewers did to one instruction: `before` None: added, `after` None: removed, both: reworded; `step`: the
+    last Edit that led there, where one is known."""
+
+    before: Instruction | None
+    after: Instruction | None
+    step: Step | None = None
+
+
+def verdict(report: EvaluationReport) -> str:
+    """What ships against zero-shot, with interval and n, and everything that does clearly better, in one sentence."""
+    own = report.systems[report.shipped].macro_f1
+    said = f"On {report.n:,} test examples, what ships ({report.shipped}) reaches macro-F1 {_interval(own)}"
+    against = _of_the_shipped(report)
+    zero = against.pop(zero_shot_of(report.shipped), None)
+    if zero is not None:
+        rival = f"{zero.b} ({report.systems[zero.b].macro_f1.value:.3f})"
+        said += {
+            "better": f", {_away(zero)} more than {rival}",
+            "worse": f", {_away(zero)} less than {rival}",
+            "level": f", not clearly different from {rival}, {zero.macro_f1_delta.signed}",
+        }[standing(zero)]
+    ahead = sorted(
+        (found for found in against.values() if standing(found) == "worse"), key=lambda it: it.macro_f1_delta.value
+    )
+    if not ahead:
+        return f"{said}; nothing else that was measured does clearly better."
+    named = [f"{found.b} (by {_away(found)}{_on(report, found.b)})" for found in ahead]
+    return f"{said}; {_listed(named)} {'does' if len(named) == 1 else 'do'} better."
+
+
+def data_findings(splits: SplitSummary) -> list[str]:
+    """What a reader should know of the examples themselves."""
+    cut = {split: count for split, count in splits.shortened.items() if count}
+    if not cut:
+        return []
+    of = [f"{count:,} of {sum(splits.counts[split].values()):,} {split}" for split, count in cut.items()]
+    return [
+        f"A part of the text is left out in {_listed(of)} examples, as task.reader says: neither the Student nor the "
+        "Teacher saw it."
+    ]
+
+
+def standing(found: Comparison) -> Standing:
+    """Of `found.a` against `found.b`: clear where the 95 % interval of the difference leaves out 0."""
+    delta = found.macro_f1_delta
+    return "better" if delta.low > 0 else "worse" if delta.high < 0 else "level"
+
+
+def system_rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> list[SystemRow]:
+    """What the method is made of first, then every other system, in the report's order."""
+    names = [name for name in report.systems if not name.endswith(CALIBRATED)]
+    names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    against = {found.b.removesuffix(CALIBRATED): found for found in _of_the_shipped(report).values()}
+    return [
+        SystemRow(
+            name=name,
+            ships=name == report.shipped.removesuffix(CALIBRATED),
+            report=report.systems[name],
+            calibrated=report.systems.get(name + CALIBRATED),
+            comparison=against.get(name),
+            latency=latency.systems.get(name),
+            cost=costs.systems.get(name),
+            training_seconds=latency.training_seconds.get(name),
+        )
+        for name in names
+    ]
+
+
+def confusions(report: EvaluationReport) -> list[Confusion]:
+    """Before (zero-shot, the list that came into the loop) and after (what ships), with the same calibration."""
+    suffix = CALIBRATED if report.shipped.endswith(CALIBRATED) else ""
+    shown: list[Confusion] = []
+    for name in (ZERO_SHOT + suffix, CLUSTERED + suffix, report.shipped):
+        if name not in report.systems:
+            continue
+        own = report.systems[name]
+        same = next((earlier.name for earlier in shown if earlier.report.confusion == own.confusion), None)
+        shown.append(Confusion(name, own, same))
+    return shown
+
+
+def trial_points(trials: Sequence[TrialReport], timed: Mapping[str, Latency], winner: str) -> list[TrialPoint]:
+    """The best first. Latency counts for the front where every trial's was measured; `timed`: by trial id."""
+    whole = all(trial.trial_id in timed for trial in trials)
+    figures = {
+        trial.trial_id: (
+            -trial.report.macro_f1.value,
+            float(trial.report.prompt_tokens),
+            timed[trial.trial_id].p50_ms if whole else 0.0,
+        )
+        for trial in trials
+    }
+    return [
+        TrialPoint(
+            trial=trial,
+            p50_ms=timed[trial.trial_id].p50_ms if trial.trial_id in timed else None,
+            on_front=not any(_dominates(other, figures[trial.trial_id]) for other in figures.values()),
+            won=trial.trial_id == winner,
+        )
+        for trial in sorted(trials, key=objective)
+    ]
+
+
+def all_timed(points: Sequence[TrialPoint]) -> bool:
+    """Whether latency counts for the front."""
+    return all(point.p50_ms is not None for point in points)
+
+
+def shown_rules(rules: Sequence[Rule]) -> list[Rule]:
+    """Those that the page has room for, in their order: all, or a sample by the hash of their ids."""
+    kept: set[str] = set()
+    room = MOST_BYTES
+    for rule in sorted(rules, key=lambda rule: content_id(["report", rule.id])):
+        room -= len(html.escape(rule.text).encode()) + 200  # and what stands around it
+        if room < 0 or len(kept) == MOST_RULES:
+            break
+        kept.add(rule.id)
+    return [rule for rule in rules if rule.id in kept]
+
+
+def instruction_views(
+    ships: Sequence[Instruction], descents: Sequence[Descent], effects: Sequence[Effect], shown: Sequence[Rule]
+) -> list[InstructionView]:
+    by_id = {rule.id: rule for rule in shown}
+    descent_of = {own.instruction_id: own for own in descents}
+    effect_of = {own.instruction_id: own for own in effects}
+    return [
+        InstructionView(
+            place=place,
+            own=own,
+            descent=descent_of.get(own.id),
+            effect=effect_of.get(own.id),
+            rules=tuple(by_id[rule_id] for rule_id in own.rule_ids if rule_id in by_id),
+            of_rules=len(own.rule_ids),
+        )
+        for place, own in enumerate(ships, 1)
+    ]
+
+
+def cluster_rows(clusters: Sequence[Cluster], ships: Sequence[Instruction]) -> list[ClusterRow]:
+    """The largest first, as they are numbered; noise last."""
+    places: dict[str, list[int]] = {}
+    for place, own in enumerate(ships, 1):
+        for rule_id in own.rule_ids:
+            places.setdefault(rule_id, []).append(place)
+    return [
+        ClusterRow(cluster, tuple(sorted({place for rule_id in cluster.rule_ids for place in places.get(rule_id, ())})))
+        for cluster in clusters
+    ]
+
+
+def behind_none(rules: Sequence[Rule], ships: Sequence[Instruction]) -> list[Rule]:
+    """Rules that no instruction of the list rests on."""
+    used = {rule_id for own in ships for rule_id in own.rule_ids}
+    return [rule for rule in rules if rule.id not in used]
+
+
+def met_the_gate(edits: Sequence[EditVerdict]) -> list[EditVerdict]:
+    return [edit for edit in edits if edit.gate is not None]
+
+
+def outcomes(edits: Sequence[EditVerdict]) -> dict[str, int]:
+    """How often Edits ended in each way, the most frequent first."""
+    return dict(Counter(edit.outcome for edit in edits).most_common())
+
+
+def review_changes(
+    came_in: Sequence[Instruction], ships: Sequence[Instruction], descents: Sequence[Descent]
+) -> list[Change]:
+    """What stands in one list and not in the other; an instruction that came by Edits of one that went is that one in
+    other words."""
+    gone = {own.id: own for own in came_in if own.id not in {new.id for new in ships}}
+    edits = {own.instruction_id: own.edits for own in descents}
+    changes = []
+    for new in ships:
+        if new.id not in {own.id for own in came_in}:
+            steps = edits.get(new.id, ())
+            was = next((step.from_id for step in reversed(steps) if step.from_id in gone), None)
+            changes.append(Change(gone.pop(was) if was else None, new, steps[-1] if steps else None))
+    return [*changes, *(Change(own, None) for own in gone.values())]
+
+
+def _of_the_shipped(report: EvaluationReport) -> dict[str, Comparison]:
+    wanted = rivals(report.shipped, report.systems)
+    return {found.b: found for found in report.comparisons if found.a == report.shipped and found.b in wanted}
+
+
+def _dominates(other: tuple[float, ...], own: tuple[float, ...]) -> bool:
+    """All figures: less is better."""
+    return other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _away(found: Comparison) -> str:
+    """How far apart two systems are, where the interval leaves out 0, without a sign."""
+    delta = found.macro_f1_delta
+    low, high = sorted((abs(delta.low), abs(delta.high)))
+    return f"{abs(delta.value):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _on(report: EvaluationReport, name: str) -> str:
+    n = report.systems[name].n
+    return "" if n == report.n else f" on the {n} that it answered"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,113 @@
+"""A registered version as a classifier: prompt + calibration + Task + Student spec, and how it becomes a pyfunc model.
+
+Weights are not copied: the Student's section of conf/ names an asset, a hub id or a folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pld.artifacts import read_record, read_text, write_json, write_text
+from pld.config.build import build
+from pld.distill.render import prompt_messages, render_input
+from pld.errors import RegistryError
+from pld.metrics import calibrate, choose
+from pld.ports import OnProgress, Scores, Student
+from pld.records import Calibration, Record, Task, content_id, sha256
+from pld.serving.requests import read_records
+
+PROMPT_FILE = "system_prompt.md"
+SPEC_FILE = "served.json"
+
+
+class ServedSpec(Record):
+    """What answers depend on beside the prompt's text; `student` is the composed section of conf/."""
+
+    task: Task
+    student: dict[str, Any]
+    calibration: Calibration | None
+    prompt_sha256: str
+    prompt_version: str = ""
+
+    @property
+    def key(self) -> str:
+        """Content id of the version: same prompt, calibration, Student and task, same version."""
+        return content_id(self.model_dump(mode="json", exclude={"prompt_version"}))
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Of records [n]: their `labels` (None: could not be scored) and `scores` [n, k], calibrated."""
+
+    labels: Sequence[str | None]
+    scores: Scores
+
+
+class PromptClassifier:
+    """Classifies records exactly as `evaluate` measured it."""
+
+    def __init__(self, spec: ServedSpec, prompt: str, student: Student | None = None) -> None:
+        if sha256(prompt) != spec.prompt_sha256:
+            raise RegistryError(
+                f"{PROMPT_FILE}: wanted the text with sha256 {spec.prompt_sha256[:12]}, found {sha256(prompt)[:12]}; "
+                "register the prompt again"
+            )
+        self.spec = spec
+        self._messages = prompt_messages(prompt)
+        self._student: Student = student or build(spec.student, "student")
+
+    @classmethod
+    def load(cls, folder: Path) -> "PromptClassifier":
+        """From the two files that `write_files` wrote."""
+        return cls(read_record(folder / SPEC_FILE, ServedSpec), read_text(folder / PROMPT_FILE))
+
+    def warm_up(self) -> None:
+        """Load the weights and hold the system prompt's cache."""
+        self._student.prefill(self._messages)
+
+    def scores(self, records: Sequence[Mapping[str, str]], on_progress: OnProgress | None = None) -> Scores:
+        """[n, k] log-scores in the order of the declared labels, less the calibration; NaN: can't be scored."""
+        task = self.spec.task
+        inputs = [render_input(task, record) for record in records]
+        scores = self._student.score(self._messages, inputs, task.labels, on_progress)
+        return scores if self.spec.calibration is None else calibrate(scores, self.spec.calibration)
+
+    def classify(self, records: Sequence[Mapping[str, str]], on_progress: OnProgress | None = None) -> Classified:
+        """Labels and scores of the task's `records` [n]."""
+        labels = self.spec.task.labels
+        scores = self.scores(records, on_progress) if records else np.empty((0, len(labels)))
+        return Classified([labels[best] if best >= 0 else None for best in choose(scores)], scores)
+
+    def answer(self, model_input: Any) -> Any:
+        """A DataFrame with a row per record of what `read_records` takes; see `frame`."""
+        return self.frame(self.classify(read_records(self.spec.task, model_input)))
+
+    def rows(self, found: Classified) -> list[dict[str, Any]]:
+        """Per record: `label`, `score_<label>` per label (None: could not be scored), `prompt_sha256`,
+        `prompt_version`."""
+        names = [f"score_{label}" for label in self.spec.task.labels]
+        nothing = dict.fromkeys(names)
+        version = {"prompt_sha256": self.spec.prompt_sha256, "prompt_version": self.spec.prompt_version}
+        return [
+            {"label": label, **(nothing if label is None else dict(zip(names, row, strict=True))), **version}
+            for label, row in zip(found.labels, found.scores.tolist(), strict=True)
+        ]
+
+    def frame(self, found: Classified) -> Any:
+        """`rows` as a DataFrame; columns of scores are of floats as long as every record could be scored."""
+        import pandas as pd
+
+        names = [f"score_{label}" for label in self.spec.task.labels]
+        columns = ["label", *names, "prompt_sha256", "prompt_version"]
+        frame = pd.DataFrame(self.rows(found), columns=columns, dtype=object)
+        return frame if None in found.labels else frame.astype(dict.fromkeys(names, "float64"))
+
+
+def write_files(folder: Path, spec: ServedSpec, prompt: str) -> dict[str, str]:
+    """Write what `PromptClassifier.load` reads; the artifact names and paths for MLflow."""
+    write_text(folder / PROMPT_FILE, prompt)
+    write_json(folder / SPEC_FILE, spec)
+    return {"prompt": str(folder / PROMPT_FILE), "spec": str(folder / SPEC_FILE)}

@@ -1,0 +1,175 @@
+"""Own data whose label is the text of one of several options: it becomes the label at that option's place."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pld.artifacts import csv_line
+from pld.data.readers import read
+from pld.data.splits import RawExample, assemble
+from pld.errors import ConfigError, DataError
+from pld.params import TaskParams
+from pld.records import inputs_id
+from pld.serving.new_examples import add_labelled
+
+OPTIONS = ("first", "second", "third")
+COLUMNS = ["query", *OPTIONS, "answer"]
+ROW = ["Which one flies?", "a stone", "a swallow", "a spoon", "a swallow"]
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def task(path: str = "d.csv", **changes: object) -> TaskParams:
+    reader = {
+        "format": "records",
+        "path": path,
+        "fields": {"query": "query", "one": "first", "two": "second", "three": "third"},
+        "label": "answer",
+        "options": OPTIONS,
+        "id": None,
+        "group": None,
+        "split": None,
+        **{key: value for key, value in changes.items() if key not in ("labels", "fields")},
+    }
+    fields = changes.get("fields", reader["fields"])
+    return TaskParams.model_validate(
+        {
+            "name": "own",
+            "labels": changes.get("labels", ["x", "y", "z"]),
+            "fields": list(fields),  # type: ignore[call-overload]
+            "input_template": "{{ query }}",
+            "base_instruction": "?",
+            "reader": {**reader, "fields": fields},
+        }
+    )
+
+
+def write(*rows: list[str]) -> None:
+    Path("d.csv").write_bytes("".join(csv_line(row) + "\n" for row in [COLUMNS, *rows]).encode())
+
+
+def rows_of(*rows: list[str], **changes: object) -> list[RawExample]:
+    write(*rows)
+    return list(read(task(**changes)))
+
+
+def refusal(row: list[str], **changes: object) -> str:
+    with pytest.raises(DataError) as caught:
+        rows_of(ROW, row, **changes)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("d.csv: row 3: column ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+def test_the_text_of_an_option_becomes_the_label_at_its_place(name: str) -> None:
+    rows = [[*ROW[:4], answer] for answer in ROW[1:4]]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    if name == "d.csv":
+        write(*rows)
+    elif name == "d.jsonl":
+        Path(name).write_text("".join(json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n" for row in rows))
+    else:
+        frame.to_parquet(name)
+    found = list(read(task(name)))
+    assert [row.label for row in found] == ["x", "y", "z"]
+    assert found[0].inputs == {"query": ROW[0], "one": "a stone", "two": "a swallow", "three": "a spoon"}
+
+
+def test_a_label_that_stands_there_already_is_one() -> None:
+    assert [row.label for row in rows_of([*ROW[:4], "z"], ROW)] == ["z", "y"]
+
+
+def test_options_that_are_the_labels_themselves_are_fine_in_their_places() -> None:
+    assert rows_of(["?", "x", "y", "z", "y"])[0].label == "y"
+
+
+def test_a_label_whose_text_is_an_option_of_another_place_is_refused() -> None:
+    told = refusal(["?", "y", "x", "w", "y"])
+    assert "column 'answer': wanted one option, found 'y', which stands for x and y; change the text" in told
+
+
+def test_a_text_that_two_options_have_is_refused_and_another_option_of_that_row_is_not() -> None:
+    twins = ["?", "same", "other", "same"]
+    assert "found 'same', which stands for x and z" in refusal([*twins, "same"])
+    assert rows_of([*twins, "other"], [*twins, "z"])[1].label == "z"
+
+
+def test_a_text_that_no_option_has_is_refused_with_the_nearest() -> None:
+    told = refusal([*ROW[:4], "A swallow "])
+    assert "wanted the text of one of first, second, third, letter for letter, or its label (x, y, z), found" in told
+    assert "found 'A swallow ' (did you mean 'a swallow', option y?); correct the row" in told
+    assert "found 'a swallow ' (did you mean 'a swallow', option y?)" in refusal([*ROW[:4], "a swallow "])
+    assert "did you mean" not in refusal([*ROW[:4], "Q"])
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_option_is_refused(empty: str) -> None:
+    told = refusal([*ROW[:3], empty, ROW[4]])
+    assert "column 'third': wanted the text of an option, found none; fill it in" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"labels": ["x", "y"]}, "a column for each of the labels x, y, found 3: first, second, third"),
+        (
+            {"options": ["first", "second", "second"]},
+            "a column of its own for each option, found first, second, second",
+        ),
+        (
+            {"fields": {"query": "query", "one": "first"}},
+            "found 'second', 'third', which the Student would not see; add",
+        ),
+        ({"options": ["first", "second", "answer"]}, "found 'answer', which the Student would not see"),
+    ],
+)
+def test_settings_that_can_not_be_meant_are_one_line_that_says_what_to_do(
+    changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"^reader\.options: wanted ") as caught:
+        rows_of(ROW, **changes)
+    assert told in str(caught.value)
+    assert "conf/task/" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_option_column_is_told_as_any_other() -> None:
+    Path("d.csv").write_text("query,first,second,answer\n?,a,b,a\n")
+    with pytest.raises(DataError, match="wanted a column 'third', found 'query', 'first', 'second', 'answer'"):
+        list(read(task()))
+
+
+TEXT = st.sampled_from(["x", "y", "z", "a swallow", "a stone", "a spoon"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
+@given(st.lists(TEXT, min_size=3, max_size=3), TEXT)
+def test_a_row_is_read_as_the_only_thing_that_it_can_mean_or_refused(options: list[str], answer: str) -> None:
+    means = {label for label, text in zip("xyz", options, strict=True) if answer in (text, label)}
+    if len(means) == 1:
+        assert {row.label for row in rows_of(["?", *options, answer])} == means
+    else:
+        with pytest.raises(DataError, match="which stands for" if means else "wanted the text of one of"):
+            rows_of(["?", *options, answer])
+
+
+def test_a_labelled_sheet_is_added_by_label_and_read_again_beside_texts() -> None:
+    rows = [[f"Which one of {n}?", f"a{n}", f"b{n}", f"c{n}", f"{'abc'[n % 3]}{n}"] for n in range(40)]
+    write(*rows)
+    sheet = [[*COLUMNS, "id"]]
+    for cells, label in ((["New?", "p", "q", "r"], "z"), (rows[4][:4], "y")):
+        inputs = dict(zip(("query", "one", "two", "three"), cells, strict=True))
+        sheet.append([*cells, label, inputs_id(inputs)])
+    Path("sheet.csv").write_text("".join(csv_line(row) + "\n" for row in sheet))
+    added = add_labelled(Path("sheet.csv"), task(), None)
+    assert (added.rows, added.already) == (1, 1)  # the other one says what its row's text says
+    examples, summary = assemble(task(), read(task()))
+    assert (summary.rows, examples[-1].inputs["query"], examples[-1].label) == (41, "New?", "z")

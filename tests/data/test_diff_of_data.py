@@ -1,0 +1,99 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pld.data.diff import Held, Placed, compare_examples, held
+from pld.records import SPLITS, Example, inputs_id
+
+LABELS = ("yes", "no")
+one_held = st.builds(
+    Held,
+    split=st.sampled_from(SPLITS),
+    label=st.sampled_from(LABELS),
+    group=st.sampled_from([None, "g"]),
+    text=st.sampled_from("abc"),
+)
+versions = st.dictionaries(st.sampled_from("123456"), one_held, max_size=6)
+
+
+def ids(rows):
+    return [row.id for row in rows]
+
+
+def test_what_is_compared_of_an_example_holds_no_text():
+    example = Example(id="7", inputs={"text": "a private matter"}, label="yes", split="train", group="g")
+    assert held(example) == Held("train", "yes", "g", inputs_id(example.inputs))
+    assert "private" not in repr(held(example))
+
+
+@given(versions, versions)
+def test_the_later_version_can_be_told_from_the_earlier_one_and_the_changes(before, after):
+    found = compare_examples(before, after, LABELS)
+    told = {identity: (own.split, own.label) for identity, own in before.items()}
+    for one in found.removed:
+        assert told.pop(one.id) == (one.split, one.label)
+    for one in found.added:
+        assert one.id not in told
+        told[one.id] = (one.split, one.label)
+    for one in found.relabelled:
+        assert told[one.id][1] == one.before
+        told[one.id] = (told[one.id][0], one.after)
+    for one in found.moved:
+        assert told[one.id][0] == one.before
+        told[one.id] = (one.after, told[one.id][1])
+    assert told == {identity: (own.split, own.label) for identity, own in after.items()}
+    both = before.keys() & after.keys()
+    assert set(ids(found.edited)) == {key for key in both if before[key].text != after[key].text}
+    assert set(ids(found.regrouped)) == {key for key in both if before[key].group != after[key].group}
+    assert found.same == (before == after)
+
+
+@given(versions, versions)
+def test_seen_the_other_way_round_it_is_the_mirror_image(before, after):
+    there, back = compare_examples(before, after, LABELS), compare_examples(after, before, LABELS)
+    assert (there.added, there.removed) == (back.removed, back.added)
+    assert (there.before, there.after) == (back.after, back.before)
+    for one, other in ((there.relabelled, back.relabelled), (there.moved, back.moved)):
+        assert sorted((x.id, x.before, x.after) for x in one) == sorted((x.id, x.after, x.before) for x in other)
+    assert there.reordered == back.reordered
+
+
+@given(versions, versions)
+def test_counts_are_of_every_split_and_label(before, after):
+    found = compare_examples(before, after, LABELS)
+    for split in SPLITS:
+        for label in LABELS:
+            now = sum(own.split == split and own.label == label for own in after.values())
+            assert found.after[split][label] == now
+    assert list(found.after) == list(SPLITS)
+
+
+def test_the_teacher_is_asked_about_texts_and_labels_that_no_training_example_had():
+    before = {
+        "same": Held("train", "yes", None, "a"),
+        "relabelled": Held("train", "yes", None, "b"),
+        "edited": Held("train", "yes", None, "c"),
+        "to train": Held("test", "yes", None, "d"),
+        "to test": Held("train", "yes", None, "e"),
+        "renamed": Held("train", "yes", None, "f"),
+    }
+    after = {
+        "same": before["same"],
+        "relabelled": Held("train", "no", None, "b"),
+        "edited": Held("train", "yes", None, "C"),
+        "to train": Held("train", "yes", None, "d"),
+        "to test": Held("test", "yes", None, "e"),
+        "another name": before["renamed"],
+        "added": Held("train", "no", None, "g"),
+        "added to test": Held("test", "no", None, "h"),
+    }
+    found = compare_examples(before, after, LABELS)
+    assert found.new_to_teacher == ("relabelled", "edited", "to train", "added")
+    assert found.removed == (Placed(id="renamed", split="train", label="yes"),)
+
+
+def test_only_the_order_within_a_split_is_an_order():
+    train, test, other = Held("train", "yes", None, "a"), Held("test", "no", None, "b"), Held("train", "no", None, "c")
+    before = {"1": train, "2": test, "3": other}
+    assert not compare_examples(before, {"2": test, "1": train, "3": other}, LABELS).reordered
+    swapped = compare_examples(before, {"3": other, "1": train, "2": test}, LABELS)
+    assert (swapped.same, swapped.reordered) == (True, True)

@@ -1,0 +1,132 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pld.distill.render import exemplars_of, few_shot_messages, render_input, render_system_prompt
+from pld.errors import ConfigError, DistillError
+from pld.params import RenderingParams
+from pld.prompts import names
+from pld.records import Example, Instruction, Rule, Task, content_id, sha256
+
+TASK = Task(
+    name="t", labels=("yes", "no"), fields=("text",), input_template="{{ text }}", base_instruction="Say yes or no."
+)
+
+
+def instruction(text, label="yes", support=1):
+    return Instruction(
+        id=content_id([label, text], 12), text=text, label=label, rule_ids=(), support=support, origin="medoid"
+    )
+
+
+def params(**changed):
+    values = {"frame": "list", "order": "support", "exemplars": 0, "exemplars_per": "label", "token_budget": None}
+    return RenderingParams(**(values | changed))
+
+
+def render(instructions, shown=None, **changed):
+    shown = shown or {item.id: [] for item in instructions}
+    return render_system_prompt(TASK, instructions, shown, params(**changed), lambda text: len(text.split()))
+
+
+def example(text, label="yes"):
+    return Example(id=content_id(text), inputs={"text": text}, label=label, split="train")
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), min_size=1)
+
+
+@pytest.mark.parametrize("frame", [name.removeprefix("frame_") for name in names() if name.startswith("frame_")])
+@given(texts=st.lists(WORDS, min_size=1, max_size=6, unique=True))
+def test_every_instruction_stands_in_the_prompt_letter_for_letter(frame, texts):
+    instructions = [instruction(text) for text in texts]
+    prompt = render(instructions, frame=frame)
+    for text in texts:
+        assert text in prompt.text
+    assert prompt.sha256 == sha256(prompt.text)
+    assert set(prompt.instruction_ids) == {item.id for item in instructions}
+
+
+@given(
+    st.lists(
+        st.tuples(WORDS, st.sampled_from(["yes", "no"]), st.integers(1, 9)),
+        min_size=2,
+        max_size=8,
+        unique_by=lambda t: t[0],
+    )
+)
+def test_the_prompt_does_not_depend_on_the_order_that_instructions_come_in(rows):
+    instructions = [instruction(*row) for row in rows]
+    assert render(instructions) == render(instructions[::-1])
+
+
+def test_braces_in_a_rule_or_an_example_are_text_and_never_a_template():
+    assert "{{ 1 + 1 }}" in render([instruction("answer yes to {{ 1 + 1 }}")]).text
+    assert render_input(TASK, {"text": "{% for x in y %}"}) == "{% for x in y %}"
+
+
+def test_an_input_without_a_field_of_the_template_is_refused_by_name():
+    with pytest.raises(ConfigError, match="text"):
+        render_input(TASK, {"body": "x"})
+
+
+@pytest.mark.parametrize(("order", "wanted"), [("support", "cab"), ("support_last", "bac"), ("label", "cba")])
+def test_order_is_by_support_or_by_label(order, wanted):
+    a, b, c = instruction("a", "no", 2), instruction("b", "yes", 1), instruction("c", "yes", 3)
+    prompt = render([a, b, c], order=order)
+    by_id = {a.id: "a", b.id: "b", c.id: "c"}
+    assert "".join(by_id[identity] for identity in prompt.instruction_ids) == wanted
+
+
+def test_over_the_budget_the_least_supported_goes_first_but_a_labels_last_instruction_stays():
+    weak_but_alone = instruction("only no", "no", 1)
+    instructions = [weak_but_alone, instruction("yes much", support=9), instruction("yes little", support=2)]
+    whole = render(instructions)
+    prompt = render(instructions, token_budget=whole.tokens - 1)
+    assert weak_but_alone.id in prompt.instruction_ids
+    assert [(cut.instruction_id, cut.reason) for cut in prompt.cut] == [
+        (instructions[2].id, f"over the budget of {whole.tokens - 1} tokens")
+    ]
+    assert prompt.tokens <= whole.tokens - 1
+
+
+def test_a_budget_that_nothing_fits_says_so():
+    with pytest.raises(DistillError, match="token_budget: wanted a prompt of at most 3 tokens"):
+        render([instruction("one two three four")], token_budget=3)
+
+
+def test_exemplars_per_label_come_from_its_instructions_in_turn_each_once():
+    first, second = instruction("first", support=2), instruction("second", support=1)
+    shared, own, other = example("shared"), example("own"), example("other")
+    exemplars = {first.id: [shared, own], second.id: [shared, other]}
+    text = render([first, second], exemplars, exemplars=3).text
+    assert [text.count(word) for word in ("shared", "own", "other")] == [1, 1, 1]
+
+
+def test_exemplars_per_instruction_stand_with_it():
+    first, second = instruction("first", support=2), instruction("second", support=1)
+    exemplars = {first.id: [example("alpha"), example("beta")], second.id: [example("gamma")]}
+    text = render([first, second], exemplars, exemplars=1, exemplars_per="instruction").text
+    assert text.index("first") < text.index("alpha") < text.index("second") < text.index("gamma")
+    assert "beta" not in text
+
+
+def test_doubtful_examples_are_shown_last():
+    rules = {
+        identity: Rule(
+            id=identity, example_id=identity, label="yes", rationale="", text="", teacher="", doubtful=doubtful
+        )
+        for identity, doubtful in (("r1", True), ("r2", False))
+    }
+    train = {"r1": example("one"), "r2": example("two")}
+    item = instruction("x").model_copy(update={"rule_ids": ("r1", "r2")})
+    assert [found.inputs["text"] for found in exemplars_of([item], rules, train)[item.id]] == ["two", "one"]
+
+
+def test_few_shot_shows_each_example_as_a_turn_and_its_label_as_the_answer():
+    messages = few_shot_messages(TASK, [example("up", "no")])
+    assert [(message.role, message.content) for message in messages] == [
+        ("system", "Say yes or no."),
+        ("user", "up"),
+        ("assistant", "no"),
+    ]

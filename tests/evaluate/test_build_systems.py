@@ -1,0 +1,168 @@
+"""The line-up with the real SmolLM2 and MiniLM on made-up mails."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pld.config.composition import compose
+from pld.errors import ConfigError
+from pld.evaluate import gepa as gepa_optimizer
+from pld.evaluate import lora
+from pld.evaluate.build_systems import Distilled, Ground, lineup
+from pld.evaluate.measure import answers_of, evaluation_report, twin_of
+from pld.records import Calibration, TrainingCost
+from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
+from support.resolve_tree import resolution_report
+
+LORA = "{rank:4,alpha:8,dropout:0.0,learning_rate:1e-3,epochs:1,batch_size:4,max_tokens:200,seed:0}"
+GEPA = "{max_metric_calls:40,max_teacher_calls:null,seed:0}"
+ALWAYS = (
+    "majority", "zero_shot", "few_shot", "few_shot_nearest", "chain_of_thought", "tfidf_logreg", "embedding_logreg",
+    "clustered", "distilled",
+)  # fmt: skip
+
+
+def ground(**baselines):
+    config = composed()
+    thinking = config.baselines.chain_of_thought.model_copy(update={"max_tokens": 4, "examples": 2})
+    settings = config.baselines.model_copy(update={"chain_of_thought": thinking, "few_shot_nearest": 2, **baselines})
+    train = mails("train", 9)
+    return Ground(
+        config=config.model_copy(update={"baselines": settings}),
+        train=train,
+        validation=mails("validation", 3),
+        calibrated_on=train[:3],
+        shots=train[:3],
+        clustered=Distilled(
+            CLUSTERED,
+            Calibration(labels=LABELS, mean_log_scores=(-2.0, -2.0, -2.0), examples=3),
+            "1 instruction",
+            TrainingCost(teacher_calls=9, recorded=True),
+        ),
+        distilled=Distilled(
+            PROMPT,
+            Calibration(labels=LABELS, mean_log_scores=(-1.0, -1.0, -1.0), examples=3),
+            "2 instructions",
+            TrainingCost(teacher_calls=11, recorded=True),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Each system of the default line-up, and its answers to four mails."""
+    test = mails("test", 4)
+    return {
+        system.name: (system, answers_of(system, test[: system.sample or len(test)], LABELS))
+        for system in lineup(ground())
+    }
+
+
+def test_every_system_answers_in_the_order_of_the_report(measured):
+    assert tuple(measured) == ALWAYS
+    for name, (system, answers) in measured.items():
+        assert answers.scores.shape == (2 if name == "chain_of_thought" else 4, 3)
+        assert np.isfinite(answers.scores).all()
+        assert system.readable
+
+
+def test_systems_of_one_prompt_or_of_chosen_examples_are_calibrated_and_no_others(measured):
+    calibrated = {name for name, (_, answers) in measured.items() if answers.calibration is not None}
+    assert calibrated == {"zero_shot", "few_shot", "few_shot_nearest", "clustered", "distilled"}
+    assert measured["distilled"][1].calibration.mean_log_scores == (-1.0, -1.0, -1.0)  # what ships, not another one
+
+
+def test_only_a_student_reads_tokens_and_it_reads_more_than_the_shared_beginning(measured):
+    for name, (system, answers) in measured.items():
+        if name in ("majority", "tfidf_logreg", "embedding_logreg"):
+            assert system.student is None
+            assert (answers.prompt_tokens, answers.cost.tokens_per_request) == (0, 0)
+        else:
+            assert answers.cost.tokens_per_request > answers.prompt_tokens > 0
+    read = {name: answers.cost.tokens_per_request for name, (_, answers) in measured.items()}
+    assert read["few_shot_nearest"] > read["zero_shot"]
+    # the examples chosen for an input are no part of what requests share
+    assert measured["few_shot_nearest"][1].prompt_tokens == measured["zero_shot"][1].prompt_tokens
+
+
+def test_what_was_spent_is_told_of_the_systems_that_are_trained(measured):
+    timed = {name for name, (system, _) in measured.items() if system.training_seconds is not None}
+    assert timed == {"few_shot_nearest", "tfidf_logreg", "embedding_logreg"}
+    assert measured["clustered"][1].cost.training.teacher_calls == 9
+    assert measured["distilled"][1].cost.training.teacher_calls == 11
+
+
+def test_before_and_after_the_loop_are_two_systems_with_prompts_and_calibrations_of_their_own(measured):
+    before, after = measured["clustered"], measured["distilled"]
+    assert [system.beginning[0].content for system, _ in (before, after)] == [CLUSTERED, PROMPT]
+    assert before[1].calibration.mean_log_scores == (-2.0, -2.0, -2.0)
+    assert (before[1].scores != after[1].scores).any()
+    assert twin_of(after[0], [before[0]]) is None
+
+
+def test_the_line_up_makes_a_whole_report(measured):
+    report, predictions = evaluation_report(
+        composed(),
+        "sha",
+        mails("test", 4),
+        {name: answers for name, (_, answers) in measured.items()},
+        {"engine": "any"},
+        resolution_report(composed()),
+    )
+    assert {name for name in report.systems if not name.endswith("_calibrated")} == set(ALWAYS)
+    assert len([row for row in predictions if row.system == "chain_of_thought"]) == 2
+    assert {found.b for found in report.comparisons if found.a == "distilled"} == set(ALWAYS) - {"distilled"}
+
+
+def composed_with(tmp_path, *overrides):
+    selections = yaml.safe_load(Path("params.yaml").read_text()) | {"overrides": list(overrides)}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(selections))
+    return compose(Path("conf"), tmp_path / "params.yaml")
+
+
+def test_the_optional_baselines_are_off_and_an_override_turns_them_on(tmp_path):
+    assert composed().baselines.lora is None
+    assert composed().baselines.gepa is None
+    config = composed_with(tmp_path, f"baselines.lora={LORA}", f"baselines.gepa={GEPA}")
+    assert config.baselines.lora.learning_rate == 1e-3
+    assert config.baselines.gepa.max_teacher_calls is None
+
+
+def test_a_misspelt_setting_of_an_optional_baseline_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown key 'baselines.gepa.sede'"):
+        composed_with(tmp_path, f"baselines.gepa={GEPA.replace('seed', 'sede')}")
+
+
+def test_an_optional_baseline_that_cannot_run_is_refused_before_the_first_system(tmp_path):
+    settings = composed_with(tmp_path, f"baselines.gepa={GEPA}").baselines.gepa
+    with pytest.raises(ConfigError, match="which plays back"):
+        next(lineup(ground(gepa=settings)))
+
+
+def test_the_optional_baselines_stand_before_the_prompts_of_the_pipeline(tmp_path, monkeypatch):
+    baselines = composed_with(tmp_path, f"baselines.lora={LORA}", f"baselines.gepa={GEPA}").baselines
+    own = ground(lora=baselines.lora, gepa=baselines.gepa)
+    asked = {}
+
+    def fine_tune(section, messages, inputs, answers, labels, params, on_progress=None):
+        asked["lora"] = (len(inputs), answers, labels)
+        seconds = type("Training", (), {"seconds": 12.5})
+        return type("FineTuned", (), {"student": own.student, "training": seconds})
+
+    def optimise(task, train, validation, student, teacher, params, distillation_calls, on_progress=None):
+        asked["gepa"] = (len(train), len(validation), distillation_calls)
+        return gepa_optimizer.Optimised("Say it in a word.", 0.5, 2, TrainingCost(teacher_calls=4), {}, 3.5)
+
+    monkeypatch.setattr(lora, "fine_tune", fine_tune)
+    monkeypatch.setattr(gepa_optimizer, "optimise", optimise)
+    monkeypatch.setattr(gepa_optimizer, "check", lambda teacher: None)
+    found = {system.name: system for system in lineup(own)}
+    assert tuple(found)[-4:] == ("lora", "gepa", "clustered", "distilled")
+    assert asked["lora"] == (9, [example.label for example in own.train], LABELS)
+    assert asked["gepa"] == (9, 3, 11)
+    assert (found["lora"].training_seconds, found["gepa"].training_seconds) == (12.5, 3.5)
+    assert found["gepa"].training.teacher_calls == 4
+    assert found["gepa"].readable == "a prompt of 5 words"
+    assert found["gepa"].beginning[0].content == "Say it in a word."

@@ -1,0 +1,413 @@
+import itertools
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+
+from pld.errors import RegistryError, ReviewError
+from pld.params import Config, load_config
+from pld.records import sha256
+from pld.registry.promotion_gates import judge
+from pld.registry.registry import Registry, Standing, review_anchors
+from pld.registry.release import fetch_release
+from pld.registry.store import Store, connect
+from pld.registry.versions import Version
+from pld.review.decisions import ReviewStanding
+from support.artifact_tree import CLUSTERED, PROMPT, write_artifacts
+from support.shelf import BETTER, WORSE, aliases, raw_aliases, register
+
+AS_FILLED = {"production": 2, "previous": 1, "candidate": 3}
+Settle = Callable[..., Standing]
+
+
+@pytest.fixture
+def registry(store: Store) -> Registry:
+    return Registry(store, "mail")
+
+
+@pytest.fixture
+def settle(store: Store) -> Settle:
+    return lambda **changes: register(store, **changes)
+
+
+def of(registry: Registry, number: int) -> Version:
+    return next(version for version in registry.versions() if version.number == number)
+
+
+def with_gates(**changes: Any) -> Config:
+    config = load_config()
+    return config.model_copy(update={"promotion": config.promotion.model_copy(update=changes)})
+
+
+def any_gates() -> Config:
+    return with_gates(better_than_zero_shot=False, not_worse_than_production=False)
+
+
+def test_the_first_version_whose_gates_hold_is_production_and_no_longer_a_candidate(
+    settle: Settle, registry: Registry, project: Path
+) -> None:
+    standing = settle()
+    assert str(standing).startswith("pld-mail version 1 is production: all gates hold (better_than_zero_shot macro-F1")
+    assert aliases(registry) == {"production": 1}
+    verdicts = {verdict.gate: verdict for verdict in of(registry, 1).verdicts}
+    assert set(verdicts) == {"better_than_zero_shot", "not_worse_than_production", "max_unparsable_rate"}
+    assert verdicts["better_than_zero_shot"] in standing.verdicts, "with the figures it was judged on"
+    # what ships is the loop's list, not what came into the loop
+    final = (project / "artifacts/review/final/system_prompt.md").read_bytes()
+    assert final != (project / "artifacts/best/system_prompt.md").read_bytes() == CLUSTERED.encode()
+    assert registry.store.client.get_prompt_version_by_alias("pld-mail-prompt", "production").template == final.decode()
+    served = mlflow.artifacts.download_artifacts(
+        "models:/pld-mail/1/artifacts/system_prompt.md", tracking_uri=registry.store.uri
+    )
+    assert Path(served).read_bytes() == final
+    assert of(registry, 1).prompt_sha256 == sha256(final.decode())
+
+
+def test_the_registered_prompt_is_the_measured_one_byte_for_byte(settle: Settle, registry: Registry) -> None:
+    text = 'Über {{ name }}, {{undefined}} {% raw %} "quoted" \\ \r\n\ttabs, no newline at the end  '
+    settle(prompt=text)
+    assert registry.store.client.get_prompt_version_by_alias("pld-mail-prompt", "production").template == text
+    assert of(registry, 1).prompt_sha256 == sha256(text)
+
+
+def test_the_same_content_is_the_same_version(shelf: Registry) -> None:
+    again = register(shelf.store, prompt=BETTER, p95_ms=33.0)
+    assert str(again) == "pld-mail version 2 is production: the same prompt as before"
+    assert [version.number for version in shelf.versions()] == [3, 2, 1]
+    assert aliases(shelf) == AS_FILLED
+
+
+def test_a_candidate_that_fails_a_gate_stays_candidate_and_its_figures_are_kept(shelf: Registry) -> None:
+    line = str(register(shelf.store, prompt=WORSE, right=0.4))
+    assert line.startswith("pld-mail version 3 stays candidate: better_than_zero_shot failed: macro-F1 ")
+    assert "not_worse_than_production failed: macro-F1 -0." in line
+    assert aliases(shelf) == AS_FILLED
+    assert {verdict.gate: verdict.holds for verdict in of(shelf, 3).verdicts} == {
+        "better_than_zero_shot": False,
+        "not_worse_than_production": False,
+        "max_unparsable_rate": True,
+    }
+
+
+def test_another_calibration_is_another_version_of_the_same_prompt(settle: Settle, registry: Registry) -> None:
+    config = write_artifacts(Path("artifacts"))
+    settle()
+    calibrated = config.calibration.model_copy(update={"method": "batch"})
+    settle(config=config.model_copy(update={"calibration": calibrated}))
+    assert [version.number for version in registry.versions()] == [2, 1]
+    assert len(list(registry.store.client.search_prompt_versions("pld-mail-prompt"))) == 1
+
+
+def test_the_limits_of_the_settings_are_gates(shelf: Registry) -> None:
+    failed = str(shelf.promote(with_gates(better_than_zero_shot=False, max_p95_ms=10, max_prompt_tokens=10)))
+    assert "max_p95_ms failed: p95 20.0 ms on a test, limit 10 ms" in failed
+    assert "max_prompt_tokens failed: 60 tokens, limit 10" in failed
+    assert shelf.promote(any_gates()).alias == "production"
+    gates = {verdict.gate for verdict in of(shelf, 3).verdicts}
+    assert gates == {"max_unparsable_rate"}, "verdicts of gates that are no longer asked for are gone"
+
+
+def test_a_rolled_back_version_comes_back_only_by_hand(shelf: Registry) -> None:
+    assert shelf.rollback() == (1, 2)
+    assert aliases(shelf) == {"production": 1, "previous": 2, "candidate": 3}
+    told = str(register(shelf.store, prompt=BETTER))
+    assert "pld promote --version 2` takes that back" in told, "the next repro must not undo it"
+    assert aliases(shelf) == {"production": 1, "previous": 2, "candidate": 2}
+    assert "rolled back" in of(shelf, 2).tags["pld.decision"], "for whoever looks at it in MLflow"
+    assert shelf.promote(load_config(), 2).alias == "production"
+    assert aliases(shelf) == {"production": 2, "previous": 1}
+    assert "pld.decision" not in of(shelf, 2).tags
+
+
+def test_rolling_back_twice_is_where_it_began(shelf: Registry) -> None:
+    shelf.rollback()
+    assert shelf.rollback() == (2, 1)
+    assert aliases(shelf) == AS_FILLED
+
+
+def test_without_a_previous_version_there_is_nothing_to_roll_back_to(settle: Settle, registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="wanted a candidate, found no version; run `make repro`"):
+        registry.promote(write_artifacts(Path("artifacts")))
+    settle()
+    with pytest.raises(RegistryError, match="wanted a previous version to roll back to, found none"):
+        registry.rollback()
+    with pytest.raises(RegistryError, match="wanted version 7, found 1"):
+        registry.promote(load_config(), 7)
+
+
+def test_force_passes_over_failed_gates_and_keeps_the_reason(shelf: Registry) -> None:
+    standing = shelf.promote(load_config(), force="the demo is today")
+    assert "is production: forced (the demo is today) although better_than_zero_shot failed" in str(standing)
+    assert aliases(shelf) == {"production": 3, "previous": 2}
+    kept = "forced: the demo is today (failed: better_than_zero_shot, not_worse_than_production)"
+    assert of(shelf, 3).tags["pld.decision"] == kept
+
+
+def test_every_move_is_in_the_history_with_who_what_and_why(shelf: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pld.registry.promotion.user_name", lambda: "ada")
+    monkeypatch.setattr(Registry, "_commit", lambda *_: "c0ffee")
+    shelf.promote(load_config(), force="the demo is today")
+    shelf.rollback("it answers refund to everything")
+    moves = [turn.move for turn in shelf.turns()]
+    assert [(move.kind, move.was, move.to) for move in moves] == [
+        ("promote", None, 1), ("promote", 1, 2), ("force", 2, 3), ("rollback", 3, 2),
+    ]  # fmt: skip
+    assert [move.reason for move in moves[1:]] == [
+        "all gates hold",
+        "the demo is today (failed: better_than_zero_shot, not_worse_than_production)",
+        "it answers refund to everything",
+    ]
+    assert [(move.by, move.prompt_sha256, move.commit) for move in moves[2:]] == [
+        ("ada", sha256(WORSE), "c0ffee"),
+        ("ada", sha256(BETTER), "c0ffee"),
+    ]
+    assert all(earlier.at <= later.at for earlier, later in itertools.pairwise(moves))
+    lines = shelf.store.client.search_prompt_versions("pld-mail-history")
+    assert lines[0].commit_message == "rollback: version 3 → version 2 by ada: it answers refund to everything"
+
+
+@pytest.mark.parametrize("force", [None, "because"])
+def test_a_prompt_that_is_not_the_evaluated_one_is_never_promoted(shelf: Registry, force: str | None) -> None:
+    shelf.store.client.set_prompt_version_tag("pld-mail-prompt", "3", "mlflow.prompt.text", "tampered with")
+    with pytest.raises(RegistryError, match="prompt pld-mail-prompt, for version 3: wanted the evaluated prompt"):
+        shelf.promote(load_config(), force=force)
+    assert raw_aliases(shelf) == AS_FILLED
+
+
+@pytest.mark.parametrize("gone", ["system_prompt.md", "served.json", "registered prompt"])
+def test_a_version_whose_artifact_is_gone_is_refused_and_no_alias_moves(shelf: Registry, gone: str) -> None:
+    def lose(number: int) -> None:
+        if gone == "registered prompt":
+            shelf.store.client.delete_prompt_version("pld-mail-prompt", str(number))
+        for path in Path("mlartifacts").rglob(gone):
+            if sha256((path.parent / "system_prompt.md").read_text()) == of(shelf, number).prompt_sha256:
+                path.unlink()
+
+    lose(3)
+    message = "version {}: wanted the files and the registered prompt that it answers with, found them gone"
+    with pytest.raises(RegistryError, match=message.format(3)) as caught:
+        shelf.promote(load_config(), force="because")
+    assert "\n" not in str(caught.value)
+    lose(1)
+    with pytest.raises(RegistryError, match=message.format(1)):
+        shelf.rollback()
+    with pytest.raises(RegistryError, match=message.format(1)):
+        fetch_release(load_config(), "previous")
+    assert raw_aliases(shelf) == AS_FILLED
+    assert len(shelf.turns()) == 2
+
+
+@pytest.mark.parametrize("variable", ["DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"])
+def test_inside_a_dvc_experiment_no_alias_moves(
+    shelf: Registry, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "brave-newt")
+    moves = (lambda: register(shelf.store), lambda: shelf.promote(load_config(), 1), shelf.rollback)
+    for move in moves:
+        with pytest.raises(RegistryError, match="brave-newt"):
+            move()
+    shelf.store.client.set_registered_model_alias("pld-mail", "production", "3")
+    shelf.versions()
+    assert len(shelf.turns()) == 2, "nor is anything written down"
+
+
+def test_promotions_at_once_leave_one_production_and_one_previous(
+    shelf: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = any_gates()
+    register(shelf.store, prompt=PROMPT + "4\n", right=0.4)
+    ready = threading.Barrier(3)
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.3)  # aliases were read before, and are written after
+        return judge(*arguments)
+
+    monkeypatch.setattr("pld.registry.registry.judge", slow)
+    failures = []
+
+    def promote(number: int) -> None:
+        own = Registry(connect(None), "mail")
+        ready.wait()
+        try:
+            own.promote(config, number)
+        except Exception as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=promote, args=(number,)) for number in (1, 3, 4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert failures == []
+    left = aliases(shelf)
+    moves = [turn.move for turn in shelf.turns()]
+    assert (left["production"], left["previous"]) == (moves[-1].to, moves[-1].was)
+    assert {move.to for move in moves[2:]} == {1, 3, 4}
+    assert not any(turn.void for turn in shelf.turns()), "each was judged against the production that it replaced"
+    assert "candidate" not in left
+
+
+def interrupted(shelf: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move to version 3 is written down, and the store goes away before an alias is moved."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise MlflowException("connection refused\nand more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf.store.client, "set_registered_model_alias", gone)
+        with pytest.raises(RegistryError) as caught:
+            shelf.promote(any_gates())
+    assert "\n" not in str(caught.value)
+    assert "connection refused" in str(caught.value)
+    assert "is finished by the next `pld` command" in str(caught.value)
+    assert raw_aliases(shelf) == AS_FILLED
+
+
+@pytest.mark.parametrize("command", ["status", "history", "promote", "rollback", "release"])
+def test_a_move_that_was_begun_is_finished_by_the_next_command_which_says_so(
+    shelf: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    interrupted(shelf, monkeypatch)
+    capsys.readouterr()
+    later = Registry(connect(None), "mail")
+    if command == "rollback":
+        assert later.rollback() == (2, 3)
+    elif command == "promote":
+        assert later.promote(any_gates(), 3).note == "it was already"
+    elif command == "release":
+        assert fetch_release(load_config(), "production").number == 3
+    else:
+        {"status": later.versions, "history": later.turns}[command]()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "pld-mail: finished a move that was begun at 20" in told
+    assert aliases(later) == (
+        {"production": 2, "previous": 3} if command == "rollback" else {"production": 3, "previous": 2}
+    )
+
+
+def test_a_move_that_was_begun_is_taken_back_when_its_version_is_gone(
+    shelf: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(shelf, monkeypatch)
+    shelf.store.client.delete_prompt_version("pld-mail-prompt", "3")
+    later = Registry(connect(None), "mail")
+    capsys.readouterr()
+    assert raw_aliases(later) == AS_FILLED
+    assert [(turn.move.kind, turn.move.to) for turn in later.turns()[2:]] == [("promote", 3), ("recovered", 2)]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "took back a move of production to version 3 that was not finished: pld-mail version 3: wanted" in told
+    assert {key: raw_aliases(later)[key] for key in ("production", "previous")} == {"production": 2, "previous": 1}
+    assert "stays candidate: it was rolled back" in str(register(later.store, prompt=WORSE, right=0.4))
+
+
+def test_aliases_that_somebody_moved_in_mlflow_are_kept_and_written_down(
+    shelf: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store.client.set_registered_model_alias("pld-mail", "production", "3")
+    assert aliases(shelf) == {"production": 3, "previous": 1}
+    assert "its aliases were moved by something else than pld; found: production version 3" in capsys.readouterr().err
+    assert [(turn.move.kind, turn.move.was, turn.move.to) for turn in shelf.turns()[2:]] == [("outside", 2, 3)]
+    assert shelf.rollback() == (1, 3)
+
+
+def test_an_alias_of_a_version_that_pld_did_not_register_is_refused_in_one_line(shelf: Registry) -> None:
+    client = shelf.store.client
+    run = of(shelf, 1).evidence_run
+    client.create_model_version("pld-mail", source=client.get_run(run).info.artifact_uri, run_id=run)
+    client.set_registered_model_alias("pld-mail", "production", "4")
+    for command in (shelf.versions, shelf.rollback, lambda: shelf.promote(load_config(), 1)):
+        with pytest.raises(RegistryError, match="of which version 4 is none; move that alias in MLflow") as caught:
+            command()
+        assert "\n" not in str(caught.value)
+    assert raw_aliases(shelf) == {**AS_FILLED, "production": 4}
+    client.set_registered_model_alias("pld-mail", "production", "2")
+    assert aliases(shelf) == AS_FILLED
+
+
+def test_a_deleted_version_leaves_a_registry_that_works(shelf: Registry) -> None:
+    shelf.store.client.delete_model_version("pld-mail", "1")
+    assert aliases(shelf) == {"production": 2, "candidate": 3}
+    with pytest.raises(RegistryError, match="wanted a previous version to roll back to, found none"):
+        shelf.rollback()
+    shelf.promote(any_gates())
+    assert aliases(shelf) == {"production": 3, "previous": 2}
+
+
+def test_with_a_deleted_history_the_aliases_are_as_they_were(
+    shelf: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store.client.delete_prompt("pld-mail-history")
+    assert aliases(shelf) == AS_FILLED
+    assert "pld-mail-history: its last lines, up to number 2, were deleted" in capsys.readouterr().err
+    assert [(turn.move.kind, turn.move.to, turn.move.previous) for turn in shelf.turns()] == [("outside", 2, 1)]
+    assert shelf.rollback() == (1, 2)
+
+
+def standing(approved: bool, words: str = "3 of 3 approved", entries: int = 2) -> Callable[..., ReviewStanding]:
+    return lambda *_: ReviewStanding(approved=approved, words=words, entries=entries, head="f" * 64)
+
+
+def test_where_a_review_is_required_only_an_approved_prompt_is_promoted_and_where_the_log_stood_is_kept(
+    shelf: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = any_gates()
+    asked = config.model_copy(update={"promotion": config.promotion.model_copy(update={"require_review": True})})
+    monkeypatch.setattr("pld.registry.registry.standing_of", standing(False, "2 of 3 approved"))
+    assert str(shelf.promote(asked)) == "pld-mail version 3 stays candidate: reviewed failed: 2 of 3 approved"
+    assert shelf.promote(asked, force="in a hurry").alias == "candidate"
+    with pytest.raises(RegistryError, match=r"wanted a sheet that approves its prompt .* found: 2 of 3 approved"):
+        shelf.rollback(require_review=True)
+    assert review_anchors(load_config()) == []
+    seen = []
+    monkeypatch.setattr(
+        "pld.registry.registry.standing_of",
+        lambda *arguments: (seen.append(arguments), standing(True)())[1],
+    )
+    assert shelf.promote(asked).alias == "production"
+    assert seen[0] == ("mail", sha256(WORSE), ("i1", "i2"))
+    assert review_anchors(load_config()) == [(3, 2, "f" * 64)]
+
+
+def test_a_log_of_reviews_that_can_not_be_trusted_approves_nothing(
+    shelf: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ReviewError("reviews/mail.jsonl:2: the chain is broken")
+
+    monkeypatch.setattr("pld.registry.registry.standing_of", broken)
+    asked = with_gates(better_than_zero_shot=False, not_worse_than_production=False, require_review=True)
+    assert "reviewed failed: reviews/mail.jsonl:2: the chain is broken" in str(shelf.promote(asked))
+
+
+def test_asking_for_anchors_makes_no_store(project: Path) -> None:
+    config = write_artifacts(project / "artifacts")
+    before = set(project.iterdir())
+    assert review_anchors(config) == []
+    assert set(project.iterdir()) == before
+
+
+def test_a_task_name_that_can_not_name_a_model_is_refused(store: Store) -> None:
+    with pytest.raises(RegistryError, match=r"task.name: wanted letters.*found 'a/b'"):
+        Registry(store, "a/b")
+
+
+def test_a_fetched_release_is_what_was_registered(shelf: Registry) -> None:
+    release = fetch_release(load_config(), "production")
+    assert (release.model, release.number, release.aliases) == ("pld-mail", 2, {"production"})
+    assert release.prompt == BETTER
+    assert (len(release.instructions), len(release.predictions)) == (2, 60)
+    assert {row.system for row in release.predictions} == {"distilled"}
+    assert fetch_release(load_config(), "1").prompt == PROMPT
+    with pytest.raises(RegistryError, match=r"wanted version 'best', found 3 candidate, 2 production, 1 previous"):
+        fetch_release(load_config(), "best")
+    for folder in Path("mlartifacts").rglob("evaluation"):
+        shutil.rmtree(folder)
+    assert fetch_release(load_config(), "1").predictions == ()

@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pld.artifacts import write_json, write_jsonl, write_text
+from pld.errors import ArtifactError
+from pld.params import load_config
+from pld.resolve.inputs import load_answering
+from support.two_rounds import CAME_IN, RULES, write_two_rounds
+
+ARTIFACTS = Path("artifacts")
+
+
+@pytest.fixture(autouse=True)
+def tree(project):
+    write_two_rounds(ARTIFACTS)
+    (ARTIFACTS / "splits/test.jsonl").unlink()  # not looked at
+
+
+def test_the_list_that_won_is_loaded_with_its_own_settings():
+    lists = load_answering(load_config(), ARTIFACTS)
+    assert lists.instructions == CAME_IN
+    assert lists.config.rendering.exemplars == 1  # the winner's, not that of conf/
+    assert lists.answering.config is lists.config
+    assert lists.vectors.shape == (13, 13)
+    assert (len(lists.clusters), lists.clusters[RULES[1].id]) == (12, 1)
+    assert lists.noise == [RULES[12].id]
+    assert (len(lists.train), len(lists.validation)) == (15, 30)
+    assert {example.split for example in lists.answering.calibrated_on} == {"train"}
+
+
+@pytest.mark.parametrize("changed", ["prompt", "rule", "vectors"])
+def test_files_that_are_not_of_one_run_are_refused(changed):
+    if changed == "prompt":
+        write_text(ARTIFACTS / "best/system_prompt.md", "another")
+    if changed == "vectors":
+        write_json(ARTIFACTS / "embeddings/rule_ids.json", {"rule_ids": [rule.id for rule in reversed(RULES)]})
+    if changed == "rule":
+        rows = [json.loads(line) for line in (ARTIFACTS / "best/instructions.jsonl").read_text().splitlines()]
+        rows[0]["rule_ids"][0] = "unheard of"
+        write_text(ARTIFACTS / "best/instructions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    wanted = {
+        "prompt": "best/system_prompt.md: wanted the text that",
+        "rule": "found unheard of of",
+        "vectors": "embeddings: wanted the vectors of",
+    }
+    with pytest.raises(ArtifactError, match=wanted[changed]):
+        load_answering(load_config(), ARTIFACTS)
+
+
+def test_vectors_are_those_of_the_file():
+    lists = load_answering(load_config(), ARTIFACTS)
+    assert np.array_equal(lists.vectors, np.load(ARTIFACTS / "embeddings/vectors.npy"))
+
+
+def test_the_loop_has_the_rules_that_the_winner_clustered_and_no_other():
+    rules = [rule.model_copy(update={"doubtful": rule is RULES[12]}) for rule in RULES]
+    write_jsonl(ARTIFACTS / "rules/rules.jsonl", rules)
+    winner = ARTIFACTS / "best/trial.json"
+    trial = json.loads(winner.read_text())
+    write_json(winner, trial | {"settings": trial["settings"] | {"clustering.doubtful": "drop"}})
+    lists = load_answering(load_config(), ARTIFACTS)
+    assert lists.rules == rules[:12]
+    assert np.array_equal(lists.vectors, np.load(ARTIFACTS / "embeddings/vectors.npy")[:12])

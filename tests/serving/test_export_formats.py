@@ -1,0 +1,188 @@
+import json
+import shlex
+
+import anthropic
+import httpx2
+import openai
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pld.errors import ArtifactError, ConfigError
+from pld.records import Calibration, Task, sha256
+from pld.serving.export import FORMATS, Shipment, exported, notes
+from support.modelfile import parse_modelfile
+
+LABELS = ("refund", "delivery", 'naïve "quote"')
+TASK = Task(
+    name="mail",
+    labels=LABELS,
+    fields=("subject", "body"),
+    input_template="Subject: {{ subject }}\n{{ body }}",
+    base_instruction="What is it about?",
+)
+FRAGMENTS = ['"', '""', '"""', '"""\n', '""" \t\r\n', "\\", "\\n", "{{ x }}", "{% raw %}", "\n", "\r\n", " ", "\t", "#"]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+PROMPTS = st.lists(st.one_of(TEXTS, st.sampled_from(FRAGMENTS))).map("".join)
+
+
+def shipment(prompt="Be brief.", **changes):
+    student = {"_target_": "x", "model": "asset:tiny", "base_url": "http://elsewhere:8000/v1"}
+    return Shipment(**{"prompt": prompt, "task": TASK, "student": student, "calibration": None} | changes)
+
+
+def exported_or_refused(prompt, format):
+    try:
+        return exported(shipment(prompt), format)
+    except ArtifactError as error:
+        return error
+
+
+def received(client, call, answer):
+    """What a server gets when the real SDK sends the body."""
+    seen = []
+
+    def handle(request):
+        seen.append(json.loads(request.content))
+        return httpx2.Response(200, json=answer)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(handle))
+    call(client(api_key="none", http_client=http, max_retries=0))
+    return seen[0]
+
+
+def by_openai(text):
+    body = json.loads(text)["body"]
+    known = {key: value for key, value in body.items() if key not in ("structured_outputs", "repetition_penalty")}
+    more = {key: value for key, value in body.items() if key not in known}
+    answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": []}
+    sent = received(openai.OpenAI, lambda sdk: sdk.chat.completions.create(**known, extra_body=more), answer)
+    assert sent == body
+    return sent["messages"][0]["content"]
+
+
+def by_anthropic(text):
+    body = json.loads(text)["body"]
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    answer = {"id": "1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+    sent = received(anthropic.Anthropic, lambda sdk: sdk.messages.create(**body), answer)
+    assert sent == body
+    return sent["system"][0]["text"]
+
+
+READ_BACK = {
+    "text": lambda text: text,
+    "json": lambda text: json.loads(text)["prompt"],
+    "openai": lambda text: json.loads(text)["body"]["messages"][0]["content"],
+    "vllm": lambda text: json.loads(text)["body"]["messages"][0]["content"],
+    "anthropic": lambda text: json.loads(text)["body"]["system"][0]["text"],
+    "ollama": lambda text: dict(parse_modelfile(text))["system"],
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@given(prompt=PROMPTS)
+@example(prompt="")
+@example(prompt=" leading, trailing newlines\n\n")
+@example(prompt='"""')
+@example(prompt='"quoted" \\ """ inside """ a line')
+@example(prompt='"""\nat the beginning')
+@example(prompt='a line that ends in """ \r\n')
+@example(prompt="\ufeffBOM, zero\u200bwidth, no\u00a0break, \u2028, \U0001f468\u200d\U0001f469")
+@example(prompt="Ünïcödé 漢字 \U0001f600 \t{{ a }} {% b %} ${c} `d`")
+def test_a_prompt_comes_back_byte_for_byte_or_is_refused_in_one_line(format, prompt):
+    found = exported_or_refused(prompt, format)
+    if isinstance(found, ArtifactError):
+        assert str(found).startswith(f"export: wanted for {format} ")
+        assert "\n" not in str(found)
+        assert format not in ("text", "json")
+    else:
+        assert READ_BACK[format](found).encode() == prompt.encode()
+
+
+@given(prompt=PROMPTS)
+def test_a_modelfile_refuses_only_what_it_could_not_carry(prompt):
+    if prompt and isinstance(exported_or_refused(prompt, "ollama"), ArtifactError):
+        try:
+            carried = dict(parse_modelfile(f'FROM x\nSYSTEM """{prompt}"""\n'))["system"]
+        except ValueError:
+            carried = None
+        assert carried != prompt
+
+
+@pytest.mark.parametrize("format", ["openai", "anthropic", "ollama", "vllm"])
+def test_a_prompt_with_nul_is_for_no_runtime(format):
+    with pytest.raises(ArtifactError, match=f"for {format} a text without NUL"):
+        exported(shipment("a\0b"), format)
+
+
+def test_bodies_are_what_the_sdks_send():
+    prompt = 'Say "it" \\ {{ so }}\n'
+    assert by_openai(exported(shipment(prompt), "openai")) == prompt
+    assert by_openai(exported(shipment(prompt), "vllm")) == prompt
+    assert by_anthropic(exported(shipment(prompt), "anthropic")) == prompt
+
+
+def test_a_modelfile_decodes_as_it_was_measured_and_has_room_for_the_prompt():
+    found = parse_modelfile(exported(shipment("x" * 5000), "ollama", "./weights of mine.gguf"))
+    assert found[0] == ("from", "./weights of mine.gguf")
+    settings = dict(found)
+    assert settings["temperature"] == "0"
+    assert settings["repeat_penalty"] == "1.0"  # Ollama's own default makes labels of the prompt less likely
+    assert int(settings["num_predict"]) == 1 + len(LABELS[2].encode())
+    assert int(settings["num_ctx"]) >= 5000 + 1024
+
+
+@pytest.mark.parametrize("model", ["two\nlines", '"quoted"', " led"])
+def test_a_model_s_name_that_a_modelfile_would_read_otherwise_is_refused(model):
+    with pytest.raises(ConfigError, match="give it with --model"):
+        exported(shipment(), "ollama", model)
+
+
+def test_every_runtime_is_told_how_an_input_becomes_the_user_s_turn_and_how_the_label_is_read():
+    inputs = {"subject": "Some made-up subject.", "body": "Some made-up body."}
+    rendered = "Subject: Some made-up subject.\nSome made-up body."
+    for format in ("json", "openai", "anthropic", "vllm"):
+        found = json.loads(exported(shipment(), format))
+        assert found["input"]["template"] == TASK.input_template
+        assert found["input"]["example"] == {"inputs": inputs, "rendered": rendered}
+        assert found["answer"]["labels"] == list(LABELS)
+        if format != "json":
+            assert found["body"]["messages"][-1] == {"role": "user", "content": TASK.input_template}
+    told = [line for line in exported(shipment(), "ollama").splitlines() if line.startswith("# ")]
+    for part in (json.dumps(TASK.input_template), json.dumps(rendered), json.dumps(LABELS)):
+        assert any(part in line for line in told), part
+
+
+def test_a_template_that_no_made_up_value_fits_has_no_example():
+    task = TASK.model_copy(update={"input_template": "{{ body.split(':')[1] }}{{ subject }}"})
+    assert json.loads(exported(shipment(task=task), "openai"))["input"]["example"] is None
+    assert "{{ body.split" in exported(shipment(task=task), "ollama")
+
+
+def test_vllm_is_started_with_the_model_and_held_to_the_labels():
+    found = json.loads(exported(shipment(), "vllm", "org/it's 1B"))
+    assert shlex.split(found["serve"]) == ["vllm", "serve", "org/it's 1B", "--enable-prefix-caching"]
+    assert found["body"]["model"] == "org/it's 1B"
+    assert found["body"]["structured_outputs"] == {"choice": list(LABELS)}
+
+
+def test_json_has_all_that_answers_depend_on_and_no_address():
+    calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
+    whole = shipment(calibration=calibration, model="pld-mail", number=3, prompt_version="2")
+    found = json.loads(exported(whole, "json"))
+    assert found["prompt_sha256"] == sha256("Be brief.")
+    assert Task(**found["task"]) == TASK
+    assert Calibration(**found["calibration"]) == calibration
+    assert found["student"] == {"_target_": "x", "model": "asset:tiny"}
+    assert (found["model"], found["version"], found["prompt_version"]) == ("pld-mail", 3, "2")
+
+
+def test_what_a_format_leaves_out_is_said():
+    calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
+    calibrated = shipment(calibration=calibration)
+    for format in ("openai", "anthropic", "ollama", "vllm"):
+        assert any(line.startswith("calibration: ") for line in notes(calibrated, format, "m"))
+        assert not any(line.startswith("calibration: ") for line in notes(shipment(), format, "m"))
+    assert notes(calibrated, "json") == []
+    assert "--model" in notes(shipment(), "openai")[0]
