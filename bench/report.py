@@ -42,7 +42,7 @@ def put(document: Path, name: str, text: str) -> None:
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     found = document.read_text(encoding="utf-8") if document.exists() else ""
     if start not in found or end not in found:
-        raise BenchError(f"{document}: wanted the lines {start} and {end}, found neither or one; add them")
+        raise BenchError(f"expected the lines {start} and {end}, got neither or one ({document}); add them")
     before, rest = found.split(start, 1)
     document.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
@@ -101,7 +101,7 @@ def _bars(section: Section) -> str:
         if abs(tokens - BAR_TOKENS) < 50 and system.endswith(", cached"):
             found = statistics.median(values)
             rows.append(["p50 of a request over zero-shot's, cached", f"≤ {LATENCY_BAR:g}", f"{found:.2f}"])
-    return grid([f"at {BAR_TOKENS:,} tokens", "wanted", "found"], rows) if rows else ""
+    return grid([f"at {BAR_TOKENS:,} tokens", "expected", "found"], rows) if rows else ""
 
 
 def _table(table: Table, peak: float) -> str:

@@ -21,9 +21,9 @@ def main() -> str | None:
     """Writes the picture; what was missing, in words."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        return "report_picture: wanted Chromium on PATH, found none (Debian: apt-get install chromium)"
+        return "expected Chromium, got none (PATH); run `apt-get install chromium`"
     if not REPORT.exists():
-        return f"report_picture: wanted {REPORT}, found no such file; run `dvc repro report`"
+        return f"expected the report, got no such file ({REPORT}); run `dvc repro report`"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": 900}, device_scale_factor=SCALE)

@@ -220,6 +220,6 @@ def test_what_is_no_side_is_one_line_that_names_those_that_there_are(project, ca
     for trial in ("aaaa11", "aaaa22", "bbbb22"):
         add_trial(trial, 0.5)
     told = fails(capsys, wanted, "artifacts")
-    assert told.startswith("pld: diff: wanted production, candidate, previous, a version's number, artifacts, best, ")
-    assert f"found {wanted!r}" in told
+    assert told.startswith("pld: expected production, candidate, previous, a version's number, artifacts, best, ")
+    assert f"got {wanted!r}" in told
     assert not Path("mlflow.db").exists()

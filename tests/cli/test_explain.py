@@ -146,16 +146,16 @@ def test_an_edit_tells_what_was_measured_of_it_also_where_it_was_rejected():
 
 def test_an_unknown_id_is_one_line_that_says_what_there_is(capsys):
     told = refusal("nothing", capsys)
-    assert "found 'nothing'; the instructions are" in told
+    assert "got 'nothing' (explain); the instructions are" in told
     assert all(own.id in told for own in FINAL)
-    assert "found 'tra'; the instructions are" in refusal("tra", capsys)  # too short to be a beginning
+    assert "got 'tra' (explain); the instructions are" in refusal("tra", capsys)  # too short to be a beginning
 
 
 def test_a_beginning_of_several_ids_names_them(capsys):
     assert words("train-1").startswith("train-1: train example")  # an id itself, and the beginning of others
     told = refusal("train", capsys)
-    assert "found 'train', which 15 begin with: train-0, train-1," in told
-    assert told.endswith("train-9, ...\n")
+    assert "got 'train', which 15 begin with: train-0, train-1," in told
+    assert told.endswith("train-9, ... (explain)\n")
 
 
 def test_a_support_in_which_doubtful_rules_count_less_reads_well(project):

@@ -195,7 +195,7 @@ def test_a_teacher_that_plays_back_is_refused_before_anything_is_scored(tmp_path
 
 
 def test_no_validation_examples_is_one_line(student):
-    with pytest.raises(DataError, match="wanted validation examples"):
+    with pytest.raises(DataError, match="expected validation examples"):
         optimise(TASK, TRAIN, [], student, teacher(), params(), 2)
 
 

@@ -93,7 +93,7 @@ def optimise(
 
     if not train or not validation:
         empty = "train" if not train else "validation"
-        raise DataError(f"baselines.gepa: wanted {empty} examples to search with, found none; set baselines.gepa=null")
+        raise DataError(f"expected {empty} examples to search with, got none (baselines.gepa); set baselines.gepa=null")
     calls = distillation_calls if params.max_teacher_calls is None else params.max_teacher_calls
     search = _Search(task, validation, student.for_search(), teacher, calls, params.max_metric_calls, on_progress)
     search.check_budget()
@@ -136,8 +136,8 @@ def check(teacher: Teacher) -> None:
         import gepa  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "baselines.gepa: wanted the package gepa, found it not installed; run `pip install 'pld[gepa]'` "
-            "or set baselines.gepa=null"
+            "expected the package gepa, got it not installed (baselines.gepa); run `pip install 'pld[gepa]'` or "
+            "set baselines.gepa=null"
         ) from None
 
 
@@ -174,8 +174,8 @@ class _Search:
         least = len(self._validation) + self._round()
         if self._max_answers < least:
             raise ConfigError(
-                f"baselines.gepa.max_metric_calls: wanted {least} or more (the base instruction on "
-                f"{len(self._validation)} validation examples, and one round), found {self._max_answers}; raise it"
+                f"expected {least} or more (the base instruction on {len(self._validation)} validation examples, "
+                f"and one round), got {self._max_answers} (baselines.gepa.max_metric_calls); raise it"
             )
 
     def is_over(self, gepa_state: "GEPAState[Any, Any]") -> bool:
@@ -229,8 +229,8 @@ class _Search:
             answers = list(self._teacher.ask([self._request(current, reflective_dataset[_PROMPT])]))
             if not answers:
                 raise TeacherError(
-                    f"{self._teacher.name}: wanted a new prompt for baselines.gepa, found no answer; "
-                    "set groups.teacher=anthropic or baselines.gepa=null"
+                    f"expected a new prompt for baselines.gepa, got no answer ({self._teacher.name}); set "
+                    "groups.teacher=anthropic or baselines.gepa=null"
                 )
             self.tokens += sum(count for name, count in answers[0].usage.items() if name.endswith("tokens"))
             text, reason = _read(answers[0], current)

@@ -131,8 +131,8 @@ def fine_tune(
     fitting = [one for one in every if len(one) <= params.max_tokens]
     if not fitting:
         raise ConfigError(
-            f"baselines.lora.max_tokens: wanted training examples of at most {params.max_tokens} tokens, found none "
-            f"among {len(every)}; raise it"
+            f"expected training examples of at most {params.max_tokens} tokens, got none among {len(every)} "
+            "(baselines.lora.max_tokens); raise it"
         )
     device = choose_device(section["device"])
     job = _Job(
@@ -154,15 +154,15 @@ def check(section: Mapping[str, Any]) -> None:
     ConfigError."""
     if section["_target_"] != TARGET:
         raise ConfigError(
-            f"baselines.lora: wanted a Student whose weights can be trained here, found {section['_target_']}; "
+            f"expected a Student whose weights can be trained here, got {section['_target_']} (baselines.lora); "
             "choose another groups.student or set baselines.lora=null"
         )
     try:
         import peft  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "baselines.lora: wanted the package peft, found it not installed; run `pip install 'pld[lora]'` "
-            "or set baselines.lora=null"
+            "expected the package peft, got it not installed (baselines.lora); run `pip install 'pld[lora]'` or "
+            "set baselines.lora=null"
         ) from None
 
 
@@ -193,8 +193,8 @@ def identity(source: Source) -> str:
         )
     except hub.LoadError as error:
         raise StudentError(
-            f"student.model {source.location}: wanted its config.json, found {error}; name a model that the network "
-            "or the local cache has"
+            f"expected its config.json, got {error} (student.model {source.location}); name a model that the "
+            "network or the local cache has"
         ) from error
     # a snapshot's folder is named by its commit
     return f"{source.location}@{Path(config).parent.name}"
@@ -233,8 +233,9 @@ def _write_trained(folder: Path, job: _Job, left_out: int, advance: OnProgress) 
             losses = _train(adapted, job, advance)
     except torch.OutOfMemoryError as error:
         raise StudentError(
-            f"baselines.lora: wanted memory to train {job.source.location} in {job.dtype}, found "
-            f"{' '.join(str(error).split()):.200}; lower baselines.lora.batch_size or baselines.lora.max_tokens"
+            f"expected memory to train {job.source.location} in {job.dtype}, got "
+            f"{' '.join(str(error).split()):.200} (baselines.lora); lower baselines.lora.batch_size or "
+            "baselines.lora.max_tokens"
         ) from None
     epoch = len(losses) // job.params.epochs
     training = Training(
@@ -307,8 +308,8 @@ def _train(model: Any, job: _Job, advance: OnProgress) -> list[float]:
         losses.append(loss.item())
         if not losses[-1] < float("inf"):
             raise StudentError(
-                f"baselines.lora.learning_rate: wanted a loss that falls, found {losses[-1]} at step {len(losses)} "
-                f"with {params.learning_rate}; lower it"
+                f"expected a loss that falls, got {losses[-1]} at step {len(losses)} with {params.learning_rate} "
+                "(baselines.lora.learning_rate); lower it"
             )
         advance(len(batch))
     return losses

@@ -193,12 +193,12 @@ class Book:
                 return begins[0]
             if begins:
                 raise ArtifactError(
-                    f"explain: wanted an id or the beginning of one, found {wanted!r}, which {len(begins)} begin "
-                    f"with: {', '.join(begins[:_NAMED])}{', ...' if len(begins) > _NAMED else ''}"
+                    f"expected an id or the beginning of one, got {wanted!r}, which {len(begins)} begin with: "
+                    f"{', '.join(begins[:_NAMED])}{', ...' if len(begins) > _NAMED else ''} (explain)"
                 )
         raise ArtifactError(
-            f"explain: wanted the id of an instruction, an Edit, a rule, or a training or validation example "
-            f"(or {PREFIX} characters of its beginning), found {wanted!r}; the instructions are "
+            f"expected the id of an instruction, an Edit, a rule, or a training or validation example (or {PREFIX} "
+            f"characters of its beginning), got {wanted!r} (explain); the instructions are "
             f"{', '.join(own.id for own in self.final)}"
         )
 
@@ -207,8 +207,8 @@ class Book:
         descent = self.descents.get(identity)
         if descent is None:
             raise ArtifactError(
-                f"artifacts/{SHIPS}/descent.jsonl: wanted a line for {identity} of instructions.jsonl, found "
-                "none; run `dvc repro`"
+                f"expected a line for {identity} of instructions.jsonl, got none (artifacts/{SHIPS}/descent.jsonl); "
+                "run `dvc repro`"
             )
         rules = [self.rules[rule_id] for rule_id in descent.rule_ids]
         return Present(

@@ -101,9 +101,9 @@ def read_side(config: Config, folder: Path, wanted: str) -> Side:
     if len(begins) == 1:
         return _trial(config, folder, begins[0])
     raise ArtifactError(
-        f"diff: wanted {', '.join(ALIASES)}, a version's number, {', '.join(local)}, a folder with instructions.jsonl "
-        f"and system_prompt.md, or a trial of {folder}/trials ({_PREFIX} characters at least), found {wanted!r}, with "
-        f"which {len(begins) or 'none'} of {len(trials)} trials begin"
+        f"expected {', '.join(ALIASES)}, a version's number, {', '.join(local)}, a folder with instructions.jsonl "
+        f"and system_prompt.md, or a trial of {folder}/trials ({_PREFIX} characters at least), got {wanted!r}, with "
+        f"which {len(begins) or 'none'} of {len(trials)} trials begin (diff)"
     )
 
 
