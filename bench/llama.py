@@ -129,7 +129,7 @@ class LlamaCpp(Engine):
     def _decode(self, rows: Sequence[tuple[Ids, int, int, int]]) -> list[Any]:
         """Rows (tokens, first position, sequence, last tokens that score) → log-probabilities of each of those."""
         if sum(len(ids) for ids, *_ in rows) > _BATCH:
-            raise ValueError(f"wanted at most {_BATCH} tokens at once; the inputs are too long")
+            raise ValueError(f"expected at most {_BATCH} tokens at once; the inputs are too long")
         batch, at, wanted = self._batch, 0, []
         for ids, position, sequence, last in rows:
             for place, token in enumerate(ids):

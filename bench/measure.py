@@ -211,8 +211,12 @@ def _agreement(method: str, kind: str, answers: Any, reference: Any) -> Agreemen
         if method in llama.METHODS:
             bound = QUANTISED
         elif not largest < EXACT:
-            raise BenchError(f"{method}, {kind}: wanted plain forwards' scores within {EXACT}, found {largest:.4f} off")
+            raise BenchError(
+                f"expected plain forwards' scores within {EXACT}, got {largest:.4f} off ({method}, {kind})"
+            )
     for same, ahead in zip(equal, leads, strict=True):
         if not same and ahead > bound:
-            raise BenchError(f"{method}, {kind}: wanted plain forwards' choice, found another at a lead of {ahead:.3f}")
+            raise BenchError(
+                f"expected plain forwards' choice, got another at a lead of {ahead:.3f} ({method}, {kind})"
+            )
     return Agreement(method, kind, len(equal), sum(equal), largest)

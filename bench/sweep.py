@@ -1,7 +1,7 @@
 """Where the Student's time goes in the sweep: `python bench/sweep.py`, after `make repro` (it reads artifacts/).
 
 Runs the stage itself on the artifacts that are there, writes its outputs into a temporary folder, and puts the shares
-into docs/performance.md between the marks.
+into docs/reference/measurements.md between the marks.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from report import grid, put
 from worker import BenchError
 
 INPUTS = ("config.yaml", "splits", "rules", "embeddings")
-DOCUMENT = ROOT / "docs/performance.md"
+DOCUMENT = ROOT / "docs/reference/measurements.md"
 # kinds of work that the Student counts itself; what is left of its calls is bookkeeping
 KINDS = ("load", "render", "prefill", "score")
 SHARE_BAR = 80
@@ -68,7 +68,7 @@ class Watch:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/sweep.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--print", action="store_true", help="print the table, leave docs/performance.md as it is")
+    parser.add_argument("--print", action="store_true", help="print the table, write nothing")
     options = parser.parse_args(arguments)
     from pld.errors import PldError
 
@@ -87,7 +87,9 @@ def main(arguments: Sequence[str]) -> int:
 def measure_sweep(artifacts: Path) -> tuple[float, Watch]:
     """Seconds of the whole stage, and the Student's watch. Raises BenchError."""
     if absent := [name for name in INPUTS if not (artifacts / name).exists()]:
-        raise BenchError(f"{artifacts.name}/{absent[0]}: wanted the sweep's inputs, found none; run `make repro` first")
+        raise BenchError(
+            f"expected the sweep's inputs, got none ({artifacts.name}/{absent[0]}); run `make repro` first"
+        )
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from pld.stages import sweep
 
@@ -130,9 +132,9 @@ def _text(stage: float, watch: Watch) -> str:
     ]
     share = 100 * watch.timings()["score"] / watch.seconds
     return (
-        f"{datetime.date.today().isoformat()}, `python bench/sweep.py`: {machine()}. The stage took {stage:,.0f} s, of "
-        f"which {watch.seconds:,.0f} s inside the Student; {share:.0f} % of those are scoring (wanted: at least "
-        f"{SHARE_BAR} %).\n\n{grid(['the Student', 'seconds', 'share'], rows)}"
+        f"{datetime.date.today().isoformat()}, `python bench/sweep.py`: {machine()}. The stage took {stage:,.0f} s, "
+        f"of which {watch.seconds:,.0f} s inside the Student; {share:.0f} % of those are scoring (expected: at "
+        f"least {SHARE_BAR} %).\n\n{grid(['the Student', 'seconds', 'share'], rows)}"
     )
 
 

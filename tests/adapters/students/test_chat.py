@@ -151,12 +151,12 @@ def test_the_end_of_a_turn_is_the_templates(both):
 
 def test_roles_that_the_template_refuses_are_one_line():
     chat = Chat(_folding_tokenizer("first"), "folding")
-    with pytest.raises(StudentError, match=r"folding: wanted a chat of user, user, found .*roles must alternate"):
+    with pytest.raises(StudentError, match=r"expected a chat of user, user, got .*roles must alternate.*folding"):
         chat.prompts([Message(role="user", content="a")], ["b"], [])
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused():
     tokenizer = _folding_tokenizer("first")
     tokenizer.chat_template = None
-    with pytest.raises(StudentError, match="wanted a chat template, found none"):
+    with pytest.raises(StudentError, match="expected a chat template, got none"):
         Chat(tokenizer, "x")

@@ -152,7 +152,7 @@ def test_chats_with_beginnings_of_their_own_are_scored_exactly(smollm, smollm_fo
     np.testing.assert_allclose(smollm.score_chats(chats, LABELS), wanted, atol=TOLERANCE)
 
 
-# bfloat16 moves a log-probability by up to 0.4 (docs/performance.md), and of two labels each its own way
+# bfloat16 moves a log-probability by up to 0.4 (docs/explanation/performance.md), and of two labels each its own way
 MARGIN = 0.8
 
 

@@ -105,7 +105,7 @@ def test_a_constrained_answer_is_an_order_of_finite_scores(kind, constraint):
 def test_a_server_that_does_not_obey_the_constraint_is_an_error():
     with (
         OpenAIStandIn() as server,
-        pytest.raises(StudentError, match=r"wanted one of red, green, found 'blue'.*check student\.server"),
+        pytest.raises(StudentError, match=r"expected one of red, green, got 'blue'.*check student\.server"),
     ):
         student(server, choice="constrained").score(SYSTEM, ["sky"], ["red", "green"])
 
@@ -263,7 +263,7 @@ def test_the_address_may_stand_in_the_environment_and_one_is_needed(monkeypatch)
 def test_a_model_that_is_not_served_is_an_error_that_names_those_that_are():
     with (
         OpenAIStandIn() as server,
-        pytest.raises(StudentError, match=r"the model 'other', found toy; set student\.model"),
+        pytest.raises(StudentError, match=r"the model 'other', got toy .*; set student\.model"),
     ):
         student(server, model="other").score(SYSTEM, ["sky"], LABELS)
 

@@ -204,7 +204,7 @@ def test_float32_products_stay_float32_within_1e_5():
         ({"model": "somebody/no-such-model"}, StudentError, ["somebody/no-such-model", "network or the local cache"]),
         ({"model": "asset:no-such"}, AssetError, ["asset:no-such", "smollm2-135m"]),
         ({"model": ".", "gguf_file": "no.gguf"}, StudentError, ["no.gguf", "no such file"]),
-        ({"model": "docs"}, StudentError, ["docs", "wanted a model that loads"]),
+        ({"model": "docs"}, StudentError, ["docs", "expected a model that loads"]),
     ],
 )
 def test_a_model_that_is_not_there_is_one_line(changes, error, words, make_student):
@@ -219,7 +219,7 @@ def test_cuda_that_is_not_there_is_one_line(make_student, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(StudentError, match=r"wanted a CUDA device, found none; .*device=auto"):
+    with pytest.raises(StudentError, match=r"expected a CUDA device, got none .*; .*device=auto"):
         make_student(device="cuda").score(SYSTEM, ["a"], LABELS)
 
 

@@ -58,6 +58,6 @@ def _load(location: str, local: bool) -> Any:
         return hub.load(location, local, lambda **options: SentenceTransformer(location, **options))
     except hub.LoadError as error:
         raise ConfigError(
-            f"embedder.model {location}: wanted a sentence-transformers model that loads, found {error}; name a "
+            f"expected a sentence-transformers model that loads, got {error} (embedder.model {location}); name a "
             "folder, a Hugging Face id that the network or the local cache has, or an asset"
         ) from error

@@ -187,7 +187,7 @@ class OpenAICompatibleStudent:
         they leave."""
         listed: list[float] = [item.logprob for item in entry.top_logprobs]
         if len(listed) < self._top_logprobs:
-            found = f"{len(listed)}, without all that was wanted"
+            found = f"{len(listed)}, without all that was expected"
             self._server.refuse(f"{self._top_logprobs} top_logprobs", found, "lower student.top_logprobs to that")
         left = 1.0 - math.fsum(math.exp(value) for value in listed)
         return _LogProb(max(_LEAST, min([*listed, math.log(left) if left > 0 else math.inf])), exact=False)

@@ -127,7 +127,8 @@ class OpenAIServer:
 
     def refuse(self, wanted: str, found: str, remedy: str) -> NoReturn:
         raise StudentError(
-            f"student {self._student} ({self._kind} server): wanted {wanted}, found {' '.join(found.split())}; {remedy}"
+            f"expected {wanted}, got {' '.join(found.split())} (student {self._student} ({self._kind} server)); "
+            f"{remedy}"
         )
 
     def _client(self) -> openai.OpenAI:

@@ -150,7 +150,7 @@ def attend(
         )
         return plain
     if unknown := [name for name in _UNSUPPORTED if rest.get(name) is not None]:
-        raise StudentError(f"{type(module).__name__}: wanted plain attention, found {unknown[0]}; name another model")
+        raise StudentError(f"expected plain attention, got {unknown[0]} ({type(module).__name__}); name another model")
     layer = module.layer_idx
     shared.windows[layer] = sliding_window
     if shared.keep:

@@ -62,9 +62,11 @@ class Chat:
         self._name = name
         self._tokenizer = tokenizer
         if getattr(tokenizer, "backend_tokenizer", None) is None:
-            raise StudentError(f"{name}: wanted a tokenizer.json, found {type(tokenizer).__name__}; name another model")
+            raise StudentError(
+                f"expected a tokenizer.json, got {type(tokenizer).__name__} ({name}); name another model"
+            )
         if not tokenizer.chat_template:
-            raise StudentError(f"{name}: wanted a chat template, found none; name an instruction-tuned model")
+            raise StudentError(f"expected a chat template, got none ({name}); name an instruction-tuned model")
         # a shared beginning is rendered and tokenised once, not for each request
         self._template = functools.lru_cache(64)(self._rendered_template)
         self._ids = functools.lru_cache(256)(self._tokenised)
@@ -116,7 +118,7 @@ class Chat:
         if closing:
             return closing[0]
         if self._tokenizer.eos_token_id is None:
-            raise StudentError(f"{self._name}: wanted a token that ends a turn, found none; name another model")
+            raise StudentError(f"expected a token that ends a turn, got none ({self._name}); name another model")
         return int(self._tokenizer.eos_token_id)
 
     def ends(self) -> list[int]:
@@ -145,7 +147,7 @@ class Chat:
     def _length(self, messages: Sequence[Message]) -> int:
         contents, markup = self._render(messages, answer=False)
         if len(_PLACEHOLDER.findall(markup)) < len(contents):
-            raise StudentError(f"{self._name}: wanted every message in the chat, found that its template drops one")
+            raise StudentError(f"expected every message in the chat, got that its template drops one ({self._name})")
         items = self._items(markup)
         return sum(len(self._encode(items, at, contents)) for at in range(len(items)))
 
@@ -167,8 +169,8 @@ class Chat:
             )
         except jinja2.TemplateError as error:
             raise StudentError(
-                f"{self._name}: wanted a chat of {', '.join(roles)}, found that its chat template refuses it "
-                f"({error}); change the messages or name another model"
+                f"expected a chat of {', '.join(roles)}, got that its chat template refuses it ({error}) "
+                f"({self._name}); change the messages or name another model"
             ) from None
         return str(text)
 

@@ -20,7 +20,7 @@ def choose_device(wanted: str) -> str:
 
     found = torch.cuda.is_available()
     if wanted == "cuda" and not found:
-        raise StudentError("student.device: wanted a CUDA device, found none; set student.device=auto or cpu")
+        raise StudentError("expected a CUDA device, got none (student.device); set student.device=auto or cpu")
     return "cuda" if found and wanted in ("auto", "cuda") else "cpu"
 
 

@@ -43,7 +43,7 @@ class PlainScorer:
         self.forget()
         if not reference.agrees(ours):
             raise StudentError(
-                f"student {name}: wanted a causal language model whose cache can be continued, found {found}; the "
+                f"expected a causal language model whose cache can be continued, got {found} (student {name}); the "
                 f"architecture {text.model_type} is not supported, name another model"
             )
 

@@ -208,7 +208,7 @@ class Scorer:
                 self._refuse(f"no window at the sliding layer {layer}")
 
     def _refuse(self, found: str) -> NoReturn:
-        raise UnsupportedArchitectureError(f"student {self._name}: wanted one of {', '.join(FAMILIES)}, found {found}")
+        raise UnsupportedArchitectureError(f"expected one of {', '.join(FAMILIES)}, got {found} (student {self._name})")
 
 
 def _trees(labels: Sequence[tuple[Ids, ...]]) -> list[LabelTree]:

@@ -43,7 +43,7 @@ def locate(model: str, gguf_file: str | None) -> Source:
         return Source(str(folder) if folder.is_dir() else model, local=folder.is_dir(), sha256=None)
     file = folder / gguf_file if folder.is_dir() else _from_hub(model, gguf_file)
     if not file.is_file():
-        raise StudentError(f"{file}: wanted a GGUF file, found no such file; mend student.gguf_file")
+        raise StudentError(f"expected a GGUF file, got no such file ({file}); mend student.gguf_file")
     sha256 = file_sha256(file)
     return Source(str(_convert(file, sha256)), local=True, sha256=sha256)
 
@@ -100,8 +100,8 @@ def _load(source: Source, load_from: Any) -> Any:
 
 def _unloadable(location: str, reason: hub.LoadError) -> StudentError:
     return StudentError(
-        f"student.model {location}: wanted a model that loads, found {reason}; name a folder, a Hugging Face id that "
-        "the network or the local cache has, or an asset"
+        f"expected a model that loads, got {reason} (student.model {location}); name a folder, a Hugging Face id "
+        "that the network or the local cache has, or an asset"
     )
 
 
@@ -189,6 +189,6 @@ def _mend_pre_tokenizer(tokenizer: Any, file: Path) -> None:
         )
     elif name not in GGUF_PRE_TOKENIZER_SPLITS and name not in ("gpt-2", "default"):
         raise StudentError(
-            f"{file}: wanted a tokenizer that is known, found tokenizer.ggml.pre {name!r}; name the model's original "
-            "folder or Hugging Face id instead of its GGUF file"
+            f"expected a tokenizer that is known, got tokenizer.ggml.pre {name!r} ({file}); name the model's "
+            "original folder or Hugging Face id instead of its GGUF file"
         )
