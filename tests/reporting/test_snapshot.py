@@ -1,42 +1,33 @@
-"""A registered version as a side of `pld diff`, and exported: from a real store."""
+"""A registered version as a side of `pld diff`, and exported, from a real store."""
 
 import json
-from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from pld.cli.main import pld
 from pld.records import sha256
-from pld.registry.store import Store
-from pld.reporting import snapshot as compared
 from pld.stages.track import track
 from support.artifact_tree import PROMPT, composed, write_artifacts
+from support.evaluated import write_evaluated
 from support.resolve_tree import ADDED, KEPT
-from support.word_student import WordStudent
 
 
-def ran(*arguments: str) -> str:
+def ran(*arguments):
     return CliRunner().invoke(pld, arguments, catch_exceptions=False).stdout
 
 
-def test_a_registered_version_is_compared_on_the_test_set_that_both_were_measured_on(
-    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compared, "build", lambda settings, role: WordStudent())
+def test_a_registered_version_is_compared_on_the_test_set_that_both_were_measured_on(store, project):
     track(write_artifacts(project / "artifacts", right=0.7))
     batch = composed().model_copy(update={"calibration": composed().calibration.model_copy(update={"method": "batch"})})
-    write_artifacts(project / "artifacts", batch, prompt="new", right=0.9)
+    write_evaluated(project / "artifacts", config=batch, prompt="new", right=0.9)
     told = json.loads(ran("diff", "production", "artifacts", "--json"))
     assert told["a"]["what"] == "pld-mail version 1"
     assert told["a"]["prompt_sha256"] == sha256(PROMPT)
-    assert [pair["after"]["id"] for pair in told["instructions"]["unchanged"]] == [KEPT.id, ADDED.id]
+    assert [own["id"] for own in told["instructions"]["unchanged"]] == [KEPT.id, ADDED.id]
     assert [own["key"] for own in told["settings"]] == ["calibration"]
     assert (told["answers"]["split"], told["answers"]["n"]) == ("test", 60)
     assert len(told["answers"]["fixed"]) > len(told["answers"]["broken"])
     assert ran("export", "--alias", "production") == PROMPT
 
-    write_artifacts(project / "artifacts", prompt="new", test_size=57)
-    assert json.loads(ran("diff", "1", "artifacts", "--json"))["missing"].startswith(
-        "answers of 1 and artifacts are kept on different test sets"
-    )
+    write_evaluated(project / "artifacts", prompt="new", test_size=57)
+    assert "got those on test (1)" in json.loads(ran("diff", "1", "artifacts", "--json"))["missing"]
