@@ -1,4 +1,4 @@
-"""Hydra's composition of conf/ with the selections of params.yaml, checked before anything is spent."""
+"""Compose conf/ with the selections of params.yaml by Hydra, and check every value before anything is spent."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,21 +7,27 @@ from typing import Any
 import yaml
 
 from pld.config.build import check_target
+from pld.config.settings import check, unknown_key
 from pld.errors import ConfigError
-from pld.params import Config, check
-from pld.params import unknown_key as unknown
+from pld.params import Config
 from pld.redaction import redacted
 
 ROLES_WITH_TARGET = ("teacher", "embedder", "clusterer", "student")
 
 
 def compose(conf: Path, params: Path) -> Config:
-    """`params` (params.yaml) selects options of `conf` and overrides values → all settings, every one checked.
+    """All settings: the options of `conf` that `params` (params.yaml) selects, with its overrides, each value checked.
 
-    Raises ConfigError, in one line, for an unknown group, option, key or target, and for a value of a wrong type
-    (also among the values that the sweep would try).
+    Raises ConfigError for an unknown group, option, key or target, and for a value of a wrong type, also among the
+    values that the sweep would try.
     """
-    groups, overrides = _selections(conf, params)
+    groups, overrides = _selections(params)
+    return compose_groups(conf, groups, overrides, str(params))
+
+
+def compose_groups(conf: Path, groups: Mapping[str, str], overrides: list[str], where: str) -> Config:
+    """`compose` with the selections of `where`: `groups` maps each role to an option of `conf`."""
+    _check_groups(conf, groups, where)
     config = check(Config, _composed(conf, groups, overrides), "conf/config.yaml")
     _refuse_secrets(config.model_dump(mode="json"), ())
     for role in ROLES_WITH_TARGET:
@@ -34,13 +40,13 @@ def compose(conf: Path, params: Path) -> Config:
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """`config` with dotted `settings` (a trial's) in place, checked like the composed one."""
+    """`config` with a trial's dotted `settings` applied, checked like the composed one."""
     plain = config.model_dump(mode="python")
     for dotted, value in settings.items():
         section, _, key = dotted.partition(".")
         if key not in plain[section]:
             known = [name for name in plain[section] if name != "_target_"]
-            raise ConfigError(unknown(dotted, known, f"conf/sweep/ (space.{section})"))
+            raise ConfigError(unknown_key(dotted, known, f"conf/sweep/ (space.{section})"))
         plain[section] = {**plain[section], key: value}
     changed = check(Config, plain, "conf/sweep/ (space)")
     check_target(changed.clusterer, "clusterer")
@@ -48,7 +54,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def _refuse_secrets(value: Any, path: tuple[str, ...]) -> None:
-    """What is composed is written to artifacts/ and logged."""
+    """The composed settings are written to artifacts/ and logged, so they must hold no secret."""
     if isinstance(value, Mapping):
         for key, held in value.items():
             _refuse_secrets(held, (*path, str(key)))
@@ -57,37 +63,42 @@ def _refuse_secrets(value: Any, path: tuple[str, ...]) -> None:
             _refuse_secrets(held, path)
     elif isinstance(value, str) and redacted(value) != value:
         raise ConfigError(
-            f"conf/ or params.yaml: {'.'.join(path)}: wanted no secret, found what looks like a key or a password; "
-            "take it out, and set it in the environment (docs/teacher.md)"
+            f"expected no secret, got what looks like a key or a password (conf/ or params.yaml: {'.'.join(path)}); "
+            "take it out, and set it in the environment (docs/how-to/teacher.md)"
         )
 
 
-def _selections(conf: Path, params: Path) -> tuple[dict[str, str], list[str]]:
+def _selections(params: Path) -> tuple[dict[str, str], list[str]]:
     try:
         value = yaml.safe_load(params.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{params}: wanted the selections, found no such file; run in the project's folder") from None
+        raise ConfigError(
+            f"expected the selections, got no such file ({params}); run in the project's folder"
+        ) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{params}: wanted YAML, found {' '.join(str(error).split())}") from None
+        raise ConfigError(f"expected YAML, got {' '.join(str(error).split())} ({params})") from None
     if not isinstance(value, Mapping) or set(value) != {"groups", "overrides"}:
         found = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)
-        raise ConfigError(f"{params}: wanted the keys groups and overrides, found {found}")
+        raise ConfigError(f"expected the keys groups and overrides, got {found} ({params})")
     groups, overrides = value["groups"], value["overrides"] or []
+    if not isinstance(overrides, list) or not all(isinstance(item, str) for item in overrides):
+        raise ConfigError(f"expected a list of strings like clusterer.eps=0.3, got {overrides!r} ({params}: overrides)")
+    return groups, overrides
+
+
+def _check_groups(conf: Path, groups: Mapping[str, str], where: str) -> None:
     menu = {
         folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in conf.iterdir() if folder.is_dir()
     }
     for role, option in groups.items():
         if role not in menu:
-            raise ConfigError(unknown(f"groups.{role}", sorted(menu), str(params)))
+            raise ConfigError(unknown_key(f"groups.{role}", sorted(menu), where))
         if option not in menu[role]:
             raise ConfigError(
-                f"{params}: groups.{role}: wanted one of {', '.join(menu[role])} (conf/{role}/), found {option!r}"
+                f"expected one of {', '.join(menu[role])} (conf/{role}/), got {option!r} ({where}: groups.{role})"
             )
     for role in sorted(set(menu) - set(groups)):
-        raise ConfigError(f"{params}: groups.{role}: wanted one of {', '.join(menu[role])} (conf/{role}/), found none")
-    if not isinstance(overrides, list) or not all(isinstance(item, str) for item in overrides):
-        raise ConfigError(f"{params}: overrides: wanted a list of strings like clusterer.eps=0.3, found {overrides!r}")
-    return groups, overrides
+        raise ConfigError(f"expected one of {', '.join(menu[role])} (conf/{role}/), got none ({where}: groups.{role})")
 
 
 def _composed(conf: Path, groups: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def _composed(conf: Path, groups: Mapping[str, str], overrides: list[str]) -> di
 
 
 def _unknown_override(conf: Path, groups: Mapping[str, str], overrides: list[str]) -> str | None:
-    """Hydra's own message for a misspelt key does not say what there is; this one does."""
+    """A message for a misspelt key that lists the known ones, which Hydra's own does not."""
     plain = _composed(conf, groups, [])
     for override in overrides:
         if override.startswith("+"):  # it adds a key
@@ -120,7 +131,7 @@ def _unknown_override(conf: Path, groups: Mapping[str, str], overrides: list[str
                 known = [str(name) for name in node if name != "_target_"] if isinstance(node, Mapping) else []
                 section = key.partition(".")[0]
                 file = f"conf/{section}/{groups[section]}.yaml" if section in groups else "conf/config.yaml"
-                return unknown(key, known, f"params.yaml overrides ({file})")
+                return unknown_key(key, known, f"params.yaml overrides ({file})")
             node = node[part]
     return None
 

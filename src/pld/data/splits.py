@@ -1,10 +1,11 @@
-"""Raw rows → Examples with ids and splits, or one line that says which row of which file is wrong."""
+"""Turn raw rows into Examples with ids and splits, and list every row that can't be used."""
 
 import difflib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 from pld.errors import ConfigError, DataError
 from pld.records import SPLITS, Example, Record, Split, Task, inputs_id, sha256
@@ -20,16 +21,17 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
 }
 
-_UNSEEN = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
+_INVISIBLE = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 _BREAKS = frozenset(("Cc", "Zl", "Zp"))
 _UNDECLARED = "undeclared label"
-_GUESSED = 200
-"""Characters of a label; for what is longer, no guess is made at what was meant."""
+_LONGEST_GUESS = 200
+"""Characters of a label; no guess is made at what a longer one was meant to be."""
+_LOOK = "blanks, invisible characters or Unicode form"
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """What a file calls the parts of its rows, None (or nothing) where it doesn't; `inputs`: input field → column."""
+    """The file's column for each part of a row, None where there is none; `inputs`: input field → column."""
 
     inputs: Mapping[str, str]
     label: str | None = None
@@ -44,8 +46,7 @@ _NO_NAMES = ColumnNames({})
 @dataclass(frozen=True, slots=True)
 class RawExample:
     """One row as its file has it. `file`, `place` ("row 7", "line 12") and `columns` are for messages; `split` is the
-    text of the data set's own split column, None where it brings none; `shortened`: the reader left out a part of a
-    text."""
+    text of the data set's own split column, None without one; `shortened`: the reader left out part of a text."""
 
     file: str
     place: str
@@ -59,9 +60,9 @@ class RawExample:
 
 
 class SplitSummary(Record):
-    """artifacts/splits/summary.json. `counts`: split → label → examples, zeros included; `rows` as read,
-    `merged_duplicates` of them left out; `empty_fields`: field → examples that have nothing in it; `shortened`: split →
-    examples of which the reader left out a part of a text."""
+    """artifacts/splits/summary.json. `counts`: split → label → examples, zeros included; `rows` as read, of which
+    `merged_duplicates` were dropped; `empty_fields`: field → examples without text in it; `shortened`: split →
+    examples of which the reader left out part of a text."""
 
     task: str
     rows: int
@@ -72,122 +73,178 @@ class SplitSummary(Record):
     empty_fields: dict[str, int]
     shortened: dict[str, int]
 
+    def notes(self) -> Iterator[str]:
+        """What a user should know beside the counts, a line each."""
+        if self.groups:
+            yield f"{self.groups} groups, each in one split"
+        if self.merged_duplicates:
+            yield f"{self.merged_duplicates} rows that repeat another's input and label: merged into the first"
+        for name, count in self.empty_fields.items():
+            if count:
+                yield f"{count} examples have nothing in {name!r}"
+        if cut := ", ".join(f"{count:,} {split}" for split, count in self.shortened.items() if count):
+            yield f"examples whose text is shortened, as the reader's settings say: {cut}"
+        for split in SPLITS[1:]:
+            for label, count in self.counts[split].items():
+                if not count:
+                    yield f"no {split} example of {label!r}: its F1 there is 0, whatever the prompt"
 
-def split_of(key: str) -> Split:
-    """The split of a group (or of an example without one): half train, a fifth validation, the rest test, by hash."""
+
+@dataclass(frozen=True, slots=True)
+class Offence:
+    """Why a row can't be used; `column` of the file, None where it is none in particular."""
+
+    kind: str
+    raw: RawExample
+    column: str | None
+    expected: str
+    got: str
+    remedy: str
+    hint: Callable[[], str] = str
+    """Guesses what was meant; called for the offences that are shown, because guessing takes time."""
+
+    @property
+    def message(self) -> str:
+        column = f", column {self.column!r:.60}" if self.column is not None else ""
+        where = f"{self.raw.file}: {self.raw.place}{column}"
+        return f"expected {self.expected}, got {self.got}{self.hint()} ({where}); {self.remedy}"
+
+
+@dataclass
+class Assembly:
+    """The examples, in the order of their rows; `rows`: the position of each one's row among the raw ones; `offences`:
+    at most one a row; `gaps`: splits without examples and labels without training examples, a message each."""
+
+    examples: list[Example]
+    rows: list[int]
+    summary: SplitSummary
+    offences: list[Offence]
+    gaps: list[str]
+
+    def check(self) -> None:
+        """Raises DataError for the first offence, with the number of further ones, then for the first gap."""
+        if self.offences:
+            raise DataError(f"{self.offences[0].message}{_further(self.offences, self.summary.rows)}")
+        if self.gaps:
+            raise DataError(self.gaps[0])
+
+
+def split_of(key: str, train_below: float = TRAIN_BELOW, validation_below: float = VALIDATION_BELOW) -> Split:
+    """The split of a group (or of an example without one) by hash: half train, a fifth validation, the rest test."""
     position = int(sha256("split:" + key)[:8], 16) / 2**32
-    if position < TRAIN_BELOW:
+    if position < train_below:
         return "train"
-    return "validation" if position < VALIDATION_BELOW else "test"
+    return "validation" if position < validation_below else "test"
 
 
 def visible(text: str) -> bool:
-    """Whether there is anything to be seen: a character that is no blank, no control and no invisible one."""
-    return any(unicodedata.category(char) not in _UNSEEN for char in text)
+    """Whether the text has a character that is no blank, control or invisible one."""
+    return any(unicodedata.category(char) not in _INVISIBLE for char in text)
+
+
+def on_one_line(text: str) -> bool:
+    """Whether the text has no line ends or control characters."""
+    return text.isprintable() or not any(unicodedata.category(char) in _BREAKS for char in text)
 
 
 def plain(text: str) -> str:
-    """`text` as it looks: composed (NFC), invisible characters and blanks at the ends left out."""
+    """`text` as it looks: composed (NFC), without invisible characters, and stripped."""
     if text.isascii() and text.isprintable():
         return text.strip()
     composed = unicodedata.normalize("NFC", text)
-    return "".join(char for char in composed if char.isspace() or unicodedata.category(char) not in _UNSEEN).strip()
+    return "".join(char for char in composed if char.isspace() or unicodedata.category(char) not in _INVISIBLE).strip()
 
 
 def assemble(task: Task, raw_examples: Iterable[RawExample]) -> tuple[list[Example], SplitSummary]:
     """Examples in the order of their rows, each input once, and the counts.
 
-    Rows with the same input and label are merged into the first of them, so no input can stand on two sides of a
-    split by hash, under whatever ids. Raises DataError for the first offence of any row, with the number of further
-    ones: duplicate, empty or unreadable id, undeclared label, empty input, one input with two labels, one group
-    spelled in two ways; in data that bring their splits an unknown split, or an input or a group in two of them. Then
-    for an empty split, and for a declared label without a training example. Raises ConfigError for labels that can't
-    be told apart.
+    Raises DataError for the first row that can't be used, a split without examples, and a declared label without
+    training examples; ConfigError for labels that look the same.
+    """
+    assembly = examine(task, raw_examples)
+    assembly.check()
+    return assembly.examples, assembly.summary
+
+
+def examine(task: Task, raw_examples: Iterable[RawExample]) -> Assembly:
+    """As `assemble`, but with all offences listed instead of the first one raised.
+
+    Rows with the same input and label are merged into the first of them, so no input is in two splits by hash,
+    whatever its ids. An offence is a duplicate, empty or multi-line id, an undeclared label, an empty input, one input
+    with two labels, and one group spelled in two ways; in data with their own splits also an unknown split, and an
+    input or a group in two of them. Raises ConfigError for labels that look the same.
     """
     _check_declared(task)
-    assembly = _Assembly(task)
-    first = ""
-    kinds: Counter[str] = Counter()
+    state = _State(task)
+    offences = []
     for raw in raw_examples:
-        try:
-            assembly.add(raw)
-        except _OffenceError as offence:
-            first = first or offence.told()
-            kinds[offence.kind] += 1
-    if first:
-        raise DataError(_with_count(first, kinds, assembly.rows))
-    summary = assembly.summary()
-    _check_coverage(task, summary, assembly)
-    return assembly.examples, summary
+        if offence := state.add(raw):
+            offences.append(offence)
+    summary = state.summary()
+    gaps = [] if offences else list(_gaps(task, summary, state))
+    return Assembly(state.examples, state.rows, summary, offences, gaps)
 
 
 def _check_declared(task: Task) -> None:
     seen: dict[str, str] = {}
     for label in task.labels:
-        if not visible(label) or any(unicodedata.category(char) in _BREAKS for char in label):
+        if not visible(label) or not on_one_line(label):
             raise ConfigError(
-                f"labels: wanted each label as a word or words on one line, found {label!a:.60} in task {task.name}; "
-                "correct labels in conf/task/"
+                f"expected each label to be one line of text, got {label!a:.60} (labels of task {task.name}); correct "
+                "labels in conf/task/"
             )
         other = seen.setdefault(plain(label), label)
         if other != label:
             raise ConfigError(
-                f"labels: wanted labels that look different, found {other!a:.60} and {label!a:.60} in task "
-                f"{task.name}, which differ in blanks, invisible characters or Unicode form; correct labels in "
-                "conf/task/"
+                f"expected labels that look different, got {other!a:.60} and {label!a:.60}, which differ only in "
+                f"{_LOOK} (labels of task {task.name}); correct labels in conf/task/"
             )
 
 
-class _OffenceError(Exception):
-    """`text` is called for the first offence alone: to guess what was meant takes time."""
+@dataclass
+class _State:
+    """The rows so far; the dictionaries hold the place of the first row with that id, input, group or spelling."""
 
-    def __init__(self, kind: str, raw: RawExample, column: str | None, text: Callable[[], str]) -> None:
-        super().__init__(kind)
-        self.kind = kind
-        self._where = f"{raw.file}: {raw.place}" + (f": column {column!r:.60}" if column is not None else "")
-        self._text = text
+    task: Task
+    examples: list[Example] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    count: int = 0
+    merged: int = 0
+    file: str = ""
+    brings_splits: bool = False
+    _ids: dict[str, str] = field(default_factory=dict)
+    _inputs: dict[str, tuple[Example, str]] = field(default_factory=dict)
+    _groups: dict[str, tuple[Split, str]] = field(default_factory=dict)
+    _spellings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _shortened: dict[Split, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
 
-    def told(self) -> str:
-        return f"{self._where}: {self._text()}"
-
-
-class _Assembly:
-    """What is known of the rows so far."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.examples: list[Example] = []
-        self.rows = 0
-        self.file = ""
-        self.brings_splits = False
-        self._place_of_id: dict[str, str] = {}
-        self._of_inputs: dict[str, tuple[Example, str]] = {}
-        self._of_group: dict[str, tuple[Split, str]] = {}
-        self._spelled: dict[str, tuple[str, str]] = {}
-        self._shortened: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-
-    def add(self, raw: RawExample) -> None:
-        self.rows += 1
+    def add(self, raw: RawExample) -> Offence | None:
+        """Takes the row, or returns its first offence."""
+        self.count += 1
         self.file = raw.file
         self.brings_splits = raw.split is not None
-        self._check_id(raw)
-        self._check_label(raw)
-        if not any(map(visible, raw.inputs.values())):
-            raise self._empty_input(raw)
-        of_inputs = inputs_id(raw.inputs)
+        if offence := next(self._of_cells(raw), None):
+            return offence
+        input_hash = inputs_id(raw.inputs)
+        split = split_of(raw.group or raw.id or input_hash) if raw.split is None else _named_split(raw.split)
+        assert split is not None
         example = Example(
-            id=raw.id if raw.id is not None else of_inputs,
+            id=raw.id if raw.id is not None else input_hash,
             inputs=raw.inputs,
             label=raw.label,
-            split=self._split(raw, of_inputs),
+            split=split,
             group=raw.group,
         )
-        if of_inputs in self._of_inputs:
-            self._check_same(example, raw, *self._of_inputs[of_inputs])
-            return
-        self._of_inputs[of_inputs] = (example, raw.place)
+        if offence := next(self._of_splits(raw, example, input_hash), None):
+            return offence
+        if input_hash in self._inputs:
+            self.merged += 1
+            return None
+        self._inputs[input_hash] = (example, raw.place)
         self.examples.append(example)
-        self._shortened[example.split] += raw.shortened
+        self.rows.append(self.count - 1)
+        self._shortened[split] += raw.shortened
+        return None
 
     def summary(self) -> SplitSummary:
         counts = {split: dict.fromkeys(self.task.labels, 0) for split in SPLITS}
@@ -195,186 +252,124 @@ class _Assembly:
             counts[example.split][example.label] += 1
         return SplitSummary(
             task=self.task.name,
-            rows=self.rows,
+            rows=self.count,
             examples=len(self.examples),
-            merged_duplicates=self.rows - len(self.examples),
+            merged_duplicates=self.merged,
             groups=len({example.group for example in self.examples} - {None}),
             counts=counts,
             empty_fields={
-                field: sum(not visible(example.inputs[field]) for example in self.examples)
-                for field in self.task.fields
+                name: sum(not visible(example.inputs[name]) for example in self.examples) for name in self.task.fields
             },
             shortened=dict(self._shortened),
         )
 
-    def _check_id(self, raw: RawExample) -> None:
-        if raw.id is None:
-            return
-        column = raw.columns.id
-        if not visible(raw.id):
-            raise _OffenceError(
-                "empty id",
-                raw,
-                column,
-                lambda: "wanted an id, found none; give the row an id, or set reader.id to null in conf/task/",
-            )
-        if not raw.id.isprintable() and any(unicodedata.category(char) in _BREAKS for char in raw.id):
-            raise _OffenceError(
-                "unreadable id",
-                raw,
-                column,
-                lambda: f"wanted an id on one line, found {raw.id!r:.60}; take line ends and control characters out",
-            )
-        if raw.id in self._place_of_id:
-            place = self._place_of_id[raw.id]
-            raise _OffenceError(
-                "duplicate id",
-                raw,
-                column,
-                lambda: (
-                    f"wanted an id that no other row has, found {raw.id!r:.60}, which {place} has; "
-                    "delete one of the two rows or change its id"
-                ),
-            )
-        self._place_of_id[raw.id] = raw.place
-
-    def _check_label(self, raw: RawExample) -> None:
-        labels = self.task.labels
-        if raw.label in labels:
-            return
-        raise _OffenceError(
-            _UNDECLARED,
-            raw,
-            raw.columns.label,
-            lambda: (
-                f"wanted a label of task {self.task.name} ({', '.join(labels):.300}), found "
-                f"{_guessed(raw.label, labels)}; correct the row, or declare the label in conf/task/"
-            ),
-        )
-
-    def _empty_input(self, raw: RawExample) -> "_OffenceError":
-        columns = [raw.columns.inputs[field] for field in raw.inputs if field in raw.columns.inputs]
-        wanted = f"text in {', '.join(map(repr, columns) if columns else raw.inputs)}"
-        only = columns[0] if len(columns) == 1 else None
-        seen = " to be seen" if any(raw.inputs.values()) else ""
-        return _OffenceError(
-            "empty input",
-            raw,
-            only,
-            lambda: f"wanted {'text' if only else wanted}, found none{seen}; fill in the row or delete it",
-        )
-
-    def _split(self, raw: RawExample, of_inputs: str) -> Split:
+    def _of_cells(self, raw: RawExample) -> Iterator[Offence]:
+        names, labels = raw.columns, self.task.labels
+        if raw.id is not None:
+            if not visible(raw.id):
+                remedy = "fill it in, or set reader.id to null in conf/task/"
+                yield Offence("empty id", raw, names.id, "an id", "none", remedy)
+            if not on_one_line(raw.id):
+                remedy = "remove line ends and control characters"
+                yield Offence("multi-line id", raw, names.id, "an id on one line", f"{raw.id!r:.60}", remedy)
+            if raw.id in self._ids:
+                got = f"{raw.id!r:.60}, which {self._ids[raw.id]} has too"
+                remedy = "delete one of the rows or change its id; if ids repeat throughout, they may be groups"
+                yield Offence("duplicate id", raw, names.id, "each id once", got, remedy)
+            self._ids[raw.id] = raw.place
+        if raw.label not in labels:
+            expected = f"a label of task {self.task.name} ({', '.join(labels):.300})"
+            got = f"{raw.label!r:.60}" if unicodedata.is_normalized("NFC", raw.label) else f"{raw.label!a:.60}"
+            remedy = "correct the row, or declare the label in conf/task/"
+            hint = partial(guess_label, raw.label, labels)
+            yield Offence(_UNDECLARED, raw, names.label, expected, got, remedy, hint)
+        if not any(map(visible, raw.inputs.values())):
+            columns = [names.inputs.get(name, name) for name in raw.inputs]
+            only = columns[0] if len(columns) == 1 and names.inputs else None
+            expected = "text" if only is not None else f"text in {' or '.join(map(repr, columns))}"
+            got = "only blanks or invisible characters" if any(raw.inputs.values()) else "none"
+            yield Offence("empty input", raw, only, expected, got, "fill it in or delete the row")
         if raw.group is not None:
-            self._check_spelling(raw, raw.group)
-        if raw.split is None:
-            return split_of(raw.group or raw.id or of_inputs)
-        split = SPLIT_NAMES.get(raw.split.strip().lower())
-        if split is None:
-            raise _OffenceError(
-                "unknown split",
-                raw,
-                raw.columns.split,
-                lambda: (
-                    f"wanted a split ({', '.join(SPLIT_NAMES)}), found {raw.split!r:.60}; correct the row, "
-                    "or set reader.split to null in conf/task/ for a split by hash"
-                ),
-            )
-        if raw.group is not None:
-            first, place = self._of_group.setdefault(raw.group, (split, raw.place))
-            if first != split:
-                raise _OffenceError(
-                    "group in two splits",
-                    raw,
-                    raw.columns.split,
-                    lambda: (
-                        f"wanted group {raw.group!r:.60} in one split, found it in {split} here and in {first} in "
-                        f"{place}; give all its rows the same split"
-                    ),
-                )
-        return split
+            first, place = self._spellings.setdefault(plain(raw.group), (raw.group, raw.place))
+            if first != raw.group:
+                expected = f"group {first!a:.60} spelled as in {place}"
+                got = f"{raw.group!a:.60}, which differs in {_LOOK}"
+                yield Offence("group spelled in two ways", raw, names.group, expected, got, "spell both the same")
+        if raw.split is not None and _named_split(raw.split) is None:
+            expected = f"a split ({', '.join(SPLIT_NAMES)})"
+            remedy = "correct the row, or set reader.split to null in conf/task/ to split by hash"
+            yield Offence("unknown split", raw, names.split, expected, f"{raw.split!r:.60}", remedy)
 
-    def _check_spelling(self, raw: RawExample, group: str) -> None:
-        """Two spellings that look the same would be two groups, and could stand on two sides."""
-        first, place = self._spelled.setdefault(plain(group), (group, raw.place))
-        if first != group:
-            raise _OffenceError(
-                "group spelled in two ways",
-                raw,
-                raw.columns.group,
-                lambda: (
-                    f"wanted group {first!a:.60} spelled as in {place}, found {group!a:.60}, which differs in blanks, "
-                    "invisible characters or Unicode form; write both alike"
-                ),
-            )
-
-    def _check_same(self, example: Example, raw: RawExample, first: Example, place: str) -> None:
-        """The input of `raw` has been seen: it may be a plain duplicate and nothing else."""
-        if example.label != first.label:
-            raise _OffenceError(
-                "two labels",
-                raw,
-                raw.columns.label,
-                lambda: (
-                    f"wanted one label per input, found {example.label!r} here and {first.label!r} for the same input "
-                    f"in {place}; correct one of the two or delete it"
-                ),
-            )
-        if self.brings_splits and example.split != first.split:
-            raise _OffenceError(
-                "input in two splits",
-                raw,
-                raw.columns.split,
-                lambda: (
-                    f"wanted each input in one split, found this one in {example.split} here and in {first.split} in "
-                    f"{place}; delete one of the two rows"
-                ),
-            )
+    def _of_splits(self, raw: RawExample, example: Example, input_hash: str) -> Iterator[Offence]:
+        """Contradictions to earlier rows with the same group or input."""
+        if raw.split is not None and raw.group is not None:
+            split, place = self._groups.setdefault(raw.group, (example.split, raw.place))
+            if split != example.split:
+                expected = f"group {raw.group!r:.60} in one split"
+                got = f"{example.split} here and {split} in {place}"
+                remedy = "give all rows of a group the same split"
+                yield Offence("group in two splits", raw, raw.columns.split, expected, got, remedy)
+        if input_hash not in self._inputs:
+            return
+        first, place = self._inputs[input_hash]
+        if first.label != example.label:
+            got = f"{example.label!r} here and {first.label!r} for the same input in {place}"
+            remedy = "correct or delete one of the two rows"
+            yield Offence("two labels", raw, raw.columns.label, "one label per input", got, remedy)
+        if raw.split is not None and first.split != example.split:
+            got = f"this one in {example.split} here and in {first.split} in {place}"
+            remedy = "delete one of the two rows"
+            yield Offence("input in two splits", raw, raw.columns.split, "each input in one split", got, remedy)
 
 
-def _guessed(found: str, labels: Iterable[str]) -> str:
-    """`found` as it is shown, and the declared label that may be meant."""
-    if len(found) > _GUESSED:
-        return f"{found!r:.60}… ({len(found):,} characters; does reader.label name the right column?)"
+def _named_split(text: str) -> Split | None:
+    return SPLIT_NAMES.get(text.strip().lower())
+
+
+def guess_label(found: str, labels: Iterable[str]) -> str:
+    """What an undeclared label may have been meant to be, in brackets; nothing without a guess."""
+    if len(found) > _LONGEST_GUESS:
+        return f"… ({len(found):,} characters: is reader.label the right column?)"
     for label in labels:
         if plain(found) == plain(label) and found.strip() != label:
-            return f"{found!a} (did you mean {label!a}, without invisible characters and in its Unicode form?)"
+            return f" (did you mean {label!a}, which differs in invisible characters or Unicode form?)"
     if "\n" in found or "\r" in found:
-        return f"{found!r:.60} (is a quote left open?)"
+        return " (is a quote left open?)"
     folded = {label.strip().casefold(): label for label in labels}
     near = difflib.get_close_matches(found.strip().casefold(), folded, n=1)
-    return f"{found!r:.60}" + (f" (did you mean {folded[near[0]]!r}?)" if near else "")
+    return f" (did you mean {folded[near[0]]!r}?)" if near else ""
 
 
-def _with_count(first: str, kinds: Counter[str], rows: int) -> str:
-    """`kinds` has the first offence's kind first."""
+def _further(offences: list[Offence], rows: int) -> str:
+    kinds = Counter(offence.kind for offence in offences)
     (kind, number), *others = kinds.items()
     further = [f"{number - 1:,} more of this kind"] * (number > 1)
     further += [f"{count:,} of {other!r}" for other, count in sorted(others)]
     if kind == _UNDECLARED and number == rows > 1:
-        further.append("so in every row: does reader.label name the right column?")
-    return first + (f" (and {', '.join(further)})" if further else "")
+        further.append("so in every row: is reader.label the right column?")
+    return f" (and {', '.join(further)})" if further else ""
 
 
-def _check_coverage(task: Task, summary: SplitSummary, assembly: _Assembly) -> None:
+def _gaps(task: Task, summary: SplitSummary, state: _State) -> Iterator[str]:
     if not summary.examples:
-        raise DataError(f"task {task.name}: wanted examples, found none; correct reader.path in conf/task/")
+        yield f"expected examples, got none (task {task.name}); correct reader.path in conf/task/"
+        return
     totals = {split: sum(summary.counts[split].values()) for split in SPLITS}
     found = ", ".join(f"{count} {split}" for split, count in totals.items())
     for split in SPLITS:
         if not totals[split]:
             remedy = (
                 f"mark rows as {split} in the split column"
-                if assembly.brings_splits
-                else "add examples or groups (about half go to train, a fifth to validation, the rest to test), "
-                "or bring a split column"
+                if state.brings_splits
+                else "add examples or groups (about half go to train, a fifth to validation, the rest to test), or "
+                "add a split column"
             )
-            raise DataError(f"{assembly.file}: wanted examples in every split, found {found}; {remedy}")
+            yield f"expected examples in every split, got {found} ({state.file}); {remedy}"
     missing = [label + _elsewhere(label, summary) for label in task.labels if not summary.counts["train"][label]]
     if missing:
-        raise DataError(
-            f"{assembly.file}: wanted a training example of every label, found none of {', '.join(missing)} among "
-            f"{totals['train']}; add some, or take the label out of the task in conf/task/"
+        yield (
+            f"expected a training example of every label, got none of {', '.join(missing)} among {totals['train']} "
+            f"({state.file}); add some, or drop the label in conf/task/"
         )
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pld
 from pld.config.assets import ASSET_PREFIX, asset
 from pld.records import sha256
 from pld.registry.result import PipelineResult
 from pld.registry.store import Store
 from pld.serving.model import ServedSpec, write_files
 
-_CODE = Path(pld.__path__[0]) / "serving/pyfunc.py"
+_PACKAGE = Path(__file__).parents[1]
+_CODE = _PACKAGE / "serving/pyfunc.py"
 # what serving imports, beside the copy of pld that travels with the model. Of MLflow only its small distribution:
 # the whole one brings a tracking server, plots and scikit-learn
 _REQUIREMENTS = ("filelock", "jinja2", "mlflow-skinny", "numpy", "pandas", "platformdirs", "pydantic", "pyyaml")
@@ -52,7 +52,7 @@ def log_model(store: Store, experiment: str, run_id: str, name: str, spec: Serve
             run_id=run_id,
             python_model=str(_CODE),
             artifacts=write_files(Path(temporary), spec, prompt),
-            code_paths=[str(Path(pld.__path__[0]))],
+            code_paths=[str(_PACKAGE)],
             # no input schema: MLflow would refuse a plain column of texts; `read_records` checks
             signature=ModelSignature(outputs=Schema(answer)),
             metadata={"task": task.name, "labels": list(task.labels), "fields": list(task.fields)},
@@ -61,7 +61,7 @@ def log_model(store: Store, experiment: str, run_id: str, name: str, spec: Serve
 
 
 def requirements(spec: ServedSpec) -> list[str]:
-    """Pinned packages that serving needs; asset packages are installed beside them (docs/assets.md)."""
+    """Pinned packages that serving needs; asset packages are installed beside them (docs/reference/assets.md)."""
     student = spec.student
     wanted = {*_REQUIREMENTS}
     if "openai_compatible" in str(student.get("_target_")):

@@ -36,7 +36,7 @@ class Template:
             return cls(serialised)
         texts = [place for place, item in enumerate(value) if isinstance(item.get("content"), str)]
         if not texts:
-            raise ConfigError("prompt: wanted a chat with a message of text to put rules to, found none")
+            raise ConfigError("expected a chat with a message of text to put rules to, got none (prompt)")
         at = next((place for place in texts if value[place]["role"] == "system"), texts[0])
         return cls(value[at]["content"], tuple(value), at)
 

@@ -35,13 +35,13 @@ def read_records(
         inputs = {str(key): _text(value) for key, value in dict(record["inputs"]).items() if not _is_missing(value)}
         label = _label(record, label_key, number)
         if labels is not None and label not in labels:
-            raise DataError(f"train_data[{number}]: wanted one of the labels {', '.join(labels)}, found {label!r:.60}")
+            raise DataError(f"expected one of the labels {', '.join(labels)}, got {label!r:.60} (train_data[{number}])")
         identity = inputs_id(inputs)
         earlier = found.get(identity)
         if earlier is not None and earlier.example.label != label:
             raise DataError(
-                f"train_data[{number}]: wanted one label per input, found {label!r:.60} here and "
-                f"{earlier.example.label!r:.60} for the same inputs before"
+                f"expected one label per input, got {label!r:.60} here and {earlier.example.label!r:.60} for the "
+                f"same inputs before (train_data[{number}])"
             )
         split = "train" if split_of(identity) == "train" else "validation"
         example = Example(id=identity, inputs=inputs, label=label, split=split)
@@ -58,22 +58,22 @@ def _label(record: Mapping[str, Any], label_key: str, number: int) -> str:
     if _is_missing(value) or not isinstance(value, str | int | float):
         keys = ", ".join(expectations) if isinstance(expectations, Mapping) else "none"
         raise DataError(
-            f"train_data[{number}]: wanted a label as expectations[{label_key!r}] or outputs, found "
-            f"{type(value).__name__} (expectations: {keys}); name the key: PldPromptOptimizer(label_key=...)"
+            f"expected a label as expectations[{label_key!r}] or outputs, got {type(value).__name__} (expectations: "
+            f"{keys}) (train_data[{number}]); name the key: PldPromptOptimizer(label_key=...)"
         )
     if not str(value).strip():
-        raise DataError(f"train_data[{number}]: wanted a label, found an empty text")
+        raise DataError(f"expected a label, got an empty text (train_data[{number}])")
     return str(value)
 
 
 def _found_labels(records: Sequence[Labelled]) -> tuple[str, ...]:
     labels = tuple(sorted({record.example.label for record in records}))
     if len(labels) < 2:
-        raise DataError(f"train_data: wanted records of two or more labels, found only {', '.join(labels)}")
+        raise DataError(f"expected records of two or more labels, got only {', '.join(labels)} (train_data)")
     if len(labels) > min(MOST_LABELS, len(records) / 2):
         raise DataError(
-            f"train_data: wanted a few labels that repeat, found {len(labels)} different ones in {len(records)} "
-            "records; PldPromptOptimizer is for prompts that classify (name all labels with labels=[...])"
+            f"expected a few labels that repeat, got {len(labels)} different ones in {len(records)} records "
+            "(train_data); PldPromptOptimizer is for prompts that classify (name all labels with labels=[...])"
         )
     return labels
 
