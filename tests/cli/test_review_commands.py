@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
 from pld.cli.main import main, pld
 from pld.records import Reviewed, sha256
-from pld.review.decisions import edited
+from pld.review.decisions import apply_decisions
 from pld.review.log import read_log, standing_of
 from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, fill, write_review_tree
 from support.two_rounds import FINAL
 
 LOG = Path("reviews/mail.jsonl")
-FORCED = "wanted no file, or a sheet of this prompt that nobody filled in, found another"
+FORCED = "expected no file, or this very sheet not filled in, got another file"
 EDIT, APPROVE, REJECT = {"verdict": "edit", "text": NEW_TEXT}, {"verdict": "approve"}, {"verdict": "reject"}
 
 
@@ -33,7 +33,7 @@ def digest(project, monkeypatch):
 def sheet(digest):
     """The exported sheet, to be filled in."""
     ran("export")
-    return Path(f"review-mail-{digest[:12]}.md")
+    return Path(f"review-mail-{digest[:12]}.yaml")
 
 
 def ran(*arguments):
@@ -52,20 +52,20 @@ def refused(*arguments):
 def test_a_sheet_names_the_prompt_its_figures_and_the_evidence_of_each_instruction(sheet, digest):
     text = sheet.read_text()
     for part in (
-        "# Review of mail",
-        f"- prompt {digest}, 3 instructions",
-        "- macro-F1 on validation 0.",
+        "# Review of mail\n",
+        f"# prompt {digest}, 3 instructions",
+        "# macro-F1 on validation 0.",
         "not measured for this prompt",
-        f"prompt: {digest}\nreviewer:\n```",
-        f"## 1 of 3: refund\n\n> {REFUND.text}",
+        f"prompt: {digest}\nreviewer:\ninstructions:\n",
+        "  # 1 of 3: refund\n",
         "support: 4 (4 rules, cluster 0); origin: medoid",
         "macro-F1 +0.120 [+0.110, +0.150]; 20 tokens",
-        "turns right 12: validation-0, validation-1,",
-        "turns wrong none",
-        "Edits:\n  - round 1: revise of",
-        "comes from 4 rules, the most typical first:\n  - train-0: If money is asked for as in train-0, answer refund.",
+        "fixes 12: validation-0, validation-1,",
+        "breaks none",
+        "  # Edits:\n  #   round 1: revise of",
+        "  # comes from 4 rules, the most typical first:\n  #   train-0: If money is asked for as in train-0, answer refund.",
         "train-3 (doubtful): ",
-        f"instruction: {PRAISE.id}\nverdict:\nreviewer:\nnote:\ntext: >-\n  {PRAISE.text}\n```",
+        f"  - instruction: {PRAISE.id}\n    verdict:\n    reviewer:\n    note:\n    text: >-\n      {PRAISE.text}\n",
     ):
         assert part in text, part
 
@@ -73,24 +73,21 @@ def test_a_sheet_names_the_prompt_its_figures_and_the_evidence_of_each_instructi
 def test_without_an_ablation_the_sheet_says_so(digest):
     for name in ("resolve/final", SHIPS):
         Path("artifacts", name, "ablation.jsonl").unlink()
-    ran("export", "--out", "a.md")
-    assert "effect: not measured (resolution.ablation); pld ablate does it" in Path("a.md").read_text()
+    ran("export", "--out", "a.yaml")
+    assert "effect: not measured (resolution.ablation); `pld ablate` measures it" in Path("a.yaml").read_text()
 
 
-@pytest.mark.parametrize("out", ["a.md", "a.yaml", "deep/er/a.YML"])
-def test_a_sheet_goes_where_it_is_wanted_in_the_format_of_its_ending(out, digest):
-    assert f"fill it in, then: pld review import {out}" in ran("export", "--out", out)
-    assert ("```yaml" in Path(out).read_text()) == out.endswith(".md")
-    assert Path(ran("export", "--format", "yaml").split()[7]) == Path(f"review-mail-{digest[:12]}.yaml")
-    assert "wanted an --out that ends as --format yaml does" in ran("export", "--out", "a.md", "--format", "yaml")
+def test_a_sheet_is_written_where_out_says(digest):
+    assert "fill it in, then: pld review import deep/er/a.yaml" in ran("export", "--out", "deep/er/a.yaml")
+    assert Path("deep/er/a.yaml").read_text().startswith("# Review of mail\n")
 
 
 def test_what_was_filled_in_is_not_written_over(sheet):
     ran("export")  # nobody touched it
     filled_in = fill(sheet, {"note": "half way"}).read_bytes()
-    assert refused("export") == [f"pld: {sheet}: {FORCED}; name another --out, or write over it with --force"]
-    Path("mine.md").write_text("my own notes")
-    assert FORCED in refused("export", "--out", "mine.md")[0]
+    assert refused("export") == [f"pld: {FORCED} ({sheet}); choose another --out, or overwrite it with --force"]
+    Path("mine.yaml").write_text("my own notes")
+    assert FORCED in refused("export", "--out", "mine.yaml")[0]
     assert sheet.read_bytes() == filled_in
     ran("export", "--force")
     assert "half way" not in sheet.read_text()
@@ -100,7 +97,7 @@ def test_approval_of_all_is_recorded_and_changes_nothing(sheet, digest):
     fill(sheet, reviewer="Ann", **APPROVE)
     said = ran("import", str(sheet))
     assert f"recorded as sheet 1 of {LOG}: 3 approve by Ann" in said
-    assert "nothing is to be evaluated again; `pld promote` looks at the gates" in said
+    assert "no evaluation needed; `pld promote` checks the gates" in said
     (entry,) = read_log("mail")
     assert (entry.prompt_sha256, entry.makes) == (digest, digest)
     assert standing_of("mail", digest, [own.id for own in FINAL]).approved
@@ -109,7 +106,7 @@ def test_approval_of_all_is_recorded_and_changes_nothing(sheet, digest):
 
 
 def test_edits_and_rejections_are_told_and_make_the_prompt_that_the_stage_will_make(sheet, digest):
-    said = ran("import", str(fill(sheet, EDIT | {"note": "it: is clearer"}, reviewer="Ann Ö", **APPROVE)))
+    said = ran("import", str(fill(sheet, EDIT | {"note": '"it: is clearer"'}, reviewer="Ann Ö", **APPROVE)))
     assert f"  edit {REFUND.id} (it: is clearer): {REFUND.text}\n    becomes: {NEW_TEXT}\n" in said
     assert f"commit {LOG} with the code" in said
     (entry,) = read_log("mail")
@@ -117,27 +114,23 @@ def test_edits_and_rejections_are_told_and_make_the_prompt_that_the_stage_will_m
     assert entry.makes == sha256(text.replace(REFUND.text, NEW_TEXT))
     assert f"next: `dvc repro` evaluates prompt {entry.makes[:12]} like any other" in said
     assert (entry.decisions[0].note, entry.decisions[0].text_sha256) == ("it: is clearer", sha256(REFUND.text))
-    assert [own.id for own in edited(FINAL, entry.decisions)] == [NEW_ID, DELIVERY.id, PRAISE.id]
+    assert [own.id for own in apply_decisions(FINAL, entry.decisions)] == [NEW_ID, DELIVERY.id, PRAISE.id]
     assert not standing_of("mail", digest, [own.id for own in FINAL]).approved
-    assert f"note: by the sheets in {LOG} prompt {entry.makes[:12]} is to ship" in ran("export", "--out", "b.md")
-    assert "decided before, sheet 1: edit by Ann Ö: it: is clearer" in Path("b.md").read_text()
-
-
-def test_a_yaml_sheet_says_the_same(digest):
-    ran("export", "--out", "a.yaml")
-    path = Path("a.yaml")
-    path.write_text(path.read_text().replace("verdict:", "verdict: approve").replace("reviewer:\n", "reviewer: Bob\n"))
-    assert "3 approve by Bob" in ran("import", "a.yaml")
+    assert f"note: by {LOG} prompt {entry.makes[:12]} should ship" in ran("export", "--out", "b.yaml")
+    assert "decided before, sheet 1: edit by Ann Ö: it: is clearer" in Path("b.yaml").read_text()
 
 
 def test_every_fault_is_a_line_and_nothing_is_recorded(sheet):
-    fill(sheet, {"verdict": "edit"}, {"verdict": "approve", "note": "see \x1b[2J"}, reviewer="Ann")
+    fill(sheet, {"verdict": "edit"}, {"verdict": "approve", "note": '"see \\x1b[2J"'}, reviewer="Ann")
     lines = refused("import", sheet)
-    number = sheet.read_text().splitlines().index("verdict: edit") + 4
-    assert lines[0].startswith(f"pld: {sheet}:{number}: {REFUND.id}: text: wanted another text than now")
-    assert f"{DELIVERY.id}: note: wanted no control token" in lines[1]
-    assert f"{PRAISE.id}: verdict: wanted approve, edit or reject, found none" in lines[2]
-    assert lines[3:] == [f"pld: {sheet}: 3 faults, nothing was recorded; mend them, then import it again"]
+    number = sheet.read_text().splitlines().index("    verdict: edit") + 4
+    old = "pld: expected a new text with verdict edit, got the old one"
+    assert lines[0].startswith(f"{old} ({sheet}:{number}, {REFUND.id}: text)")
+    assert "expected no control token" in lines[1]
+    assert f"{DELIVERY.id}: note)" in lines[1]
+    assert lines[2].startswith("pld: expected approve, edit or reject, got none")
+    assert f"{PRAISE.id}: verdict)" in lines[2]
+    assert lines[3:] == [f"pld: expected a sheet without faults, got 3 ({sheet}); fix them and import it again"]
     assert "\x1b" not in "".join(lines)
     assert not LOG.parent.exists()
 
@@ -145,12 +138,15 @@ def test_every_fault_is_a_line_and_nothing_is_recorded(sheet):
 def test_one_fault_is_one_line(sheet):
     lines = refused("import", fill(sheet, {"verdict": ""}, reviewer="Ann", **APPROVE))
     assert len(lines) == 1
-    assert lines[0].endswith("verdict: wanted approve, edit or reject, found none")
+    assert lines[0].startswith("pld: expected approve, edit or reject, got none")
+    assert lines[0].endswith("verdict)")
 
 
 def test_the_last_instruction_of_a_label_goes_only_where_it_is_asked_for(sheet):
     fill(sheet, REJECT, reviewer="Ann", **APPROVE)
-    assert "found none left for refund; keep one, or import with --allow-missing-label" in refused("import", sheet)[0]
+    (line,) = refused("import", sheet)
+    assert "got none left for refund" in line
+    assert line.endswith("keep one, or import with --allow-missing-label")
     assert "1 reject" in ran("import", "--allow-missing-label", str(sheet))
 
 
@@ -167,13 +163,13 @@ def test_a_list_that_no_longer_makes_its_prompt_is_neither_exported_nor_imported
     path = Path("artifacts") / SHIPS / "instructions.jsonl"
     write_jsonl(path, [FINAL[0]])
     for arguments in (["export"], ["import", sheet]):
-        assert "wanted the text that instructions.jsonl beside it makes, found another" in refused(*arguments)[0]
+        assert "expected the text that instructions.jsonl beside it makes, got another" in refused(*arguments)[0]
 
 
 def ship_edited(entry):
     """What the stage `review` does with it, as far as commands look at it."""
     final = Path("artifacts") / SHIPS
-    write_jsonl(final / "instructions.jsonl", edited(FINAL, entry.decisions))
+    write_jsonl(final / "instructions.jsonl", apply_decisions(FINAL, entry.decisions))
     text = (final / "system_prompt.md").read_text().replace(REFUND.text, NEW_TEXT)
     write_text(final / "system_prompt.md", text)
     rows = [json.loads(line) for line in (final / "descent.jsonl").read_text().splitlines()]
@@ -190,13 +186,13 @@ def test_what_was_edited_needs_a_sheet_of_its_own_and_can_be_taken_back(sheet, d
     ids = [NEW_ID, DELIVERY.id, PRAISE.id]
     assert not standing_of("mail", entry.makes, ids).approved
 
-    ran("export", "--out", "b.md")
-    assert "1 of 3: refund" in Path("b.md").read_text()
-    assert "nothing is to be evaluated again" in ran("import", str(fill(Path("b.md"), reviewer="Bob", **APPROVE)))
+    ran("export", "--out", "b.yaml")
+    assert "1 of 3: refund" in Path("b.yaml").read_text()
+    assert "no evaluation needed" in ran("import", str(fill(Path("b.yaml"), reviewer="Bob", **APPROVE)))
     assert standing_of("mail", entry.makes, ids).approved
 
-    ran("export", "--unreviewed", "--out", "c.md")
-    said = ran("import", str(fill(Path("c.md"), reviewer="Cy", **APPROVE)))
+    ran("export", "--unreviewed", "--out", "c.yaml")
+    said = ran("import", str(fill(Path("c.yaml"), reviewer="Cy", **APPROVE)))
     assert f"recorded as sheet 3 of {LOG}" in said
     assert f"next: `dvc repro` evaluates prompt {digest[:12]}" in said
 
@@ -204,8 +200,8 @@ def test_what_was_edited_needs_a_sheet_of_its_own_and_can_be_taken_back(sheet, d
 def test_where_the_stage_failed_the_list_of_the_loop_can_still_be_reviewed(digest):
     shutil.rmtree(Path("artifacts") / SHIPS)
     assert "run `dvc repro`" in refused("export")[0]
-    ran("export", "--unreviewed", "--out", "a.md")
-    assert "recorded as sheet 1" in ran("import", str(fill(Path("a.md"), reviewer="Ann", **APPROVE)))
+    ran("export", "--unreviewed", "--out", "a.yaml")
+    assert "recorded as sheet 1" in ran("import", str(fill(Path("a.yaml"), reviewer="Ann", **APPROVE)))
 
 
 def test_repro_runs_the_pipeline_and_ends_as_it_does(sheet, monkeypatch, capfd):
@@ -222,7 +218,7 @@ def test_repro_runs_the_pipeline_and_ends_as_it_does(sheet, monkeypatch, capfd):
 
 
 def test_verify_tells_every_sheet_the_head_and_the_people(sheet):
-    assert "no sheet was imported yet" in ran("verify")
+    assert "no sheet imported yet" in ran("verify")
     ran("import", str(fill(sheet, {"reviewer": "Bob"}, reviewer="Ann", **APPROVE)))
     (entry,) = read_log("mail")
     lines = ran("verify").splitlines()
@@ -234,7 +230,7 @@ def test_verify_names_the_first_line_that_is_wrong(sheet):
     ran("import", str(fill(sheet, reviewer="Ann", **APPROVE)))
     LOG.write_text(LOG.read_text().replace('"Ann"', '"Bob"', 1))
     (line,) = refused("verify")
-    assert line.startswith(f"pld: {LOG}:1: wanted the hash of what the line says, found another: it was edited")
+    assert line.startswith(f"pld: expected the hash of what the line says, got another: it was edited ({LOG}:1)")
 
 
 def test_verify_misses_an_end_that_was_cut_off_where_a_version_remembers_it(sheet, monkeypatch):
@@ -243,18 +239,18 @@ def test_verify_misses_an_end_that_was_cut_off_where_a_version_remembers_it(shee
     first, second = read_log("mail")
     anchors = [(1, 1, first.hash), (4, 2, second.hash)]
     monkeypatch.setattr("pld.registry.registry.review_anchors", lambda config: anchors)
-    assert "promoted with it, and find it as it was: 2" in ran("verify")
+    assert "promoted with this log: 2" in ran("verify")
     LOG.write_text(LOG.read_text().splitlines(keepends=True)[0])
     (line,) = refused("verify")
-    assert "gone or exchanged for version (its sheets) 4 (2); the log has 1 sheet" in line
+    assert "for version (number of sheets) 4 (2) in a log of 1 sheet" in line
     LOG.unlink()
-    assert "1 (1), 4 (2); the log has 0 sheets" in refused("verify")[0]
+    assert "1 (1), 4 (2) in a log of 0 sheets" in refused("verify")[0]
 
 
 def test_verify_makes_no_store(project, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(project)
-    assert "no sheet was imported yet" in ran("verify")
+    assert "no sheet imported yet" in ran("verify")
     assert not [path for path in project.rglob("*") if path.name.startswith("mlflow.db")]
 
 

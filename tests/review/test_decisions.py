@@ -4,18 +4,18 @@ from hypothesis import strategies as st
 
 from pld.errors import ReviewError
 from pld.records import sha256
+from pld.resolve.lineage import with_effects
 from pld.resolve.records import Descent
 from pld.review.decisions import (
     GENESIS,
     ORIGIN,
     descents_after,
-    edited,
-    ends_with,
+    applied_entries,
+    apply_decisions,
+    final_prompt,
     entry_after,
-    in_turn,
     same_again,
     standing,
-    with_effects,
 )
 from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, decision, entries
 from support.two_rounds import EFFECTS, FINAL
@@ -28,11 +28,11 @@ def numbers(applied):
 
 
 def test_approval_of_all_leaves_the_list_as_it_is():
-    assert edited(FINAL, APPROVED) == FINAL
+    assert apply_decisions(FINAL, APPROVED) == FINAL
 
 
 def test_an_edit_keeps_place_label_rules_and_support_and_a_rejection_takes_away():
-    made = edited(FINAL, [decision(REFUND, "edit", NEW_TEXT), decision(DELIVERY, "reject"), decision(PRAISE)])
+    made = apply_decisions(FINAL, [decision(REFUND, "edit", NEW_TEXT), decision(DELIVERY, "reject"), decision(PRAISE)])
     assert [own.id for own in made] == [NEW_ID, PRAISE.id]
     assert made[0] == REFUND.model_copy(update={"id": NEW_ID, "text": NEW_TEXT, "origin": ORIGIN})
 
@@ -43,28 +43,28 @@ def test_an_edit_keeps_place_label_rules_and_support_and_a_rejection_takes_away(
      [decision(REFUND.model_copy(update={"text": "another"})), *APPROVED[1:]]],
 )  # fmt: skip
 def test_decisions_on_another_list_are_refused(decisions):
-    with pytest.raises(ReviewError, match="wanted decisions on the instructions"):
-        edited(FINAL, decisions)
+    with pytest.raises(ReviewError, match="expected decisions on the instructions"):
+        apply_decisions(FINAL, decisions)
 
 
 def test_of_two_sheets_about_a_prompt_the_later_one_counts():
     log = entries(("A", "B"), ("A", "C"))
-    assert numbers(in_turn(log, sha256("A"))) == [2]
-    assert ends_with(in_turn(log, sha256("A")), sha256("A")) == sha256("C")
-    assert in_turn(entries(("A", "B"), ("A", "A")), sha256("A")) == []
+    assert numbers(applied_entries(log, sha256("A"))) == [2]
+    assert final_prompt(applied_entries(log, sha256("A")), sha256("A")) == sha256("C")
+    assert applied_entries(entries(("A", "B"), ("A", "A")), sha256("A")) == []
 
 
 def test_sheets_that_lead_back_to_a_prompt_end_there():
     there_and_back = entries(("A", "B"), ("B", "A"))
-    assert numbers(in_turn(there_and_back, sha256("A"))) == [1, 2]
-    assert numbers(in_turn(entries(("A", "B"), ("B", "A"), ("A", "B")), sha256("A"))) == [3]
-    assert numbers(in_turn(entries(("A", "B"), ("B", "B"), ("B", "C")), sha256("A"))) == [1, 3]
+    assert numbers(applied_entries(there_and_back, sha256("A"))) == [1, 2]
+    assert numbers(applied_entries(entries(("A", "B"), ("B", "A"), ("A", "B")), sha256("A"))) == [3]
+    assert numbers(applied_entries(entries(("A", "B"), ("B", "B"), ("B", "C")), sha256("A"))) == [1, 3]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("ABCD")), max_size=12))
 def test_whatever_the_log_the_sheets_applied_follow_from_one_another_and_nothing_later_speaks_against_them(steps):
     log = entries(*steps)
-    applied = in_turn(log, sha256("A"))
+    applied = applied_entries(log, sha256("A"))
     prompts = [sha256("A"), *(entry.makes for entry in applied)]
     assert [entry.prompt_sha256 for entry in applied] == prompts[:-1]
     assert numbers(applied) == sorted(set(numbers(applied)))
@@ -110,9 +110,9 @@ def test_a_prompt_that_a_sheet_changes_is_approved_no_more_and_what_it_makes_is_
 
 
 def test_an_entry_that_says_it_makes_what_it_does_not_is_refused():
-    with pytest.raises(ValueError, match="makes another prompt if, and only if"):
+    with pytest.raises(ValueError, match="expected another prompt if, and only if"):
         entry_after(None, "2026-01-02T03:04:05Z", "mail", sha256("A"), APPROVED, sha256("B"))
-    with pytest.raises(ValueError, match="belongs to edit alone"):
+    with pytest.raises(ValueError, match="a text with verdict edit only"):
         decision(REFUND, "approve", "text")
 
 
@@ -127,7 +127,7 @@ def test_a_line_of_descent_tells_the_sheet_the_person_and_the_note():
     changed = decision(REFUND, "edit", NEW_TEXT).model_copy(update={"note": "clearer"})
     decisions = [changed, decision(DELIVERY, "reject"), decision(PRAISE)]
     entry = entry_after(None, "2026-01-02T03:04:05Z", "mail", sha256("A"), decisions, sha256("B"))
-    made = descents_after(descents, entry, edited(FINAL, decisions))
+    made = descents_after(descents, entry, apply_decisions(FINAL, decisions))
     assert [own.instruction_id for own in made] == [NEW_ID, PRAISE.id]
     (step,) = made[0].edits
     assert (step.round, step.edit_id, step.op, step.proposer, step.reason, step.from_id) == (

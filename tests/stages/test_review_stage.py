@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pld.artifacts import SHIPS, read_json, read_jsonl, read_record
+from pld.config.settings import load_config
 from pld.errors import ReviewError
-from pld.params import load_config
 from pld.records import Instruction, Prediction, Reviewed, sha256
 from pld.resolve.records import Descent, Effect
-from pld.review.decisions import edited
+from pld.review.decisions import apply_decisions
 from pld.review.inputs import ReviewedList
 from pld.review.log import read_log, record
 from pld.stages import review
@@ -38,7 +38,7 @@ def reviewed():
 def imported(decisions):
     """An entry for the list that ships, as `pld review import` makes it."""
     found = ReviewedList.read(load_config(), Path("artifacts"))
-    makes = found.digest_of(edited(found.instructions, decisions))
+    makes = found.digest_of(apply_decisions(found.instructions, decisions))
     return record("mail", found.prompt_sha256, decisions, makes)[0]
 
 
@@ -103,7 +103,7 @@ def test_a_broken_log_stops_the_stage_with_one_line(capsys):
     log = Path("reviews/mail.jsonl")
     log.write_text(log.read_text().replace(NEW_TEXT, "If it is anything, answer refund."))
     before = held(FINAL_FOLDER)
-    with pytest.raises(ReviewError, match=r"^reviews/mail.jsonl:1: wanted the hash of what the line says.*$"):
+    with pytest.raises(ReviewError, match=r"^expected the hash of what the line says.* \(reviews/mail.jsonl:1\)"):
         review.run()
     assert held(FINAL_FOLDER) == before
 
@@ -111,6 +111,6 @@ def test_a_broken_log_stops_the_stage_with_one_line(capsys):
 def test_a_sheet_that_makes_another_prompt_by_now_is_told_and_nothing_is_measured(digest, monkeypatch):
     record("mail", digest, EDITED, sha256("as it was rendered then"))
     monkeypatch.setattr("pld.stages.review.ablate", lambda *_: pytest.fail("measured"))
-    with pytest.raises(ReviewError, match=r"of sheet 1, found .*: settings of the rendering changed since"):
+    with pytest.raises(ReviewError, match=r"of sheet 1, got .*: rendering settings changed since"):
         review.run()
     assert len(read_log("mail")) == 1

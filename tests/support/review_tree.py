@@ -1,5 +1,6 @@
 """A project with a list to review, and people who fill in its sheets."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -31,20 +32,19 @@ def write_review_tree(folder: Path, size: int = 30) -> str:
 
 
 def fill(path: Path, *rest: dict[str, str], reviewer: str = "", **everywhere: str) -> Path:
-    """Fill in a Markdown sheet as a person does: `everywhere` in each block, `rest` in the blocks in turn, on the line
-    of the field. A `text` takes the place of the one that stands there."""
-    head, *blocks = path.read_text().split("instruction: ")
-    head = head.replace("reviewer:\n```", f"reviewer: {reviewer}\n```")
-    filled = []
-    for place, block in enumerate(blocks):
-        wanted = everywhere | (rest[place] if place < len(rest) else {})
-        fields, fence, after = block.partition("\n```")
-        for name, value in wanted.items():
-            start = fields.index(f"\n{name}:") + 1
-            end = len(fields) if name == "text" else fields.index("\n", start)
-            fields = f"{fields[:start]}{name}: {value}{fields[end:]}"
-        filled.append(fields + fence + after)
-    path.write_text("instruction: ".join([head, *filled]))
+    """Fill in a sheet as a person does: `everywhere` in each entry, `rest` in the entries in order. A `text` replaces
+    the old one."""
+    head, *entries = path.read_text().split("- instruction: ")
+    filled = [head.replace("reviewer:\n", f"reviewer: {reviewer}\n")]
+    for place, entry in enumerate(entries):
+        values = everywhere | (rest[place] if place < len(rest) else {})
+        for name, value in values.items():
+            ends = "(?=\n\n|\\Z)" if name == "text" else "$"
+            pattern = rf"^    {name}:.*?{ends}"
+            flags = re.MULTILINE | re.DOTALL
+            entry = re.sub(pattern, lambda _, line=f"    {name}: {value}": line, entry, count=1, flags=flags)
+        filled.append(entry)
+    path.write_text("- instruction: ".join(filled))
     return path
 
 

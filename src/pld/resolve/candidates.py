@@ -7,8 +7,7 @@ from itertools import combinations
 from pld.distill.cached_scorer import Answering
 from pld.distill.text_checks import Fault, FindPersonalData
 from pld.records import Example, Instruction, SystemPrompt, content_id
-from pld.resolve.coverage import lost_labels
-from pld.resolve.edits import apply, fault_of, withheld
+from pld.resolve.edits import apply, fault_of, lost_labels, withheld
 from pld.resolve.proposer import Proposal
 
 OVER_BUDGET = "over_budget"

@@ -1,11 +1,12 @@
-"""Edits: what each makes of a list of instructions, and why one is refused."""
+"""Applies Edits to a list of instructions, finds reasons to refuse one, and restores labels without an instruction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from pld.distill import text_checks as wording
-from pld.distill.consolidate import Weigh, merge_alike
-from pld.distill.text_checks import Fault, FindPersonalData, personal_data_fault
-from pld.records import Instruction, Task, content_id
+from pld.distill import text_checks
+from pld.distill.consolidate import RuleGroup, Weigh, make_instruction, merge_alike, nearest_first
+from pld.distill.text_checks import Fault, FindPersonalData, one_line, personal_data_fault
+from pld.ports import Vectors
+from pld.records import Instruction, Rule, Task, content_id
 from pld.resolve.records import Add, Edit, Move, Remove, Revise, Split
 
 _WITHHELD = "(withheld: it repeats a training example or holds personal data)"
@@ -14,12 +15,11 @@ _WITHHELD = "(withheld: it repeats a training example or holds personal data)"
 def apply(
     instructions: Sequence[Instruction], edit: Edit, round: int, rule_ids: tuple[str, ...] = (), weigh: Weigh = len
 ) -> list[Instruction]:
-    """The list after `edit` (unchecked: see `fault_of`); unchanged where its id is not in the list, so that Edits come
-    in any order.
+    """The list after `edit`, which is not checked (see `fault_of`); unchanged if its id is not in the list, so that
+    Edits apply in any order.
 
-    A new text makes a new id; where that is in the list already, the two merge at the first one's place, and no
-    instruction that `edit` does not name is lost. `rule_ids` stand behind a new text; none: those of the instruction
-    that it changes. A position beyond an end is that end.
+    A new text gets a new id; if the list holds it already, the two merge at the first one's place. `rule_ids` support
+    the new text; without any, those of the edited instruction do. Positions beyond an end are clipped.
     """
     if isinstance(edit, Add):
         new = _instruction(edit.text, edit.label, rule_ids, weigh(rule_ids), f"added in round {round}")
@@ -51,10 +51,9 @@ def fault_of(
 ) -> Fault | None:
     """The first reason to refuse `edit`, or None: then it changes the list.
 
-    `sources`: the inputs of all training examples, none of which a new text may repeat (`copied`, looked for first and
-    whatever else is wrong, like what `personal_data` finds: such an Edit is only kept `withheld`). The other reasons:
-    `unknown_id`, `unknown_label`, `no_change`, `duplicate`, `split` (into fewer than two texts), and those of
-    `wording.fault`.
+    `copied` (from `sources`, the inputs of all training examples) and `personal_data` are checked first, since such an
+    Edit may only be stored `withheld`; then `unknown_id`, `unknown_label`, `no_change`, `duplicate`, `split` (fewer
+    than two texts) and the reasons of `text_checks.fault`.
     """
     texts = _new_texts(edit)
     for text in texts:
@@ -76,14 +75,13 @@ def fault_of(
     if problem := _text_fault(texts, old.label, others, task, max_words):
         return problem
     if isinstance(edit, Split) and len(set(texts)) < 2:
-        return Fault("split", f"wanted two or more different texts, found {len(set(texts))}")
+        return Fault("split", f"expected two or more different texts, got {len(set(texts))}")
     return None
 
 
 def withheld(edit: Edit) -> Edit:
-    """`edit` without its words: what is kept of one that is refused as `copied` or `personal_data`,
-    since a record may be shared where
-    the data may not. Its reason goes too: it may repeat the same words."""
+    """`edit` without its text and reason, to store one refused as `copied` or `personal_data`: records may be shared
+    where the data may not."""
     if isinstance(edit, Revise | Add):
         return edit.model_copy(update={"text": _WITHHELD, "reason": _WITHHELD})
     if isinstance(edit, Split):
@@ -91,11 +89,37 @@ def withheld(edit: Edit) -> Edit:
     return edit
 
 
+def lost_labels(before: Sequence[Instruction], after: Sequence[Instruction]) -> tuple[str, ...]:
+    """Labels whose last instruction is gone, in the order of `before`."""
+    left = {instruction.label for instruction in after}
+    return tuple(dict.fromkeys(item.label for item in before if item.label not in left))
+
+
+def restored(
+    label: str,
+    rules: Sequence[Rule],
+    vectors: Vectors,
+    noise: Collection[str],
+    dropped: Collection[str],
+    origin: str,
+    weigh: Weigh = len,
+) -> Instruction | None:
+    """An instruction for a `label` that has none: the text of its most typical rule that was dropped as `noise` (ids),
+    or of its most typical rule if none was. Rules with a text in `dropped` are left out; None if no rule is left.
+    `vectors` [n, d] belong to `rules` [n]."""
+    own = [at for at, rule in enumerate(rules) if rule.label == label and rule.text not in dropped]
+    members = [at for at in own if rules[at].id in noise] or own
+    if not members:
+        return None
+    group = RuleGroup(-1, label, nearest_first(members, rules, vectors, weigh))
+    return make_instruction(group.rules[0].text, group, origin, weigh)
+
+
 def _text_fault(
     texts: Sequence[str], label: str, others: Sequence[Instruction], task: Task, max_words: int
 ) -> Fault | None:
     for text in texts:
-        if problem := wording.fault(text, label, task.labels, max_words):
+        if problem := text_checks.fault(text, label, task.labels, max_words):
             return problem
         # under another label too: the prompt shows the text alone
         if same := next((other for other in others if other.text == text), None):
@@ -104,20 +128,19 @@ def _text_fault(
 
 
 def _copied(text: str, sources: Sequence[Mapping[str, str]], max_copied_words: int) -> Fault | None:
-    copies = wording.copy_test(text, max_copied_words + 1)
+    copies = text_checks.copy_test(text, max_copied_words + 1)
     for source in sources:
         for name, value in source.items():
             if copies(value):
-                # the words themselves stay out of the record
+                # must not quote the words: the fault is stored
                 return Fault("copied", f"repeats {max_copied_words + 1} or more consecutive words of {name}")
     return None
 
 
 def _new_texts(edit: Edit) -> list[str]:
-    """The texts that `edit` brings, as they would stand in the list."""
     if isinstance(edit, Revise | Add):
-        return [wording.one_line(edit.text)]
-    return [wording.one_line(text) for text in edit.texts] if isinstance(edit, Split) else []
+        return [one_line(edit.text)]
+    return [one_line(text) for text in edit.texts] if isinstance(edit, Split) else []
 
 
 def _place(instructions: Sequence[Instruction], instruction_id: str) -> int | None:
@@ -130,7 +153,7 @@ def _inserted(others: Sequence[Instruction], one: Instruction, position: int) ->
 
 
 def _instruction(text: str, label: str, rule_ids: tuple[str, ...], support: int | float, origin: str) -> Instruction:
-    text = wording.one_line(text)
+    text = one_line(text)
     return Instruction(
         id=content_id({"label": label, "text": text}, 12),
         text=text,

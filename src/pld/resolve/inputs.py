@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pld.artifacts import read_json, read_jsonl, read_record, read_text
+from pld.artifacts import read_jsonl, read_record, read_text
 from pld.config.build import build
 from pld.config.composition import with_settings
 from pld.distill.cached_scorer import Answering
 from pld.distill.cluster import chosen_rules
+from pld.distill.embeddings import read_vectors
 from pld.distill.trial import sample
 from pld.errors import ArtifactError
 from pld.params import Config
@@ -79,8 +78,8 @@ def _check_rules(folder: Path, instructions: list[Instruction], rules: Sequence[
         for rule_id in instruction.rule_ids:
             if example_of.get(rule_id) not in known:
                 raise ArtifactError(
-                    f"{folder}/best/instructions.jsonl: wanted rules of {folder}/rules/rules.jsonl with examples of "
-                    f"{folder}/splits/train.jsonl, found {rule_id} of {instruction.id}; run `dvc repro`"
+                    f"expected rules of {folder}/rules/rules.jsonl with examples of {folder}/splits/train.jsonl, "
+                    f"got {rule_id} of {instruction.id} ({folder}/best/instructions.jsonl); run `dvc repro`"
                 )
 
 
@@ -88,13 +87,5 @@ def _check_prompt(folder: Path, answering: Answering, instructions: list[Instruc
     path = folder / "best/system_prompt.md"
     if answering.prompt(instructions).text != read_text(path):
         raise ArtifactError(
-            f"{path}: wanted the text that {folder}/best/instructions.jsonl makes, found another; run `dvc repro`"
+            f"expected the text that {folder}/best/instructions.jsonl makes, got another ({path}); run `dvc repro`"
         )
-
-
-def read_vectors(folder: Path, rules: Sequence[Rule]) -> Vectors:
-    """The embeddings [n, d] of `rules` [n]. Raises ArtifactError where they are of others."""
-    if read_json(folder / "embeddings/rule_ids.json")["rule_ids"] != [rule.id for rule in rules]:
-        raise ArtifactError(f"{folder}/embeddings: wanted the vectors of {folder}/rules/rules.jsonl; run `dvc repro`")
-    vectors: Vectors = np.load(folder / "embeddings/vectors.npy")
-    return vectors

@@ -1,4 +1,4 @@
-"""Where each instruction of the final list comes from: training examples → rules → clusters → instruction → Edits."""
+"""Traces each instruction of the final list back: Edits → first instruction → clusters → rules → training examples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from pld.resolve.edits import apply
 from pld.resolve.records import Add, Descent, EditVerdict, Effect, Step
 
 BY_A_REVIEWER = 0
-"""The round of a Step that a person made, when the loop was over."""
+"""The round of a Step that a reviewer made, after the loop."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """An instruction as it stood at some time: how its line began, and the accepted Edits since."""
+    """An instruction with the origin of its first version and the accepted Edits since."""
 
     instruction: Instruction
     origin: str
@@ -29,17 +29,15 @@ def descents(
     clusters: Mapping[str, int],
     effects: Sequence[Effect] | None,
 ) -> list[Descent]:
-    """One for each of `final`, in its order. `verdicts`: of all rounds in turn, of which those that were accepted
-    count; `rules` by id; `clusters`: rule id → cluster (noise has none).
+    """One for each of `final`, in its order. `verdicts`: of all rounds; `rules` by id; `clusters`: rule id → cluster
+    (none for noise).
 
-    Each begins with an instruction that came in, with an `add`, or with a lost label's rule that came back in.
+    A lineage begins with an instruction of the initial list, an `add`, or a rule restored for a lost label.
     """
     lines = trace(came_in, verdicts, rules)
-    effect_of = {effect.instruction_id: effect for effect in effects or ()}
     found = []
     for own in final:
         line = lines.get(own.id) or Line(own, own.origin)  # not edited since it was restored
-        effect = effect_of.get(own.id)
         found.append(
             Descent(
                 instruction_id=own.id,
@@ -50,19 +48,26 @@ def descents(
                 rule_ids=own.rule_ids,
                 cluster_ids=tuple(sorted({clusters[rule_id] for rule_id in own.rule_ids if rule_id in clusters})),
                 edits=line.steps,
-                fixed=effect.fixed if effect else None,
-                broken=effect.broken if effect else None,
+                fixed=None,
+                broken=None,
             )
         )
-    return found
+    return with_effects(found, effects)
+
+
+def with_effects(descents: Sequence[Descent], effects: Sequence[Effect] | None) -> list[Descent]:
+    """`descents` with the validation examples that each instruction fixes and breaks (None: not measured)."""
+    changed = {effect.instruction_id: {"fixed": effect.fixed, "broken": effect.broken} for effect in effects or ()}
+    unknown = {"fixed": None, "broken": None}
+    return [own.model_copy(update=changed.get(own.instruction_id, unknown)) for own in descents]
 
 
 def trace(
     came_in: Sequence[Instruction], verdicts: Sequence[EditVerdict], rules: Mapping[str, Rule]
 ) -> dict[str, Line]:
-    """Instruction id → its line, of those that came in or that an accepted Edit made, and that no later one took away.
+    """Instruction id → its line, for each instruction still present after the accepted Edits.
 
-    What a lost label got back is known by the rule that it is, once an Edit changes it; until then it has no line.
+    An instruction restored for a lost label has a line only once an Edit changes it.
     """
     lines = {own.id: Line(own, own.origin) for own in came_in}
     accepted = [verdict for verdict in verdicts if verdict.outcome == "accepted"]
@@ -81,8 +86,8 @@ def trace(
     return lines
 
 
-def said_of(verdict: EditVerdict) -> str:
-    """What became of an Edit, in words."""
+def describe_result(verdict: EditVerdict) -> str:
+    """The outcome of an Edit in words."""
     if verdict.gate is None:
         return f"{verdict.outcome}: {verdict.why}" if verdict.why else verdict.outcome
     gain = verdict.gate.gain
@@ -94,7 +99,7 @@ def said_of(verdict: EditVerdict) -> str:
     return f"{verdict.outcome}: {figures}{failed}"
 
 
-def told(step: Step) -> str:
+def describe_step(step: Step) -> str:
     """A step in words, on one line."""
     came = f" of {step.from_id}" if step.from_id else ""
     reason = f" because: {one_line(step.reason)}" if step.reason else ""
@@ -112,13 +117,12 @@ def step_of(verdict: EditVerdict, from_id: str | None) -> Step:
         proposer=verdict.proposer,
         reason=verdict.edit.reason,
         from_id=from_id,
-        verdict=said_of(verdict),
+        verdict=describe_result(verdict),
     )
 
 
 def _restored(identity: str, rules: Mapping[str, Rule], earlier: Sequence[EditVerdict]) -> Line | None:
-    """The line of an instruction that came back in for a lost label, by an alarm of the `earlier` Edits or before the
-    first round: it has a rule's text."""
+    """The line of an instruction restored for a lost label: it has a rule's text."""
     own = [rule for rule in rules.values() if content_id({"label": rule.label, "text": rule.text}, 12) == identity]
     if not own:
         return None

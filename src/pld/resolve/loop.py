@@ -17,7 +17,7 @@ from pld.records import CLUSTERED, DISTILLED, Comparison, Example, Instruction, 
 from pld.resolve import sampling
 from pld.resolve.blame import blame
 from pld.resolve.candidates import OVER_BUDGET, TOGETHER, Candidate, Maker, edit_id, kept
-from pld.resolve.coverage import restored
+from pld.resolve.edits import restored
 from pld.resolve.proposer import Answered, Evidence, Proposal, Proposals
 from pld.resolve.records import Blame, EditVerdict, GateVerdict, RoundReport, Rung, Shown, Together
 from pld.resolve.selection import growing_parts, judge, race, screen

@@ -1,7 +1,7 @@
 """Edits without an LLM: rules that the Teacher wrote already are added and exchanged, instructions removed and moved.
 
 Every text is that of a rule of the same label, so nothing is invented and nothing costs a call. What stands
-where in the order of guesses was measured (docs/decisions.md).
+where in the order of guesses was measured (docs/explanation/decisions.md).
 """
 
 from collections import defaultdict

@@ -130,12 +130,14 @@ def judge(
     failed = []
     # a gain of nothing is no gain, whatever min_gain says
     if gain <= 0 or gain < gate.min_gain:
-        failed.append(f"macro-F1 {gain:+.4f}, wanted at least +{gate.min_gain:g}")
+        failed.append(f"macro-F1 {gain:+.4f}, expected at least +{gate.min_gain:g}")
     if probability < wanted:
-        failed.append(f"a gain has probability {probability:.4f}, wanted {wanted:.4f} (best of {finalists})")
+        failed.append(f"a gain has probability {probability:.4f}, expected {wanted:.4f} (best of {finalists})")
     for label, loss in zip(labels, lost, strict=True):
         if loss > gate.max_label_loss:
-            failed.append(f"recall of {label} {-loss:+.3f} and its F1 lower, wanted at least -{gate.max_label_loss:g}")
+            failed.append(
+                f"recall of {label} {-loss:+.3f} and its F1 lower, expected at least -{gate.max_label_loss:g}"
+            )
     right, was_right = ours == gold, theirs == gold
     return GateVerdict(
         accepted=not failed,

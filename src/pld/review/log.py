@@ -1,4 +1,4 @@
-"""The append-only log of reviews, one file for each task, chained by hashes."""
+"""The append-only log of review decisions: one JSONL file per task, chained by hashes."""
 
 import json
 import os
@@ -20,19 +20,18 @@ from pld.review.decisions import (
 )
 
 FOLDER = Path("reviews")
-_MEND = "take the file back as it was (`git log -p` shows it)"
+_RESTORE = "restore the file (`git log -p` shows its history)"
 
 
 def log_path(task: str) -> Path:
-    """reviews/<task>.jsonl. Raises ReviewError where the task's name makes no file name."""
+    """reviews/<task>.jsonl. Raises ReviewError if the task's name can't be a file name."""
     if task != Path(task).name or task[:1] in ("", "."):
-        raise ReviewError(f"reviews/: wanted a task's name that can name a file, found {task!r:.60}; see conf/task/")
+        raise ReviewError(f"expected a task name that can be a file name, got {task!r:.60} (reviews/); see conf/task/")
     return FOLDER / f"{task}.jsonl"
 
 
 def read_log(task: str) -> list[ReviewEntry]:
-    """All entries, in turn; none where there is no log. Raises ReviewError, which names the first line that is not as
-    it was written."""
+    """All entries, oldest first; none without a log. Raises ReviewError naming the first line that was changed."""
     path = log_path(task)
     try:
         held = path.read_bytes()
@@ -45,22 +44,23 @@ def read_log(task: str) -> list[ReviewEntry]:
             entry = ReviewEntry.model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
-            at = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise ReviewError(f"{path}:{number}: wanted an entry, found at {at}: {first['msg']}; {_MEND}") from None
+            where = "".join(f", {part}" for part in first["loc"][:1])
+            got = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+            raise ReviewError(f"expected a review entry, got {got} ({path}:{number}{where}); {_RESTORE}") from None
         fault = chain_fault(entry, entries[-1] if entries else None, task)
         if fault is None and _line(entry) != line + b"\n":  # spaces, keys in another order, Windows line ends
-            fault = "wanted the line as it was written, found it written in another way"
+            fault = "expected the line byte for byte as written, got other white space or key order"
         if fault:
-            raise ReviewError(f"{path}:{number}: {fault}; {_MEND}")
+            raise ReviewError(f"{fault} ({path}:{number}); {_RESTORE}")
         entries.append(entry)
     if rest:
-        raise ReviewError(f"{path}:{len(lines) + 1}: wanted a whole line, found one without its end; {_MEND}")
+        raise ReviewError(f"expected a complete line, got one without a line end ({path}:{len(lines) + 1}); {_RESTORE}")
     return entries
 
 
 def record(task: str, prompt_sha256: str, decisions: Sequence[Decision], makes: str) -> tuple[ReviewEntry, bool]:
-    """The entry for a sheet, and whether it is new: the same sheet again is one entry. After a crash the log is either
-    as before or holds it. Raises ReviewError where the chain is broken."""
+    """The entry for a sheet, and whether it is new: importing a sheet again adds none. Crash-safe: the log either holds
+    the entry or is unchanged. Raises ReviewError if the chain is broken."""
     from filelock import FileLock
 
     path = log_path(task)
@@ -76,7 +76,7 @@ def record(task: str, prompt_sha256: str, decisions: Sequence[Decision], makes: 
 
 
 def standing_of(task: str, prompt_sha256: str, instruction_ids: Sequence[str]) -> ReviewStanding:
-    """What reviews/<task>.jsonl says of the prompt. Raises ReviewError where the chain is broken."""
+    """What reviews/<task>.jsonl says about the prompt. Raises ReviewError if the chain is broken."""
     return standing(read_log(task), prompt_sha256, instruction_ids)
 
 
@@ -85,8 +85,8 @@ def _line(entry: ReviewEntry) -> bytes:
 
 
 def _replace(path: Path, held: bytes) -> None:
-    """Put `held` at `path`, on the disk before this returns. Not appended in place: SIGKILL may cut a write in two."""
-    temporary = path.with_name(f".{path.name}.new")  # of a killed import: taken over by the next, under the lock
+    """Write `held` durably. Appending in place is not enough: SIGKILL can cut a write in two."""
+    temporary = path.with_name(f".{path.name}.new")  # left over by a killed import: overwritten under the lock
     with temporary.open("wb") as file:
         file.write(held)
         file.flush()

@@ -1,19 +1,21 @@
-"""The list that ships: the loop's as it stands, or what reviewers made of it, measured like any other → review/."""
+"""Stage `review`: apply the reviewers' decisions to the loop's list and measure the result → artifacts/review/."""
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from pld.artifacts import SHIPS, atomic_folder, read_jsonl, read_text, write_json, write_jsonl, write_text
+from pld.config.settings import load_config
 from pld.errors import ArtifactError, ReviewError
 from pld.metrics import predictions
-from pld.params import Config, load_config
+from pld.params import Config
 from pld.progress import progress
 from pld.records import DISTILLED, Instruction, Reviewed, sha256
 from pld.resolve.ablation import ablate
 from pld.resolve.inputs import load_answering
+from pld.resolve.lineage import with_effects
 from pld.resolve.records import Descent
-from pld.review.decisions import ReviewEntry, descents_after, edited, ends_with, in_turn, with_effects
+from pld.review.decisions import ReviewEntry, applied_entries, apply_decisions, descents_after, final_prompt
 from pld.review.log import log_path, read_log
 
 ARTIFACTS = Path("artifacts")
@@ -24,17 +26,17 @@ def run() -> None:
     config = load_config()
     came_in = sha256(read_text(LEFT / "system_prompt.md"))
     log = read_log(config.task.name)
-    applied = in_turn(log, came_in)
+    applied = applied_entries(log, came_in)
     if applied:
         _write_edited(config, applied)
     else:
         with atomic_folder(ARTIFACTS / SHIPS) as folder:
             shutil.copytree(LEFT, folder, dirs_exist_ok=True)
         if any(not entry.approves for entry in log):
-            print(f"review: no sheet of {log_path(config.task.name)} changes prompt {came_in[:12]}: it ships as it is")
+            print(f"review: no sheet of {log_path(config.task.name)} changes prompt {came_in[:12]}: it ships unchanged")
     sheets = tuple(entry.number for entry in applied)
     write_json(
-        ARTIFACTS / "review/review.json", Reviewed(came_in=came_in, ships=ends_with(applied, came_in), sheets=sheets)
+        ARTIFACTS / "review/review.json", Reviewed(came_in=came_in, ships=final_prompt(applied, came_in), sheets=sheets)
     )
 
 
@@ -44,16 +46,16 @@ def _write_edited(config: Config, applied: Sequence[ReviewEntry]) -> None:
     instructions = read_jsonl(LEFT / "instructions.jsonl", Instruction)
     descents = read_jsonl(LEFT / "descent.jsonl", Descent)
     if [own.id for own in instructions] != [own.instruction_id for own in descents]:
-        raise ArtifactError(f"{LEFT}/descent.jsonl: wanted a line for each of instructions.jsonl; run `dvc repro`")
+        raise ArtifactError(f"expected a line for each of instructions.jsonl ({LEFT}/descent.jsonl); run `dvc repro`")
     came_in = len(instructions)
     for entry in applied:
-        instructions = edited(instructions, entry.decisions)
+        instructions = apply_decisions(instructions, entry.decisions)
         descents = descents_after(descents, entry, instructions)
         prompt = answering.prompt(instructions)
         if prompt.sha256 != entry.makes:
             raise ReviewError(
-                f"{log_path(config.task.name)}: wanted prompt {entry.makes[:12]} of sheet {entry.number}, found "
-                f"{prompt.sha256[:12]}: settings of the rendering changed since; import a new sheet of what ships "
+                f"expected prompt {entry.makes[:12]} of sheet {entry.number}, got {prompt.sha256[:12]}: rendering "
+                f"settings changed since ({log_path(config.task.name)}); import a new sheet "
                 "(`pld review export --unreviewed`)"
             )
     batch = config.calibration.method == "batch"
