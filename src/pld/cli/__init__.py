@@ -1,0 +1,1 @@
+"""The `pld` commands: read arguments, call one function, print the result."""

@@ -1,4 +1,4 @@
-"""`pld`: the commands that a person starts. Each is imported when it is asked for, so that `pld --help` is instant."""
+"""The `pld` command. Subcommands are imported on use, so that `pld --help` is instant."""
 
 import importlib
 import sys
@@ -9,29 +9,29 @@ import click
 from pld.errors import PldError
 
 COMMANDS = {
-    "new-task": ("pld.cli.new_task", "A file of labelled examples: what is in it, a task in conf/, the next command."),
-    "estimate": ("pld.cli.estimate", "What the Teacher's calls will cost, before any is made."),
-    "summary": ("pld.cli.summary", "What the last run reached, against its baselines."),
-    "explain": ("pld.cli.explain", "Where an instruction comes from and what it does; or what became of an example."),
-    "ablate": ("pld.cli.ablate", "What each instruction of the prompt does on validation, and which could go."),
-    "doubts": ("pld.cli.doubts", "Training examples whose label the Teacher doubts, for a person to review."),
-    "review": ("pld.cli.review", "Instructions as a sheet for people to decide on; their decisions, kept for good."),
-    "diff": ("pld.cli.diff", "Two prompts or versions: which instructions, and which answers, differ."),
-    "status": ("pld.cli.registry", "Registered versions, their aliases, figures and gates."),
-    "promote": ("pld.cli.registry", "Make the candidate (or a version) production, if the gates hold."),
-    "rollback": ("pld.cli.registry", "Make the previous production version production again."),
-    "history": ("pld.cli.registry", "Every move of an alias: when, what, by whom and why."),
-    "classify": ("pld.cli.classify", "A file's rows by a registered version, resumable."),
-    "export": ("pld.cli.export", "A version's prompt as another runtime wants it."),
-    "monitor": ("pld.cli.monitor", "What was served against what was measured: drift, and the least certain inputs."),
-    "data": ("pld.cli.data", "The data set: what changed since a revision; new examples from what was served."),
-    "teacher": ("pld.cli.teacher", "The Teacher's answers: what they cost; export and import."),
+    "new-task": ("pld.cli.new_task", "Check a file of labelled examples and write its task into conf/."),
+    "estimate": ("pld.cli.estimate", "Estimate what the Teacher's calls will cost, without making any."),
+    "summary": ("pld.cli.summary", "Show the last run's result against its baselines."),
+    "explain": ("pld.cli.explain", "Trace an instruction, rule, example or Edit through the pipeline."),
+    "ablate": ("pld.cli.ablate", "Measure the effect of each instruction on validation."),
+    "doubts": ("pld.cli.doubts", "List training examples whose label the Teacher doubts."),
+    "review": ("pld.cli.review", "Have people review the instructions, and record their decisions."),
+    "diff": ("pld.cli.diff", "Compare the instructions and answers of two prompts or versions."),
+    "status": ("pld.cli.registry", "Show registered versions with their aliases, figures and gates."),
+    "promote": ("pld.cli.registry", "Move a version to production if its gates pass."),
+    "rollback": ("pld.cli.registry", "Swap production and previous."),
+    "history": ("pld.cli.registry", "Show every move of production: when, what, who and why."),
+    "classify": ("pld.cli.classify", "Classify the rows of a file with a registered version; resumable."),
+    "export": ("pld.cli.export", "Write a version's prompt in the format of another runtime."),
+    "monitor": ("pld.cli.monitor", "Detect drift between served and measured answers."),
+    "data": ("pld.cli.data", "Compare the data with a revision, or add examples from a serving log."),
+    "teacher": ("pld.cli.teacher", "Show what the Teacher cost; export and import its answers."),
     "ui": ("pld.cli.ui", "Open the tracking store in the MLflow UI."),
 }
 
 
 class LazyGroup(click.Group):
-    """Lists commands with their one line from `COMMANDS`; imports one only to run it."""
+    """Lists commands with their help line from `COMMANDS`; imports a command only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,14 +49,14 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def pld() -> None:
-    """Prompt-Level Distillation: labelled data and a Teacher, compiled into a small Student's system prompt.
+    """Prompt-Level Distillation: compile labelled data and a Teacher into a small Student's system prompt.
 
-    The pipeline itself runs with `dvc repro`.
+    Run the pipeline with `dvc repro`.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; a PldError is one line and exit status 1."""
+    """Entry point. Prints a PldError as one line and exits with status 1."""
     try:
         pld.main(args=list(arguments) if arguments is not None else None, prog_name="pld")
     except PldError as error:

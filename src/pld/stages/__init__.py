@@ -1,0 +1,1 @@
+"""The stages of dvc.yaml: read settings and files, call one function, write files."""
