@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed
 setup: ## make .venv and install the pinned dependencies (repro and test do it by themselves)
 	@want="$$(cat $(LOCKS) | sha256sum)"; \
 	if [ "$$(cat $(STAMP) 2>/dev/null)" != "$$want" ]; then set -e; \
-	  $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else "make: wanted Python 3.11, found %d.%d; name one: make PYTHON=/path/to/python3.11" % v)'; \
+	  $(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else "make: expected Python 3.11, got %d.%d; name one: make PYTHON=/path/to/python3.11" % v)'; \
 	  $(PYTHON) -m venv $(VENV); \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock; \
 	  $(UV) install --quiet --compile-bytecode --require-hashes -r requirements.lock; \
@@ -35,8 +35,9 @@ test: setup ## lint, types, layers, then all tests
 params: setup ## compose params.yaml and conf/ into artifacts/config.yaml, and check every value
 	@PYTHONPATH=src python -m pld.stages config
 
-docs: setup ## make docs/reference.md from the code
-	@PYTHONPATH=src python -m pld.cli.reference > docs/reference.md
+docs: setup ## regenerate the reference pages, then build docs/ into site/ (a broken link fails)
+	@PYTHONPATH=src python -m pld.cli.reference
+	@zensical build --clean --strict
 
 ui: setup ## the MLflow UI on http://127.0.0.1:5000
 	@pld ui
@@ -44,7 +45,7 @@ ui: setup ## the MLflow UI on http://127.0.0.1:5000
 # llama-cpp-python is compiled for this CPU (4 minutes on 2 idle cores), GCC's bug mended; where that fails, its rows say so
 BENCH_LOCKS := bench.lock bench/gcc_amx.h
 BENCH_STAMP := $(VENV)/.bench-installed
-bench: setup ## the Student against its rivals, into docs/performance.md (OPTIONS='--quick' for two minutes, printed)
+bench: setup ## the Student against its rivals, into docs/reference/measurements.md (OPTIONS='--quick' for two minutes, printed)
 	@want="$$(cat $(BENCH_LOCKS) | sha256sum)"; \
 	if [ "$$(cat $(BENCH_STAMP) 2>/dev/null)" != "$$want" ]; then \
 	  echo "bench: compiling llama-cpp-python, once" >&2; \

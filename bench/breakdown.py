@@ -12,7 +12,7 @@ from engines import ROOT, Ours, student_section
 from report import grid, put
 from workload import Builder, sentences
 
-DOCUMENT = ROOT / "docs/performance.md"
+DOCUMENT = ROOT / "docs/reference/measurements.md"
 PROMPTS = (500, 2000, 4600)
 EXAMPLES = 96
 KIND = "4 of one token"
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/breakdown.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--student", default="qwen2.5-coder-0.5b", help="a file of conf/student (default: %(default)s)")
     parser.add_argument("--dtype", default="bfloat16", help="default: %(default)s")
-    parser.add_argument("--print", action="store_true", help="print the table, leave docs/performance.md as it is")
+    parser.add_argument("--print", action="store_true", help="print the table, write nothing")
     options = parser.parse_args(arguments)
     from pld.evaluate.latency import machine
 

@@ -1,5 +1,5 @@
 """The whole chain with the 135M Student, through the real DVC, Hydra and MLflow: the project is made by the commands of
-docs/your-own-data.md, and the tests after the first go on with it."""
+docs/tutorial/your-own-data.md, and the tests after the first go on with it."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ from support.model_server import ModelServer
 from support.planted import KEY, leaks
 from support.project import ROOT, copy_project
 
-PAGE = (ROOT / "docs/your-own-data.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/tutorial/your-own-data.md").read_text(encoding="utf-8")
 MODEL = "pld-helpdesk"
 
 pytestmark = pytest.mark.timeout(900)
