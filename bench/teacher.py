@@ -1,4 +1,4 @@
-"""What the Teacher's side costs in time: `python bench/teacher.py` (into docs/teacher.md between the marks; --print).
+"""What the Teacher's side costs in time: `python bench/teacher.py` (into docs/reference/measurements.md; --print).
 
 1. throughput: 1,000 requests to a server with 1 s latency that bears 50 in flight, over the ideal time.
 2. store: 100,000 stored answers: writing, look-up, and the `extract` stage with nothing new to ask.
@@ -28,7 +28,7 @@ import yaml
 from report import grid, put, spread
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs/teacher.md"
+DOCUMENT = ROOT / "docs/reference/measurements.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 REQUESTS = 1000
@@ -74,7 +74,7 @@ class Ended:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/teacher.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--print", action="store_true", help="print the tables, leave docs/teacher.md as it is")
+    parser.add_argument("--print", action="store_true", help="print the tables, write nothing")
     parser.add_argument("--only", choices=PARTS, help="one of the four")
     options = parser.parse_args(arguments)
     from pld.errors import PldError
@@ -107,7 +107,7 @@ def _throughput(scratch: Path) -> str:
             cpu.append(busy)
             refused.append(float(too_many))
             if attempts - too_many != REQUESTS:
-                raise AssertionError(f"wanted {REQUESTS:,} answers, the server gave {attempts - too_many:,}")
+                raise AssertionError(f"expected {REQUESTS:,} answers, the server gave {attempts - too_many:,}")
         over = [wall / ideal for wall in seconds]
         rows.append([str(at_once), f"{ideal:.0f}", spread(seconds), spread(over, 3), spread(refused, 0), spread(cpu)])
     head = ["max_concurrency", "ideal, s", "seen, s", "over ideal", "refused with 429", "CPU of the client, s"]
@@ -164,7 +164,7 @@ def _extraction(url: str, cache: Path, at_once: int) -> tuple[float, float]:
         answers = sum(answer.content is not None for answer in teacher.ask(requests))
         taken = time.perf_counter() - wall, time.process_time() - cpu
     if answers != REQUESTS:
-        raise AssertionError(f"wanted {REQUESTS:,} answers, found {answers:,}")
+        raise AssertionError(f"expected {REQUESTS:,} answers, got {answers:,}")
     return taken
 
 
@@ -187,7 +187,7 @@ def _store(scratch: Path) -> str:
     reruns = [_run(["-m", "pld.stages", "extract"], project, environment) for _ in range(ROUNDS)]
     rules = (project / "artifacts/rules/rules.jsonl").read_bytes().count(b"\n")
     if rules != STORED:
-        raise AssertionError(f"wanted {STORED:,} rules, found {rules:,}")
+        raise AssertionError(f"expected {STORED:,} rules, got {rules:,}")
     rows = [["look-up of all by key", *_columns(look_ups)], ["`extract`, nothing new to ask", *_columns(reruns)]]
     return (
         f"{STORED:,} answers of {len(RATIONALE) + len(RULE)} characters to examples of {WORDS} words: a file of "
@@ -221,7 +221,7 @@ def _speeds(path: Path, threads: int) -> list[str]:
 
 def _fill(project: Path, cache: Path) -> tuple[float, float]:
     """Examples for the stage, and an answer to each in the store. Seconds that taking them in took, MiB of the file."""
-    from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, Kept, Question, StoredAnswer
+    from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, Entry, Question, StoredAnswer
     from pld.artifacts import write_jsonl
     from pld.distill.extract import extraction_requests
 
@@ -233,18 +233,18 @@ def _fill(project: Path, cache: Path) -> tuple[float, float]:
         key, model = teacher.key_of(request), teacher.model_of(request.role)
         content = {"rationale": RATIONALE, "rule": RULE.format(example.label), "label": example.label}
         question = Question(key, "", config.task.name, "anthropic", model, request.role, request.key, 0, "messages")
-        kept.append(Kept(question, StoredAnswer(content, None, {"input_tokens": 600, "output_tokens": 250}, 0.003)))
+        kept.append(Entry(question, StoredAnswer(content, None, {"input_tokens": 600, "output_tokens": 250}, 0.003)))
     started = time.perf_counter()
-    AnswerStore(cache / FILE_NAME).take_in(kept)
+    AnswerStore(cache / FILE_NAME).add_unpaid(kept)
     return time.perf_counter() - started, (cache / FILE_NAME).stat().st_size / 2**20
 
 
 def _hired(project: Path) -> tuple[Any, Any]:
-    from pld.adapters.teachers.factory import hire
-    from pld.params import load_config
+    from pld.adapters.teachers.factory import create_teacher
+    from pld.config.settings import load_config
 
     config = load_config(project / "artifacts/config.yaml")
-    return config, hire(config)
+    return config, create_teacher(config)
 
 
 def _examples(task: Any) -> Iterator[Any]:

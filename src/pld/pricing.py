@@ -62,6 +62,18 @@ def total_usd(roles: Iterable[RoleSpending]) -> float | None:
     return None if None in parts else sum(usd for usd in parts if usd is not None)
 
 
+def dollars(usd: float | None) -> str:
+    """For people: cents, and more digits below ten cents."""
+    if usd is None:
+        return "unknown"
+    return f"${usd:,.2f}" if usd >= 0.1 or not usd else f"${usd:.4f}"
+
+
+def millions(tokens: int) -> str:
+    """Tokens for people."""
+    return f"{tokens / 1e6:.2f} M" if tokens >= 10_000 else f"{tokens:,}"
+
+
 def _cache_write(price: ModelPrice, way: str) -> float:
     """Of a million tokens, before a batch's discount."""
     return price.cache_write_1h if way == BATCHES else price.cache_write_5m

@@ -265,6 +265,10 @@ class RoleSpending(Record):
     usd: float | None
 
 
+TEACHER_STAGES = ("extract", "sweep", "resolve", "evaluate")
+"""Stages that may ask the Teacher."""
+
+
 class Spending(Record):
     """artifacts/spending/<stage>.json: empty where nothing was asked, or recorded answers were played back."""
 
@@ -331,11 +335,14 @@ class Latency(Record):
 
 
 class LatencyReport(Record):
-    """artifacts/evaluation/latency.json: a measurement, so it stands beside its machine and is no hashed output.
-    `training_seconds`: of the systems that are trained or indexed on this machine; `trials`: trial id → its prompt,
-    timed with fewer requests."""
+    """artifacts/evaluation/latency.json: measured on `machine`, so it is not an output whose hash must repeat.
+
+    `report_sha256`: of the evaluation report whose systems were timed ("": unknown); `training_seconds`: of the systems
+    that are trained or indexed; `trials`: trial id → its prompt, timed with fewer requests.
+    """
 
     machine: str
+    report_sha256: str = ""
     systems: dict[str, Latency]
     training_seconds: dict[str, float] = {}
     trials: dict[str, Latency] = {}

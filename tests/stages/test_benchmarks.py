@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pld.adapters.teachers.factory import hire
+from pld.adapters.teachers.factory import create_teacher
 from pld.artifacts import read_json, read_jsonl
 from pld.config.composition import compose
-from pld.evaluate.teacher_forecast import forecast
+from pld.distill.cost_estimate import estimate
 from pld.records import Example, Rule
 from pld.stages import extract, prepare
 from support.anthropic_server import answer
@@ -40,7 +40,7 @@ def test_a_benchmark_runs_to_its_rules_with_a_teacher_that_is_asked_about_some_o
     configure(project, "extraction.examples=14", task=task, teacher="anthropic")
     prepare.run()
     config = compose(Path("conf"), Path("params.yaml"))
-    (ahead,) = forecast(config, hire(config), stages=("extract",)).stages
+    (ahead,) = estimate(config, create_teacher(config), stages=("extract",)).stages
     extract.run()
     train = {example.id: example for example in read_jsonl(Path("artifacts/splits/train.jsonl"), Example)}
     rules = read_jsonl(Path("artifacts/rules/rules.jsonl"), Rule)

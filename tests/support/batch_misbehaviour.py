@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
-from pld.adapters.teachers.paid import Terms
+from pld.adapters.teachers.paid_teacher import Terms
 from pld.config.assets import cache_folder
 from pld.params import BudgetParams
 from support.anthropic_server import AnthropicServer, Body, answer

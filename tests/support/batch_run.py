@@ -10,7 +10,7 @@ from typing import Any
 
 from pld.adapters.teachers import batches
 from pld.adapters.teachers.anthropic import AnthropicTeacher
-from pld.adapters.teachers.paid import Terms
+from pld.adapters.teachers.paid_teacher import Terms
 from pld.params import BudgetParams
 from pld.ports import TeacherRequest
 from support.claude import claude
@@ -52,7 +52,7 @@ def start(count: int, said: Path, **constants: float) -> BaseProcess:
 def _run(count: int, said: str, environment: dict[str, str], constants: dict[str, float]) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
-    for name, value in {"_SETTLE_S": 0.05, "_FETCH_PAUSE_S": 0.05, "_LOOK_AGAIN_S": 0.05, **constants}.items():
+    for name, value in {"_SETTLE_S": 0.05, **constants}.items():
         setattr(batches, name, value)
     with Path(said).open("w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         for answer in teacher(Terms("t", BudgetParams(usd=None, calls=None), None)).ask(requests(count)):

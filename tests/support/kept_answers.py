@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pld.adapters.teachers.answer_store import Kept, Question, StoredAnswer
-from pld.adapters.teachers.paid import asked_hash
+from pld.adapters.teachers.answer_store import Entry, Question, StoredAnswer
+from pld.adapters.teachers.paid_teacher import asked_hash
 from pld.ports import TeacherRequest
 from pld.records import sha256
 
@@ -20,7 +20,7 @@ def kept(
     request: TeacherRequest | None = None,
     model: str = "claude-test",
     task: str = "colours",
-) -> Kept:
+) -> Entry:
     """The answer to `request` (else to a question of its own) under a key that `name` and `model` make."""
     asked = request or TeacherRequest(name, "extract", "the task", f"question {name}", {})
     question = Question(
@@ -35,4 +35,4 @@ def kept(
         way="messages",
     )
     used = {"input_tokens": 100, "output_tokens": 20} if usage is None else usage
-    return Kept(question, StoredAnswer(content, error, used, usd))
+    return Entry(question, StoredAnswer(content, error, used, usd))

@@ -18,7 +18,7 @@ class NoClientError(Exception):
     """`wanted`, `found` and `remedy`, for the error of whoever needs the client."""
 
     def __init__(self, wanted: str, found: str, remedy: str) -> None:
-        super().__init__(f"wanted {wanted}, found {found}; {remedy}")
+        super().__init__(f"expected {wanted}, got {found}; {remedy}")
         self.wanted, self.found, self.remedy = wanted, found, remedy
 
 

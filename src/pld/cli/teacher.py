@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pld.distill.cost_estimate import dollars, millions
-from pld.pricing import tokens_read, tokens_written
+from pld.pricing import dollars, millions, tokens_read, tokens_written
 
 if TYPE_CHECKING:
     from pld.adapters.teachers.answer_store import AnswerStore, Spent
@@ -72,7 +71,7 @@ def export(file: Path, task: str | None, model: str | None) -> None:
     """
     from itertools import chain
 
-    from pld.adapters.teachers.answer_lines import write_answers
+    from pld.adapters.teachers.answer_export import write_answers
     from pld.errors import TeacherError
 
     store = _store()
@@ -81,7 +80,7 @@ def export(file: Path, task: str | None, model: str | None) -> None:
     if first is None:
         known = sorted({f"{kept.question.task} by {kept.question.model}" for kept in store.export()})
         raise TeacherError(
-            f"pld teacher export: wanted answers of task {task or 'any'} by model {model or 'any'}, found none; "
+            f"expected answers of task {task or 'any'} by model {model or 'any'}, got none (pld teacher export); "
             f"stored are those of {', '.join(known) or 'none'}"
         )
     click.echo(f"{write_answers(file, chain([first], wanted)):,} answers written to {file}")
@@ -94,7 +93,7 @@ def import_(file: Path) -> None:
 
     They cost nothing here: no budget counts them.
     """
-    from pld.adapters.teachers.answer_lines import read_answers
+    from pld.adapters.teachers.answer_export import read_answers
 
     count = 0
 
@@ -102,9 +101,9 @@ def import_(file: Path) -> None:
         nonlocal count
         for _, line in read_answers(file):
             count += 1
-            yield line.kept
+            yield line.entry
 
-    new = _store().take_in(kept())
+    new = _store().add_unpaid(kept())
     click.echo(f"{count:,} answers in {file}, {new:,} of them new")
 
 
@@ -134,7 +133,7 @@ def _of_task(name: str, one: "Spent", budget: "BudgetParams | None") -> Iterator
     if one.lost:
         line += f"; lost in killed runs: {one.lost:,} calls, at most {dollars(one.lost_usd)}"
     if one.open_calls:
-        line += f"; under way: {one.open_calls:,} calls, at most {dollars(one.open_usd)}"
+        line += f"; in flight: {one.open_calls:,} calls, at most {dollars(one.open_usd)}"
     yield line
     if budget is not None and budget.usd is not None:
         yield f"{name}: {dollars(max(budget.usd - one.all_usd, 0))} of budget.usd {dollars(budget.usd)} left"

@@ -1,27 +1,33 @@
-"""extract: the Teacher over the training examples → rules/{rules,rejected}.jsonl, rules/summary.json."""
+"""Ask the Teacher to explain the training examples → rules/{rules,rejected}.jsonl, rules/summary.json."""
 
 import sys
 from pathlib import Path
 
-from pld import artifacts, params
-from pld.adapters.teachers.factory import hire, write_spending
-from pld.distill import cost_estimate as estimating
+from pld.adapters.teachers.factory import create_teacher, write_spending
+from pld.artifacts import read_jsonl, write_json, write_jsonl
+from pld.config.settings import load_config
+from pld.distill import cost_estimate
 from pld.distill import extract as extraction
 from pld.distill.personal_data import personal_data_check
-from pld.evaluate.teacher_forecast import forecast
+from pld.params import Config
+from pld.ports import Teacher
 from pld.progress import progress
 from pld.records import Example
 
-TRAIN = Path("artifacts/splits/train.jsonl")
-OUT = Path("artifacts/rules")
+ARTIFACTS = Path("artifacts")
 
 
 def run() -> None:
-    config = params.load_config()
-    examples = artifacts.read_jsonl(TRAIN, Example)
-    teacher = hire(config)
-    ahead = forecast(config, teacher, stages=("extract",), counted=False)
-    print(f"extract: {estimating.line(ahead)}", flush=True)
+    compute(load_config(), ARTIFACTS)
+
+
+def compute(config: Config, folder: Path, teacher: Teacher | None = None) -> None:
+    """Write `folder`/rules/ from `folder`/splits/train.jsonl. `teacher`: None for the one that `config` names."""
+    examples = read_jsonl(folder / "splits/train.jsonl", Example)
+    if teacher is None:
+        teacher = create_teacher(config)
+        ahead = cost_estimate.estimate(config, teacher, folder, ("extract",), count_tokens=False)
+        print(f"extract: {cost_estimate.one_line(ahead)}", flush=True)
     personal_data = personal_data_check(config.extraction.personal_data)
     draws = config.extraction.draws
     asked = len(extraction.asked_about(config.task, examples, config.extraction))
@@ -30,12 +36,12 @@ def run() -> None:
             config.task, examples, config.extraction, teacher, config.asking.attempts, advance, personal_data
         )
     # written before the check: this is where the user looks when it fails
-    artifacts.write_jsonl(OUT / "rejected.jsonl", rejections)
-    write_spending("extract", teacher)
+    write_jsonl(folder / "rules/rejected.jsonl", rejections)
+    write_spending("extract", teacher, folder)
     print(f"extract: {extraction.coverage(summary)}")
     extraction.check_answers(summary, rejections, config.extraction)
-    artifacts.write_jsonl(OUT / "rules.jsonl", rules)
-    artifacts.write_json(OUT / "summary.json", summary)
+    write_jsonl(folder / "rules/rules.jsonl", rules)
+    write_json(folder / "rules/summary.json", summary)
     again = f"; {summary.retries:,} answers were asked for again" if summary.retries else ""
     print(f"extract: {summary.rules:,} rules, {summary.rejected:,} refused, {summary.doubtful:,} doubtful{again}")
     for item in summary.draws:

@@ -189,7 +189,7 @@ def test_one_request_that_is_turned_down_is_an_answer_and_is_asked_again_next_ti
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (refused(401, "Invalid API Key"), r"openai:toy: .*status 401: Invalid API Key .*MY_KEY"),
+        (refused(401, "Invalid API Key"), r"status 401: Invalid API Key .*openai:toy.*MY_KEY"),
         (refused(403, "not yours"), r"status 403: not yours .*MY_KEY"),
         (refused(404, "no such model"), r"status 404: no such model .*teacher\.model .*teacher\.base_url"),
         (refused(429, "quota", retry_after="3600"), r"status 429: quota .*it asks to wait 3600 s"),
@@ -230,7 +230,7 @@ def test_an_address_is_needed_and_has_to_be_one(monkeypatch, tmp_path):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(ConfigError, match=r"teacher\.base_url and OPENAI_BASE_URL; set one"):
         ask(requests(1))
-    with pytest.raises(ConfigError, match=r"wanted a client.*teacher\.base_url"):
+    with pytest.raises(ConfigError, match=r"expected a client.*teacher\.base_url"):
         ask(requests(1), base_url="http://host:port")
 
 
@@ -244,7 +244,7 @@ def test_without_the_extra_it_says_what_to_install(openai_server, monkeypatch):
         return real(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match="wanted the package openai, found none; install pld's extra openai"):
+    with pytest.raises(ConfigError, match="expected the package openai, got none; install pld's extra openai"):
         ask(requests(1))
 
 

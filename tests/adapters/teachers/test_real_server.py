@@ -4,7 +4,7 @@ import pytest
 
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
 from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
-from pld.adapters.teachers.paid import Terms
+from pld.adapters.teachers.paid_teacher import Terms
 from pld.distill import extract as extraction
 from pld.params import BudgetParams, ExtractionParams
 from pld.records import Example, Task

@@ -17,9 +17,9 @@ def read_answer(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, but no file can hold it
-        raise ValueError("wanted text, found a lone surrogate") from None
+        raise ValueError("expected text, got a lone surrogate") from None
     if not isinstance(value, dict):
-        raise ValueError(f"wanted an object, found {type(value).__name__}")
+        raise ValueError(f"expected an object, got {type(value).__name__}")
     problem = best_match(Draft202012Validator(dict(schema)).iter_errors(value))
     if problem is not None:
         # the message repeats what was found, which can be long

@@ -1,63 +1,39 @@
-"""Every answer that was paid for, on disk before it is used: SQLite in WAL mode in the per-user cache.
+"""Stores every paid answer of a Teacher on disk before it is used: SQLite in the per-user cache.
 
-An answer's key is the sha256 of everything that determines it, so a rerun pays only for what is new. It is committed
-(fsync) before `put` returns: a killed process loses only what had not arrived yet. Before a question is asked it is
-claimed, so that two processes never pay for the same one; a claim reserves what the answer can cost at most, so that a
-budget holds however many are under way. Who claims holds a file lock of its own (owners/), which the kernel lets go of
-when the process dies. WAL needs one machine: a path on a network file system is no place for it.
+- An answer's key is the sha256 of everything that determines it, so a rerun pays only for what is new.
+- One process at a time asks the Teacher for a task (a file lock that the kernel frees when the process dies).
+- Before a call is made it is claimed with the most that it can cost, so calls in flight count against the budget.
+  Claims that a killed run leaves behind become `lost` calls: they may have been paid for.
+
+SQLite's WAL mode and the lock need a local disk, not a network file system.
 """
 
 import json
 import sqlite3
+import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pld.adapters.teachers.answer_tables import open_database
 from pld.errors import TeacherError
 from pld.params import BudgetParams
 from pld.records import canonical_json, sha256
 
 FILE_NAME = "answers.sqlite"
-_VERSION = 2  # of the tables, kept in PRAGMA user_version
-_BUSY_S = 60.0
-_AT_ONCE = 500  # keys in one statement
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, asked TEXT NOT NULL, task TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
-    role TEXT NOT NULL, request TEXT NOT NULL, draw INTEGER NOT NULL, way TEXT NOT NULL, answer TEXT NOT NULL,
-    usd REAL, paid INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS answers_by_request ON answers (task, role, request);
-CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, task TEXT NOT NULL, usd REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS spent (
-    task TEXT PRIMARY KEY, calls INTEGER NOT NULL, usd REAL NOT NULL, unpriced INTEGER NOT NULL,
-    lost INTEGER NOT NULL, lost_usd REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS batches (
-    owner TEXT PRIMARY KEY, id TEXT, endpoint TEXT NOT NULL, keeper TEXT NOT NULL, state TEXT NOT NULL,
-    created REAL NOT NULL, foreign_ids TEXT NOT NULL, schemas TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS batch_items (
-    batch TEXT NOT NULL, key TEXT NOT NULL, question TEXT NOT NULL, schema TEXT NOT NULL, max_tokens INTEGER NOT NULL,
-    PRIMARY KEY (batch, key)
-);
-"""
-BATCH_OWNER = "batch:"
-"""What the owner of a batch's claims begins with: they outlive the process that submitted it."""
-
-Verdict = Literal["claimed", "answered", "held", "full"]
+RUN = "run"
+"""Owner of the claims of the process that asks; a batch's claims have an owner of their own and outlive it."""
 
 
 @dataclass(frozen=True)
 class StoredAnswer:
     """`content` fits its schema, or is None and `error` says why (code: words); `usage` is what it cost in tokens,
-    `usd` in dollars when it was paid for (None: the price was not known)."""
+    `usd` in dollars when it was paid for (None: the price was unknown)."""
 
     content: Mapping[str, Any] | None
     error: str | None
@@ -67,8 +43,8 @@ class StoredAnswer:
 
 @dataclass(frozen=True)
 class Question:
-    """What a stored answer is an answer to. `key`: hash of all that determines it; `asked`: hash of what is asked,
-    whoever is asked; `request`: the request's key (an example id); `way`: messages | batches | openai."""
+    """What a stored answer is an answer to. `key`: hash of all that determines the answer; `asked`: hash of the
+    question whatever the model; `request`: the request's key (an example id); `way`: messages | batches | openai."""
 
     key: str
     asked: str
@@ -82,8 +58,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A question with its answer, as it is moved between stores."""
+class Entry:
+    """A question with its answer."""
 
     question: Question
     answer: StoredAnswer
@@ -91,8 +67,8 @@ class Kept:
 
 @dataclass(frozen=True)
 class Spent:
-    """Of one task, ever. `unpriced`: of `calls`, those whose price was not known. `lost`: calls of killed runs whose
-    answer never arrived, counted at the most they can have cost; `open_calls` are under way, counted likewise."""
+    """Of one task, ever. `unpriced`: of `calls`, those with an unknown price. `lost`: calls of killed runs whose answer
+    never arrived, counted at the most that they can have cost; so are `open_calls`, which are in flight."""
 
     calls: int = 0
     usd: float = 0.0
@@ -113,7 +89,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class SpentBy:
-    """What the paid answers of one kind cost; `tokens` summed by kind, `usd` of those whose price was known."""
+    """What the paid answers of one kind cost; `tokens` summed by kind, `usd` of those with a known price."""
 
     task: str
     role: str
@@ -131,44 +107,38 @@ def request_key(determinants: Mapping[str, Any]) -> str:
 
 
 class AnswerStore:
-    """Safe for many threads and processes at once: each operation is one transaction.
+    """Safe for many threads and processes: each operation is one transaction, on disk (fsync) when it returns.
 
     Raises TeacherError when the file can't be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._ready = False
-        self._writing = threading.Lock()  # threads that wait here don't poll for SQLite's lock
-        self._kept_open: sqlite3.Connection | None = None  # for changes alone: it sees what is not committed yet
+        self._connection: sqlite3.Connection | None = None
+        self._one_at_a_time = threading.RLock()  # on the connection, which all threads share
 
     def get(self, key: str) -> StoredAnswer | None:
         return self.get_many([key]).get(key)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, StoredAnswer]:
         """The stored ones of `keys`."""
-        wanted = list(dict.fromkeys(keys))
-        found: dict[str, StoredAnswer] = {}
-        with self._connection() as connection:
-            for at in range(0, len(wanted), _AT_ONCE):
-                some = wanted[at : at + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                rows = connection.execute(f"SELECT key, answer, usd FROM answers WHERE key IN ({marks})", some)
-                found.update((key, _read(answer, usd)) for key, answer, usd in rows)
-        return found
+        rows = self._rows(
+            "SELECT key, answer, usd FROM answers WHERE key IN (SELECT value FROM json_each(?))",
+            json.dumps(list(keys)),
+        )
+        return {key: _read(answer, usd) for key, answer, usd in rows}
 
     def put(self, question: Question, answer: StoredAnswer) -> StoredAnswer:
-        """Keep a paid `answer` durably, end its claim, and return the one that stands: the first under this key.
+        return self.put_many([Entry(question, answer)])[0]
 
-        It counts as spent when it is new or was claimed, so the same result of a batch can be put twice.
+    def put_many(self, entries: Sequence[Entry]) -> list[StoredAnswer]:
+        """Keep paid answers, end their claims, and return the stored answers: the first under each key stays.
+
+        An answer counts as spent when it is new or was claimed, so a batch's result can be put twice.
         """
-        return self.put_many([Kept(question, answer)])[0]
-
-    def put_many(self, kept: Sequence[Kept]) -> list[StoredAnswer]:
-        """`put` in one transaction: all or none."""
-        standing = []
-        with self._change(durable=True) as connection:
-            for question, answer in ((item.question, item.answer) for item in kept):
+        stored = []
+        with self.transaction() as connection:
+            for question, answer in ((entry.question, entry.answer) for entry in entries):
                 new = _insert(connection, question, answer, paid=True)
                 claimed = connection.execute("DELETE FROM claims WHERE key = ?", (question.key,)).rowcount
                 if new or claimed:
@@ -178,118 +148,82 @@ class AnswerStore:
                         (question.task, answer.usd or 0.0, answer.usd is None),
                     )
                 row = connection.execute("SELECT answer, usd FROM answers WHERE key = ?", (question.key,)).fetchone()
-                standing.append(_read(*row))
-        return standing
-
-    def claim(
-        self, wanted: Sequence[tuple[str, float | None]], owner: str, task: str, budget: BudgetParams
-    ) -> tuple[dict[str, Verdict], Spent]:
-        """Claim keys, each with the dollars that its answer can cost at most (None: unknown), in their order. Also
-        what `task` had spent and reserved before.
-
-        `answered`: it has an answer by now; `held`: somebody is asking it; `full`: with it the task could go over
-        `budget`, counting what is under way.
-        """
-        verdicts: dict[str, Verdict] = {}
-        with self._change() as connection:
-            spent = _spent(connection, task)
-            calls, usd = spent.all_calls, spent.all_usd
-            for key, most in wanted:
-                if connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
-                    verdicts[key] = "answered"
-                elif connection.execute("SELECT 1 FROM claims WHERE key = ?", (key,)).fetchone():
-                    verdicts[key] = "held"
-                elif (budget.calls is not None and calls + 1 > budget.calls) or (
-                    budget.usd is not None and usd + (most or 0.0) > budget.usd
-                ):
-                    verdicts[key] = "full"
-                else:
-                    connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, owner, task, most or 0.0))
-                    verdicts[key] = "claimed"
-                    calls, usd = calls + 1, usd + (most or 0.0)
-        return verdicts, spent
-
-    def release(self, keys: Iterable[str], owner: str) -> None:
-        """End claims whose questions cost nothing after all."""
-        with self._change() as connection:
-            connection.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
+                stored.append(_read(*row))
+        return stored
 
     @contextmanager
-    def owner(self) -> Iterator[str]:
-        """A name to claim under, alive until the block ends or the process dies.
+    def asking(self, task: str) -> Iterator[None]:
+        """The right to ask for `task`, which one process has at a time; waits for it.
 
-        What is still claimed when the block ends was not asked, or cost nothing.
+        What an earlier run claimed and left without a batch is lost. What is still claimed for RUN at the end was not
+        asked, or cost nothing.
         """
-        name = uuid.uuid4().hex
-        lock = self._lock_of(name)
-        with translated(self.path):
-            if not self._ready:
-                self._create()
-            lock.acquire()
-            # the last connection that closes moves the log into the tables: too slow for every operation
-            self._kept_open = connection = self._connect(any_thread=True)
+        folder = self.path.with_name("asking")
+        lock = FileLock(folder / f"{sha256(task)[:16]}.lock", thread_local=False)
+        with _translated(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                print(f"another run is asking the Teacher for task {task!r}: waiting for it", file=sys.stderr)
+                lock.acquire(poll_interval=0.1)
         try:
-            yield name  # not under `translated`: what goes wrong here need not be the store's fault
+            with self.transaction() as connection:
+                _lose(connection, "task = ? AND owner NOT IN (SELECT owner FROM batches WHERE state = 'open')", task)
+            yield
         finally:
             try:
-                with self._change() as change:
-                    change.execute("DELETE FROM claims WHERE owner = ?", (name,))
+                with self.transaction() as connection:
+                    connection.execute("DELETE FROM claims WHERE owner = ? AND task = ?", (RUN, task))
             finally:
-                self._kept_open = None
-                connection.close()
-                _give_up(lock)
+                lock.release()
 
-    def end_claims_of_the_dead(self) -> None:
-        """A killed process may have paid for what it had asked: its claims become `lost`, and can be asked again."""
-        with self._connection() as connection:
-            owners = {row[0] for row in connection.execute("SELECT DISTINCT owner FROM claims")}
-            owners |= {path.stem for path in self._owners.iterdir()}
-        for owner in owners:
-            if owner.startswith(BATCH_OWNER):
-                continue
-            lock = self._lock_of(owner)
-            if not self._dead(lock):
-                continue
-            try:
-                self.lose(owner)
-            finally:
-                _give_up(lock)
+    def claim(
+        self,
+        calls: Sequence[tuple[str, float | None]],
+        task: str,
+        budget: BudgetParams,
+        owner: str = RUN,
+        within: sqlite3.Connection | None = None,
+    ) -> int:
+        """Claim the first of `calls` (key, the most dollars it can cost or None), as many as the budget allows, within
+        a transaction if there is one already. Returns how many.
+
+        Raises TeacherError where another task is asking one of them.
+        """
+        if within is None:
+            with self.transaction() as connection:
+                return self.claim(calls, task, budget, owner, connection)
+        spent = _spent(within, task)
+        count, usd = spent.all_calls, spent.all_usd
+        for number, (key, most) in enumerate(calls):
+            count, usd = count + 1, usd + (most or 0.0)
+            if (budget.calls is not None and count > budget.calls) or (budget.usd is not None and usd > budget.usd):
+                return number
+            claimed = within.execute("SELECT task FROM claims WHERE key = ?", (key,)).fetchone()
+            if claimed:
+                raise TeacherError(
+                    f"expected a question that no other task is asking, got one of task {claimed[0]!r} ({self.path}); "
+                    "wait for its run to end, or if it was killed run it again"
+                )
+            within.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, owner, task, most or 0.0))
+        return len(calls)
+
+    def release(self, keys: Iterable[str]) -> None:
+        """End claims of questions that cost nothing after all."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM claims WHERE key = ?", [(key,) for key in keys])
 
     def lose(self, owner: str) -> None:
-        """What `owner` claimed may have been paid for, and its answers never come: `lost`, and can be asked again."""
-        with self._change(durable=True) as connection:
-            rows = connection.execute(
-                "SELECT task, COUNT(*), SUM(usd) FROM claims WHERE owner = ? GROUP BY task", (owner,)
-            ).fetchall()
-            connection.executemany(
-                "INSERT INTO spent VALUES (?, 0, 0, 0, ?, ?) ON CONFLICT (task) DO UPDATE SET "
-                "lost = lost + excluded.lost, lost_usd = lost_usd + excluded.lost_usd",
-                rows,
-            )
-            connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
-
-    def is_alive(self, owner: str) -> bool:
-        """Whether the process that goes by this name is still there."""
-        lock = self._lock_of(owner)
-        if dead := self._dead(lock):
-            _give_up(lock)
-        return not dead
-
-    def stranded(self, task: str) -> int:
-        """How many claims of `task` belong to batches that no living process looks after."""
-        with self._connection() as connection:
-            rows = connection.execute(
-                "SELECT batches.keeper, COUNT(*) FROM claims JOIN batches ON batches.owner = claims.owner "
-                "WHERE claims.task = ? GROUP BY batches.keeper",
-                (task,),
-            ).fetchall()
-        return sum(count for keeper, count in rows if not self.is_alive(keeper))
+        """Count what `owner` claimed as lost: it may have been paid for, and its answers will never come."""
+        with self.transaction() as connection:
+            _lose(connection, "owner = ?", owner)
 
     def price(self, task: str, usd_of: Callable[[str, str, Mapping[str, int]], float | None]) -> tuple[str, ...]:
-        """Give the paid answers of `task` whose price was not known what `usd_of` (model, way, usage) says now.
-        Returns the models of those whose price is still not known."""
+        """Price the paid answers of `task` whose price was unknown, by `usd_of` (model, way, usage). Returns the models
+        of those whose price is still unknown."""
         unknown: set[str] = set()
-        with self._change(durable=True) as connection:
+        with self.transaction() as connection:
             rows = connection.execute(
                 "SELECT key, model, way, answer FROM answers WHERE task = ? AND paid AND usd IS NULL", (task,)
             ).fetchall()
@@ -305,216 +239,108 @@ class AnswerStore:
         return tuple(sorted(unknown))
 
     def spent(self, task: str) -> Spent:
-        """All that `task` cost, what is under way included."""
-        with self._connection() as connection:
+        """All that `task` cost, calls in flight included."""
+        with self.transaction() as connection:
             return _spent(connection, task)
 
     def spent_by(self) -> list[SpentBy]:
         """What was paid for, by task, role, model and way."""
-        found: dict[tuple[str, str, str, str], SpentBy] = {}
-        with self._connection() as connection:
-            rows = connection.execute(
-                "SELECT task, role, model, way, COUNT(*), COALESCE(SUM(usd), 0), SUM(usd IS NULL) FROM answers "
-                "WHERE paid GROUP BY task, role, model, way ORDER BY task, role, model, way"
-            ).fetchall()
-            tokens: dict[tuple[str, str, str, str], dict[str, int]] = {}
-            for *kind, name, count in connection.execute(
-                "SELECT task, role, model, way, j.key, SUM(j.value) FROM answers, "
-                "json_each(answers.answer, '$.usage') AS j WHERE paid GROUP BY task, role, model, way, j.key"
-            ):
-                tokens.setdefault((kind[0], kind[1], kind[2], kind[3]), {})[name] = count
-        for task, role, model, way, calls, usd, unpriced in rows:
-            kind_key = (task, role, model, way)
-            found[kind_key] = SpentBy(task, role, model, way, calls, tokens.get(kind_key, {}), usd, unpriced)
-        return list(found.values())
+        kind = "task, role, model, way"
+        tokens: dict[tuple[str, ...], dict[str, int]] = {}
+        for *key, name, count in self._rows(
+            f"SELECT {kind}, j.key, SUM(j.value) FROM answers, json_each(answers.answer, '$.usage') AS j "
+            f"WHERE paid GROUP BY {kind}, j.key"
+        ):
+            tokens.setdefault(tuple(key), {})[name] = count
+        return [
+            SpentBy(task, role, model, way, calls, tokens.get((task, role, model, way), {}), usd, unpriced)
+            for task, role, model, way, calls, usd, unpriced in self._rows(
+                f"SELECT {kind}, COUNT(*), COALESCE(SUM(usd), 0), SUM(usd IS NULL) FROM answers "
+                f"WHERE paid GROUP BY {kind} ORDER BY {kind}"
+            )
+        ]
 
-    def mean_usage(self, role: str, model: str) -> tuple[int, float, float] | None:
-        """Past answers of `model` in `role`: how many, and their mean input and output tokens."""
-        with self._connection() as connection:
-            count, tokens_in, tokens_out = connection.execute(
-                "SELECT COUNT(*), AVG(COALESCE(json_extract(answer, '$.usage.input_tokens'), 0) "
-                "+ COALESCE(json_extract(answer, '$.usage.cache_read_input_tokens'), 0) "
-                "+ COALESCE(json_extract(answer, '$.usage.cache_creation_input_tokens'), 0)), "
-                "AVG(COALESCE(json_extract(answer, '$.usage.output_tokens'), 0)) "
-                "FROM answers WHERE role = ? AND model = ?",
-                (role, model),
-            ).fetchone()
-        return (count, tokens_in, tokens_out) if count else None
+    def mean_output_tokens(self, role: str, model: str) -> tuple[int, float] | None:
+        """How many answers of `model` in `role` are stored, and their mean output tokens; None: there are none."""
+        ((count, tokens),) = self._rows(
+            "SELECT COUNT(*), AVG(COALESCE(json_extract(answer, '$.usage.output_tokens'), 0)) FROM answers "
+            "WHERE role = ? AND model = ?",
+            role,
+            model,
+        )
+        return (count, tokens) if count else None
 
-    def refused_share(self, role: str, model: str) -> float:
-        """Of the past answers of `model` in `role`, those that were no use (0 where there are none)."""
-        with self._connection() as connection:
-            share = connection.execute(
-                "SELECT AVG(json_extract(answer, '$.error') IS NOT NULL) FROM answers WHERE role = ? AND model = ?",
-                (role, model),
-            ).fetchone()[0]
-        return float(share or 0.0)
-
-    def earlier(self, task: str, role: str, requests: Iterable[str]) -> int:
-        """How many of the requests (their keys) have an answer under some wording or setting."""
-        with self._connection() as connection:
-            known = {
-                row[0]
-                for row in connection.execute(
-                    "SELECT DISTINCT request FROM answers WHERE task = ? AND role = ?", (task, role)
-                )
-            }
-        return sum(request in known for request in set(requests))
-
-    def export(self, task: str | None = None, model: str | None = None) -> Iterator[Kept]:
+    def export(self, task: str | None = None, model: str | None = None) -> Iterator[Entry]:
         """Every answer (of a task, of a model), by key."""
+        keys = self._rows(
+            "SELECT key FROM answers WHERE (?1 IS NULL OR task = ?1) AND (?2 IS NULL OR model = ?2) ORDER BY key",
+            task,
+            model,
+        )
         columns = "key, asked, task, provider, model, role, request, draw, way"
-        with self._connection() as connection:
-            for row in connection.execute(
-                f"SELECT {columns}, answer, usd FROM answers WHERE (?1 IS NULL OR task = ?1) "
-                "AND (?2 IS NULL OR model = ?2) ORDER BY key",
-                (task, model),
-            ):
-                yield Kept(Question(*row[:9]), _read(row[9], row[10]))
+        for (key,) in keys:  # one at a time: answers fill the memory
+            for row in self._rows(f"SELECT {columns}, answer, usd FROM answers WHERE key = ?", key):
+                yield Entry(Question(*row[:9]), _read(row[9], row[10]))
 
-    def take_in(self, kept: Iterable[Kept]) -> int:
-        """Add answers that were paid for elsewhere, all or none; what is there stays. How many were new."""
-        with self._change(durable=True) as connection:
-            return sum(_insert(connection, item.question, item.answer, paid=False) for item in kept)
+    def add_unpaid(self, entries: Iterable[Entry]) -> int:
+        """Add answers that were paid for elsewhere, all or none; stored ones stay. Returns how many were new."""
+        with self.transaction() as connection:
+            return sum(_insert(connection, entry.question, entry.answer, paid=False) for entry in entries)
 
     @contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """For what else is kept in this file (batch_log)."""
-        with self._change(durable=durable) as connection:
-            yield connection
-
-    @contextmanager
-    def _change(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        with self._writing, translated(self.path):
-            kept = self._kept_open
-            with self._connection() if kept is None else nullcontext(kept) as connection:
-                # in WAL mode NORMAL survives a killed process, FULL a power cut too
-                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                connection.execute("BEGIN IMMEDIATE")
-                with connection:  # commits, or rolls back on an exception
-                    yield connection
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with translated(self.path):
-            if not self._ready:
-                self._create()
-            connection = self._connect()
-            try:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._one_at_a_time, _translated(self.path):
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            with connection:  # commits, or rolls back on an exception
                 yield connection
-            finally:
-                connection.close()
 
-    def _connect(self, any_thread: bool = False) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=not any_thread)
+    def _rows(self, statement: str, *values: Any) -> list[Any]:
+        with self._one_at_a_time, _translated(self.path):
+            return self._open().execute(statement, values).fetchall()
 
-    def _dead(self, lock: FileLock) -> bool:
-        """Whether nobody held `lock`, which is held from now on."""
-        with translated(self.path):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                return False
-        return True
-
-    @property
-    def _owners(self) -> Path:
-        return self.path.with_name("owners")
-
-    def _lock_of(self, owner: str) -> FileLock:
-        return FileLock(self._owners / f"{owner}.lock", thread_local=False)
-
-    def _create(self) -> None:
-        self._owners.mkdir(parents=True, exist_ok=True)
-        # two processes that switch a new file to WAL at once get "database is locked" in spite of the timeout
-        with FileLock(f"{self.path}.lock"):
-            self.path.touch()  # SQLite by itself would leave a group no right to write, whatever the umask says
-            connection = self._connect()
-            try:
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version > _VERSION:
-                    raise TeacherError(
-                        f"{self.path}: wanted a store of answers of version {_VERSION} at most, found version "
-                        f"{version}; update pld, or set PLD_CACHE to another folder"
-                    )
-                connection.execute("PRAGMA journal_mode = WAL")
-                if version < _VERSION:
-                    connection.execute("BEGIN IMMEDIATE")
-                    with connection:
-                        _make_tables(connection, version)
-            finally:
-                connection.close()
-        self._ready = True
-
-
-# what version 1 did not write down is empty: such an answer is found by its key, and counts for no task
-_FROM_1 = """
-INSERT INTO answers SELECT key, '', '', COALESCE(json_extract(about, '$.provider'), ''),
-COALESCE(json_extract(about, '$.model'), ''), COALESCE(json_extract(about, '$.role'), ''),
-COALESCE(json_extract(about, '$.request'), ''), 0, 'messages', answer, NULL, 0 FROM answers_1
-"""
-
-
-def _make_tables(connection: sqlite3.Connection, version: int) -> None:
-    """All in the transaction of the caller, so that a killed process leaves the file as it was."""
-    if version == 1:
-        connection.execute("ALTER TABLE answers RENAME TO answers_1")
-    for statement in _TABLES.split(";\n"):
-        connection.execute(statement)
-    if version == 1:
-        connection.execute(_FROM_1)
-        connection.execute("DROP TABLE answers_1")
-    connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-def _give_up(lock: FileLock) -> None:
-    Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it sees that it names nothing now
-    lock.release()
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_database(self.path)
+        return self._connection
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """SQLite's and the file system's faults as TeacherError."""
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's and the file system's errors as TeacherError."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        found = getattr(error, "strerror", None) or error
+        words = getattr(error, "strerror", None) or error
         raise TeacherError(
-            f"{path}: wanted the store of the Teacher's answers, found: {found}; "
-            "make it writable, move it away, or set PLD_CACHE to another folder"
+            f"expected the store of the Teacher's answers, got: {words} ({path}); make it writable, move it away, or "
+            "set PLD_CACHE to another folder"
         ) from None
 
 
 def _insert(connection: sqlite3.Connection, question: Question, answer: StoredAnswer, *, paid: bool) -> int:
     value = canonical_json({"content": answer.content, "error": answer.error, "usage": dict(answer.usage)})
-    done = connection.execute(
-        "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            question.key,
-            question.asked,
-            question.task,
-            question.provider,
-            question.model,
-            question.role,
-            question.request,
-            question.draw,
-            question.way,
-            value,
-            answer.usd,
-            paid,
-        ),
+    row = (*astuple(question), value, answer.usd, paid)
+    return connection.execute(f"INSERT OR IGNORE INTO answers VALUES ({', '.join('?' * 12)})", row).rowcount
+
+
+def _lose(connection: sqlite3.Connection, which: str, value: str) -> None:
+    connection.execute(
+        f"INSERT INTO spent SELECT task, 0, 0, 0, COUNT(*), SUM(usd) FROM claims WHERE {which} GROUP BY task "
+        "ON CONFLICT (task) DO UPDATE SET lost = lost + excluded.lost, lost_usd = lost_usd + excluded.lost_usd",
+        (value,),
     )
-    return done.rowcount
+    connection.execute(f"DELETE FROM claims WHERE {which}", (value,))
 
 
 def _spent(connection: sqlite3.Connection, task: str) -> Spent:
     row = connection.execute(
         "SELECT calls, usd, unpriced, lost, lost_usd FROM spent WHERE task = ?", (task,)
     ).fetchone()
-    under_way = connection.execute(
+    in_flight = connection.execute(
         "SELECT COUNT(*), COALESCE(SUM(usd), 0) FROM claims WHERE task = ?", (task,)
     ).fetchone()
-    return Spent(*(row or (0, 0.0, 0, 0, 0.0)), *under_way)
+    return Spent(*(row or (0, 0.0, 0, 0, 0.0)), *in_flight)
 
 
 def _read(text: str, usd: float | None) -> StoredAnswer:

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, Posit
 
 from pld.adapters.teachers.answer_schema import read_answer
 from pld.adapters.teachers.answer_store import StoredAnswer
-from pld.adapters.teachers.batches import Batches, Desk
+from pld.adapters.teachers.batches import Batches
 from pld.adapters.teachers.concurrency import AdaptiveLimit, answer_concurrently
-from pld.adapters.teachers.paid import Call, Ledger, PaidTeacher, Terms
-from pld.adapters.teachers.sdk_faults import RestsWithinLimit, systemic, turned_down_by
+from pld.adapters.teachers.paid_teacher import Account, Call, PaidTeacher, Terms
+from pld.adapters.teachers.sdk_errors import InterruptibleRetries, bad_request, systemic_error
 from pld.errors import TeacherError
 from pld.ports import ONE_AT_A_TIME, TeacherRequest
 from pld.redaction import holds_secret
@@ -52,6 +52,7 @@ class AnthropicTeacher(PaidTeacher):
     times. The answers are the same ones: what was stored by one way is found by the other."""
 
     provider = "anthropic"
+    remedies = _REMEDIES
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class AnthropicTeacher(PaidTeacher):
         self._temperature = temperature
         self._roles = roles
         self._max_concurrency = max_concurrency
-        self._max_retries = max_retries
+        self.max_retries = max_retries
         self._timeout_s = timeout_s
         self._poll_s = poll_s
 
@@ -92,49 +93,27 @@ class AnthropicTeacher(PaidTeacher):
         value = getattr(own, name, None)
         return getattr(self._general, name) if value is None else value
 
-    def _answers(self, calls: Mapping[str, Call], ledger: Ledger) -> Iterator[tuple[str, StoredAnswer]]:
-        batches = Batches(self._desk(), ledger)
+    def _answers(self, calls: Mapping[str, Call], account: Account) -> Iterator[tuple[str, StoredAnswer]]:
+        batches = Batches(self, account, endpoint(), self._poll_s)
+        by_batches = any(call.question.way == "batches" for call in calls.values())  # all are in one role
+        left = dict(calls)
         try:
-            if any(call.question.way == "batches" for call in calls.values()):  # all are in one role
-                yield from batches.answers(calls)
-            else:
-                yield from self._answered_one_by_one(calls, ledger, batches)
+            for key, answer in batches.answers(calls, hand_in=by_batches):
+                left.pop(key)
+                yield key, answer
         except KeyboardInterrupt:
             batches.cancel()
             raise
         finally:
             batches.close()
-
-    def _answered_one_by_one(
-        self, calls: Mapping[str, Call], ledger: Ledger, batches: Batches
-    ) -> Iterator[tuple[str, StoredAnswer]]:
-        def look() -> None:
-            for _ in batches.look(calls):  # what a batch answered is found in the store
-                pass
-
-        look()
+        if not left:
+            return
         limit = AdaptiveLimit(self._max_concurrency)
-        client = self._client(limit)
+        client = self.client(limit)
         try:
-            yield from answer_concurrently(
-                calls, ledger, limit, lambda call: self._send(client, call), self.name, while_waiting=look
-            )
+            yield from answer_concurrently(left, account, limit, lambda call: self._send(client, call), self.name)
         finally:
             client.close()
-
-    def _desk(self) -> Desk:
-        return Desk(
-            name=self.name,
-            endpoint=endpoint(),
-            connect=lambda: self._client(AdaptiveLimit(2)),
-            body=self.body,
-            max_tokens_of=self.max_tokens_of,
-            read=read_message,
-            fault=self._systemic,
-            remedies=_REMEDIES,
-            poll_s=self._poll_s,
-            max_retries=self._max_retries,
-        )
 
     def _send(self, client: anthropic.Anthropic, call: Call) -> StoredAnswer:
         import anthropic
@@ -144,12 +123,31 @@ class AnthropicTeacher(PaidTeacher):
         except anthropic.RetryableError as error:
             raise self._not_the_api(str(error)) from None
         except anthropic.AnthropicError as error:
-            if answer := turned_down_by(error):
+            if answer := bad_request(error):
                 return answer
-            raise self._systemic(error) from None
+            raise self.systemic_error(error) from None
         if not isinstance(message, anthropic.types.Message) or not message.usage or message.content is None:
             raise self._not_the_api(f"{message!r:.80}")
-        return read_message(message, call.request.schema, self.max_tokens_of(call.request.role))
+        return self.read_message(message, call.request.schema, self.max_tokens_of(call.request.role))
+
+    @staticmethod
+    def read_message(message: Message, schema: Mapping[str, Any], max_tokens: int) -> StoredAnswer:
+        """A refusal, a truncated and a malformed answer have an error, and usage: they were paid for."""
+        usage = {name: count for name, count in message.usage.to_dict().items() if isinstance(count, int) and count}
+        text = "".join(block.text for block in message.content if block.type == "text")
+        if message.stop_reason == "refusal":
+            category = message.stop_details.category if message.stop_details else None
+            return StoredAnswer(None, f"refusal: the model declined ({category or 'no category given'})", usage)
+        if message.stop_reason == "max_tokens":
+            return StoredAnswer(None, f"truncated: stopped at max_tokens {max_tokens}", usage)
+        if message.stop_reason not in ("end_turn", "stop_sequence"):
+            return StoredAnswer(None, f"invalid: stopped by {message.stop_reason}", usage)
+        if not text.strip():
+            return StoredAnswer(None, "empty: no text", usage)
+        try:
+            return StoredAnswer(read_answer(text, schema), None, usage)
+        except ValueError as error:
+            return StoredAnswer(None, f"invalid: {error}", usage)
 
     def count_tokens(self, requests: Sequence[TeacherRequest]) -> list[int] | None:
         """By the counting endpoint, which is free of charge. None without a key. Raises TeacherError."""
@@ -157,7 +155,7 @@ class AnthropicTeacher(PaidTeacher):
 
         if not os.environ.get("ANTHROPIC_API_KEY") and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
             return None
-        client = self._client(AdaptiveLimit(1)).with_options(max_retries=1)  # an estimate is not worth a long wait
+        client = self.client(AdaptiveLimit(1)).with_options(max_retries=1)  # an estimate is not worth a long wait
         try:
             bodies = [self.body(request) for request in requests]
             wanted = ("model", "system", "messages", "output_config")
@@ -165,7 +163,7 @@ class AnthropicTeacher(PaidTeacher):
                 client.messages.count_tokens(**{name: body[name] for name in wanted}).input_tokens for body in bodies
             ]
         except anthropic.AnthropicError as error:
-            raise self._systemic(error) from None
+            raise self.systemic_error(error) from None
         finally:
             client.close()
 
@@ -204,8 +202,11 @@ class AnthropicTeacher(PaidTeacher):
             "schema": dict(request.schema),
         } | set_here
 
-    def _client(self, limit: AdaptiveLimit) -> anthropic.Anthropic:
+    def client(self, limit: AdaptiveLimit | None = None) -> anthropic.Anthropic:
+        """Raises TeacherError without a key. `limit`: on attempts in flight; None: for one thread."""
         import anthropic
+
+        limit = limit or AdaptiveLimit(2)
 
         def within_limit(request: Any, call_next: Any) -> Any:  # runs once per attempt, retries included
             with limit.attempt() as learn:
@@ -218,32 +219,32 @@ class AnthropicTeacher(PaidTeacher):
                 raise anthropic.RetryableError(f"a body that is no JSON: {error}") from None
             return response
 
-        class Client(RestsWithinLimit, anthropic.Anthropic):
+        class Client(InterruptibleRetries, anthropic.Anthropic):
             pass
 
         Client.limit = limit  # of the class: what `with_options` makes has it too
         try:
-            client = Client(max_retries=self._max_retries, timeout=self._timeout_s, middleware=[within_limit])
+            client = Client(max_retries=self.max_retries, timeout=self._timeout_s, middleware=[within_limit])
         except Exception as error:  # a malformed URL, profile or proxy, each with a class of its own
             raise TeacherError(
-                f"{self.name}: wanted a client, found: {' '.join(str(error).split()):.200}; "
-                "check the ANTHROPIC_* variables of the environment"
+                f"expected a client, got: {' '.join(str(error).split()):.200} ({self.name}); check the ANTHROPIC_* "
+                "variables of the environment"
             ) from None
         if not any(((client.api_key or "").strip(), (client.auth_token or "").strip(), client.credentials)):
             client.close()
             raise TeacherError(
-                f"{self.name}: wanted a key in ANTHROPIC_API_KEY, found none; set it, "
-                "or play back recorded answers with groups.teacher=recorded"
+                f"expected a key in ANTHROPIC_API_KEY, got none ({self.name}); set it, or play back recorded "
+                "answers with groups.teacher=recorded"
             )
         return client
 
-    def _systemic(self, error: anthropic.AnthropicError) -> TeacherError:
-        return systemic(self.name, error, self._max_retries, _REMEDIES)
+    def systemic_error(self, error: Exception) -> TeacherError:
+        return systemic_error(self.name, error, self.max_retries, self.remedies)
 
     def _not_the_api(self, found: str) -> TeacherError:
         return TeacherError(
-            f"{self.name}: wanted a message of the Messages API, found {' '.join(found.split()):.120}; "
-            "check ANTHROPIC_BASE_URL"
+            f"expected a message of the Messages API, got {' '.join(found.split()):.120} ({self.name}); check "
+            "ANTHROPIC_BASE_URL"
         )
 
 
@@ -252,25 +253,7 @@ def endpoint() -> str:
     url = (os.environ.get("ANTHROPIC_BASE_URL") or _ENDPOINT).rstrip("/")
     if holds_secret(url):
         raise TeacherError(
-            "ANTHROPIC_BASE_URL: wanted an address without user, password and key, found one with; give them in "
+            "expected an address without user, password and key, got one with (ANTHROPIC_BASE_URL); give them in "
             "ANTHROPIC_CUSTOM_HEADERS (Authorization: Basic ...) or ANTHROPIC_AUTH_TOKEN"
         )
     return url
-
-
-def read_message(message: Message, schema: Mapping[str, Any], max_tokens: int) -> StoredAnswer:
-    usage = {name: count for name, count in message.usage.to_dict().items() if isinstance(count, int) and count}
-    text = "".join(block.text for block in message.content if block.type == "text")
-    if message.stop_reason == "refusal":
-        category = message.stop_details.category if message.stop_details else None
-        return StoredAnswer(None, f"refusal: the model declined ({category or 'no category given'})", usage)
-    if message.stop_reason == "max_tokens":
-        return StoredAnswer(None, f"truncated: stopped at max_tokens {max_tokens}", usage)
-    if message.stop_reason not in ("end_turn", "stop_sequence"):
-        return StoredAnswer(None, f"invalid: stopped by {message.stop_reason}", usage)
-    if not text.strip():
-        return StoredAnswer(None, "empty: no text", usage)
-    try:
-        return StoredAnswer(read_answer(text, schema), None, usage)
-    except ValueError as error:
-        return StoredAnswer(None, f"invalid: {error}", usage)

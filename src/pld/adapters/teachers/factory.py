@@ -1,22 +1,20 @@
-"""From the settings to a Teacher that works on the task's account, and what it cost."""
+"""Creates the configured Teacher, and writes what its answers cost."""
 
 import inspect
 from pathlib import Path
 
-from pld.adapters.teachers.paid import PaidTeacher, Terms
+from pld.adapters.teachers.paid_teacher import PaidTeacher, Terms
 from pld.artifacts import write_json
 from pld.config.build import build, target_of
 from pld.params import Config
 from pld.ports import Teacher
 from pld.records import RoleSpending, Spending
 
-FOLDER = Path("artifacts/spending")
 
-
-def hire(config: Config) -> Teacher:
+def create_teacher(config: Config) -> Teacher:
     """The Teacher of `config`. Raises ConfigError as `build` does."""
-    on_account = "terms" in inspect.signature(target_of(config.teacher, "teacher")).parameters
-    extra = {"terms": Terms(config.task.name, config.budget, config.prices)} if on_account else {}
+    takes_terms = "terms" in inspect.signature(target_of(config.teacher, "teacher")).parameters
+    extra = {"terms": Terms(config.task.name, config.budget, config.prices)} if takes_terms else {}
     teacher: Teacher = build(config.teacher, "teacher", **extra)
     return teacher
 
@@ -26,6 +24,6 @@ def spending_of(teacher: Teacher | None) -> tuple[RoleSpending, ...]:
     return teacher.spent() if isinstance(teacher, PaidTeacher) else ()
 
 
-def write_spending(stage: str, teacher: Teacher | None) -> None:
-    """artifacts/spending/<stage>.json; None: the stage asked nobody."""
-    write_json(FOLDER / f"{stage}.json", Spending(stage=stage, roles=spending_of(teacher)))
+def write_spending(stage: str, teacher: Teacher | None, folder: Path = Path("artifacts")) -> None:
+    """Write `folder`/spending/<stage>.json; None: the stage asked no Teacher."""
+    write_json(folder / f"spending/{stage}.json", Spending(stage=stage, roles=spending_of(teacher)))

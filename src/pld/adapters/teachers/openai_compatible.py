@@ -16,8 +16,8 @@ from pld.adapters.teachers.answer_schema import read_answer
 from pld.adapters.teachers.answer_store import StoredAnswer
 from pld.adapters.teachers.anthropic import Role
 from pld.adapters.teachers.concurrency import AdaptiveLimit, answer_concurrently
-from pld.adapters.teachers.paid import Call, Ledger, PaidTeacher, Terms, most_tokens
-from pld.adapters.teachers.sdk_faults import RestsWithinLimit, systemic, turned_down_by
+from pld.adapters.teachers.paid_teacher import Account, Call, PaidTeacher, Terms, most_tokens
+from pld.adapters.teachers.sdk_errors import InterruptibleRetries, bad_request, systemic_error
 from pld.errors import ConfigError, TeacherError
 from pld.ports import TeacherRequest
 
@@ -118,11 +118,11 @@ class OpenAICompatibleTeacher(PaidTeacher):
             "schema": dict(request.schema),
         }
 
-    def _answers(self, calls: Mapping[str, Call], ledger: Ledger) -> Iterator[tuple[str, StoredAnswer]]:
+    def _answers(self, calls: Mapping[str, Call], account: Account) -> Iterator[tuple[str, StoredAnswer]]:
         limit = AdaptiveLimit(self._max_concurrency)
         client = self._client(limit)
         try:
-            yield from answer_concurrently(calls, ledger, limit, lambda call: self._send(client, call), self.name)
+            yield from answer_concurrently(calls, account, limit, lambda call: self._send(client, call), self.name)
         finally:
             client.close()
 
@@ -133,13 +133,13 @@ class OpenAICompatibleTeacher(PaidTeacher):
         try:
             answer = client.chat.completions.create(**self.body(call.request))
         except openai.OpenAIError as error:
-            if answer_now := turned_down_by(error):
+            if answer_now := bad_request(error):
                 return answer_now
-            raise systemic(self.name, error, self._max_retries, self._remedies()) from None
+            raise systemic_error(self.name, error, self._max_retries, self._remedies()) from None
         if not isinstance(answer, ChatCompletion) or not answer.choices or not answer.choices[0].message:
             raise TeacherError(
-                f"{self.name}: wanted a chat completion, found {' '.join(f'{answer!r:.120}'.split())}; "
-                "check teacher.base_url (it mostly ends in /v1)"
+                f"expected a chat completion, got {' '.join(f'{answer!r:.120}'.split())} ({self.name}); check "
+                "teacher.base_url (it mostly ends in /v1)"
             )
         return self._read(answer, call)
 
@@ -180,7 +180,7 @@ class OpenAICompatibleTeacher(PaidTeacher):
                             raise httpx2.DecodingError(f"a body that is no JSON: {error}", request=request) from None
                     return response
 
-            class Client(RestsWithinLimit, openai.OpenAI):
+            class Client(InterruptibleRetries, openai.OpenAI):
                 pass
 
             client = open_client(

@@ -1,4 +1,4 @@
-"""The Teacher's answers of an earlier day, played back: no key, no network."""
+"""Plays back recorded answers of a Teacher: no key, no network."""
 
 import json
 from collections import Counter
@@ -10,8 +10,8 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from pld.adapters.teachers.answer_lines import AnswerLine, numbered_lines, read_answers
-from pld.adapters.teachers.paid import asked_hash
+from pld.adapters.teachers.answer_export import AnswerLine, numbered_lines, read_answers
+from pld.adapters.teachers.paid_teacher import asked_hash
 from pld.config.assets import edited_file
 from pld.errors import ConfigError, TeacherError
 from pld.ports import EXTRACT, Teacher, TeacherAnswer, TeacherRequest
@@ -64,8 +64,8 @@ def check_can_be_asked(teacher: Teacher, where: str, instead: str, role: str) ->
     only plays back others; `instead` names the other way out."""
     if isinstance(teacher, RecordedTeacher) and not teacher.can_answer(role):
         raise ConfigError(
-            f"{where}: wanted a Teacher that answers new questions, found {teacher.name}, which plays back old "
-            f"answers; set groups.teacher=anthropic or {instead}"
+            f"expected a Teacher that answers new questions, got {teacher.name}, which plays back old answers "
+            f"({where}); set groups.teacher=anthropic or {instead}"
         )
 
 
@@ -91,8 +91,8 @@ class _ByExample:
             recording = _parse(line, f"{path}:{number}")
             if first := places.get(recording.example_id):
                 raise TeacherError(
-                    f"{path}:{number}: wanted one recording per example, found {recording.example_id!r} "
-                    f"again (first in line {first}); remove one"
+                    f"expected one recording per example, got {recording.example_id!r} again (first in line "
+                    f"{first}) ({path}:{number}); remove one"
                 )
             places[recording.example_id] = number
             self._by_id[recording.example_id] = recording
@@ -107,12 +107,12 @@ class _ByExample:
     def missing(self, role: str) -> TeacherError:
         if role == "consolidate":
             return TeacherError(
-                "teacher=recorded: wanted merged rules, but recordings by example answer only the extraction of rules; "
-                "set groups.teacher=anthropic or groups.consolidator=medoid"
+                "expected merged rules, but recordings by example answer only the extraction of rules "
+                "(teacher=recorded); set groups.teacher=anthropic or groups.consolidator=medoid"
             )
         return TeacherError(
-            f"teacher=recorded: wanted an answer to {role!r}, but recordings by example answer only the extraction of "
-            "rules; set groups.teacher=anthropic"
+            f"expected an answer to {role!r}, but recordings by example answer only the extraction of rules "
+            "(teacher=recorded); set groups.teacher=anthropic"
         )
 
 
@@ -137,9 +137,9 @@ class _ByQuestion:
                 self._by_asked[line.asked] = _Place(line, number)
             elif line.content is not None and canonical_json(line.content) != canonical_json(known.line.content):
                 raise TeacherError(
-                    f"{path}:{number}: wanted one answer to a question, found that of {line.model} besides that of "
-                    f"{known.line.model} in line {known.number}; export one model alone (pld teacher export --model), "
-                    "or remove one of them"
+                    f"expected one answer to a question, got that of {line.model} besides that of "
+                    f"{known.line.model} in line {known.number} ({path}:{number}); export one model alone (pld "
+                    "teacher export --model), or remove one of them"
                 )
         self._counts = Counter(place.line.role for place in self._by_asked.values())
         self.roles = frozenset(self._counts)
@@ -156,7 +156,7 @@ class _ByQuestion:
     def missing(self, role: str) -> TeacherError:
         held = ", ".join(f"{count:,} of {name}" for name, count in sorted(self._counts.items())) or "none"
         return TeacherError(
-            f"{self._path}: wanted a recorded answer to a question of {role}, found answers to others ({held}); "
+            f"expected a recorded answer to a question of {role}, got answers to others ({held}) ({self._path}); "
             "replay the settings and templates that they were asked with, or set groups.teacher=anthropic"
         )
 
@@ -164,8 +164,8 @@ class _ByQuestion:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.exists():
         raise TeacherError(
-            f"{path}: wanted the recorded answers of teacher.path, found no such file; "
-            "run `dvc repro` or `dvc pull`, or set groups.teacher=anthropic"
+            f"expected the recorded answers of teacher.path, got no such file ({path}); run `dvc repro` or `dvc "
+            "pull`, or set groups.teacher=anthropic"
         )
     yield from numbered_lines(path)
 
@@ -185,6 +185,6 @@ def _parse(line: str, where: str) -> Recording:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"]) or "the line"
         raise TeacherError(
-            f"{where}: wanted a JSON object of example_id, label, rationale and rule, found at {at}: "
-            f"{first['msg']}; mend the line"
+            f"expected a JSON object of example_id, label, rationale and rule, got {first['msg']} "
+            f"({where}, {at}); correct the line"
         ) from None

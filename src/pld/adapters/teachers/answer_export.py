@@ -1,12 +1,13 @@
-"""Stored answers as JSON Lines: how they move from one store to another, and into a recording."""
+"""Reads and writes stored answers as JSON Lines, to move them to another store or play them back."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from pld.adapters.teachers.answer_store import Kept, Question, StoredAnswer
+from pld.adapters.teachers.answer_store import Entry, Question, StoredAnswer
 from pld.artifacts import write_jsonl
 from pld.errors import TeacherError
 from pld.records import Record, canonical_json
@@ -35,31 +36,29 @@ class AnswerLine(Record):
     @model_validator(mode="after")
     def _content_or_error(self) -> "AnswerLine":
         if (self.content is None) == (self.error is None):
-            raise ValueError("wanted either content or error")
+            raise ValueError("expected either content or error")
         return self
 
     @property
-    def kept(self) -> Kept:
-        question = Question(
-            self.key, self.asked, self.task, self.provider, self.model, self.role, self.request, self.draw, self.way
-        )
-        return Kept(question, StoredAnswer(self.content, self.error, self.usage, self.usd))
+    def entry(self) -> Entry:
+        question = Question(**{field.name: getattr(self, field.name) for field in fields(Question)})
+        return Entry(question, StoredAnswer(self.content, self.error, self.usage, self.usd))
 
 
-def write_answers(path: Path, kept: Iterable[Kept]) -> int:
+def write_answers(path: Path, entries: Iterable[Entry]) -> int:
     """Write one line for each, all or none of the file; how many they were."""
     count = 0
 
     def lines() -> Iterator[AnswerLine]:
         nonlocal count
-        for item in kept:
-            yield _line(item)
+        for entry in entries:
+            yield _line(entry)
             count += 1
 
     try:
         write_jsonl(path, lines())
     except OSError as error:
-        raise TeacherError(f"{path}: wanted a file to write answers to, found: {error.strerror or error}") from None
+        raise TeacherError(f"expected a file to write answers to, got: {error.strerror or error} ({path})") from None
     return count
 
 
@@ -73,8 +72,8 @@ def read_answers(path: Path) -> Iterator[tuple[int, AnswerLine]]:
         first, at = known.setdefault(found.key, (said, number))
         if first != said:
             raise TeacherError(
-                f"{path}:{number}: wanted one answer for a key, found another than in line {at} for {found.key[:12]}; "
-                "remove one of them"
+                f"expected one answer for a key, got another than in line {at} for {found.key[:12]} "
+                f"({path}:{number}); remove one of them"
             )
         yield number, found
 
@@ -87,32 +86,16 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line
     except FileNotFoundError:
-        raise TeacherError(f"{path}: wanted a file of answers, found no such file") from None
+        raise TeacherError(f"expected a file of answers, got no such file ({path})") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise TeacherError(f"{path}: wanted recorded answers in UTF-8, found: {error}") from None
+        raise TeacherError(f"expected recorded answers in UTF-8, got: {error} ({path})") from None
 
 
-def _line(kept: Kept) -> AnswerLine:
-    question, answer = kept.question, kept.answer
-    return AnswerLine(
-        key=question.key,
-        asked=question.asked,
-        task=question.task,
-        provider=question.provider,
-        model=question.model,
-        role=question.role,
-        request=question.request,
-        draw=question.draw,
-        way=question.way,
-        content=_plain(answer.content),
-        error=answer.error,
-        usage=dict(answer.usage),
-        usd=answer.usd,
-    )
-
-
-def _plain(content: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if content is None else dict(content)
+def _line(entry: Entry) -> AnswerLine:
+    answer = entry.answer
+    content = None if answer.content is None else dict(answer.content)
+    said = {"content": content, "error": answer.error, "usage": dict(answer.usage), "usd": answer.usd}
+    return AnswerLine(**asdict(entry.question), **said)
 
 
 def _parse(line: str, where: str) -> AnswerLine:
@@ -122,6 +105,6 @@ def _parse(line: str, where: str) -> AnswerLine:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"]) or "the line"
         raise TeacherError(
-            f"{where}: wanted an answer as `pld teacher export` writes it, found at {at}: {first['msg']}; "
-            "mend or remove the line"
+            f"expected an answer as `pld teacher export` writes it, got {first['msg']} ({where}, {at}); correct "
+            "or remove the line"
         ) from None
