@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 UV := $(VENV)/bin/uv pip
 
-.PHONY: help setup repro test params docs ui bench clean lock asset-1.5b
+.PHONY: help setup repro lint test test-full params docs ui bench clean lock asset-1.5b
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,15 @@ setup: ## make .venv and install the pinned dependencies (repro and test do it b
 repro: setup ## the whole pipeline on real data: prepare, extract, embed, sweep, evaluate, track
 	@dvc repro
 
-test: setup ## lint, types, layers, then all tests
-	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache && pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+lint: setup ## lint, format, types, layers
+	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache
+
+PYTEST := pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+test: lint ## lint, then all tests but the slow ones (6 minutes on 2 cores)
+	@$(PYTEST) -m "not slow"
+
+test-full: test ## make test, then the slow ones: benches, kills, scale, real servers
+	@$(PYTEST) -m slow
 
 params: setup ## compose params.yaml and conf/ into artifacts/config.yaml, and check every value
 	@PYTHONPATH=src python -m pld.stages config
@@ -45,7 +52,7 @@ ui: setup ## the MLflow UI on http://127.0.0.1:5000
 # llama-cpp-python is compiled for this CPU (4 minutes on 2 idle cores), GCC's bug mended; where that fails, its rows say so
 BENCH_LOCKS := bench.lock bench/gcc_amx.h
 BENCH_STAMP := $(VENV)/.bench-installed
-bench: setup ## the Student against its rivals, into docs/reference/measurements.md (OPTIONS='--quick' for two minutes, printed)
+bench: setup ## the Student against its rivals, into bench/results.md (OPTIONS='--quick' for two minutes, printed)
 	@want="$$(cat $(BENCH_LOCKS) | sha256sum)"; \
 	if [ "$$(cat $(BENCH_STAMP) 2>/dev/null)" != "$$want" ]; then \
 	  echo "bench: compiling llama-cpp-python, once" >&2; \

@@ -1,22 +1,16 @@
-"""Typed, closed settings: the sections of artifacts/config.yaml. Defaults stand in conf/, none here.
+"""Typed settings: the sections of artifacts/config.yaml. Unknown keys are refused; all defaults are in conf/.
 
-The four swappable roles (teacher, embedder, clusterer, student) are checked against the constructor that their
-`_target_` names, in `pld.config.build`; here they are plain mappings with that one required key.
+The four swappable roles (teacher, embedder, clusterer, student) are mappings here. `pld.config.build` checks them
+against the constructor that their `_target_` names.
 """
 
-import difflib
-from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
 
-from pld.errors import ConfigError
 from pld.records import SPLITS, Split, Task
 
-CONFIG_PATH = Path("artifacts/config.yaml")
 Target = dict[str, Any]
 Scalar = str | int | float | bool | None
 SearchedSection = Literal["clusterer", "clustering", "consolidator", "rendering"]
@@ -24,27 +18,28 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """One section; frozen, unknown keys are refused."""
+    """A section of the settings: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BenchmarkReader(Section):
-    """A public benchmark as an installed package ships it, in its authors' or that package's shape."""
+    """A public benchmark that an installed package ships."""
 
     format: Literal["stereoset_bias", "stereoset_stance", "logiqa", "privacy_policy"]
     path: str
 
     @property
     def source(self) -> str:
-        """What is read, for messages."""
+        """The file or files, for messages."""
         return self.path
 
 
 class ContractNliReader(Section):
     """Contract-NLI in its authors' JSON: one file (`path`), which is split by contract, or their three (`splits`: split
-    → file). `context`: what of a contract the Student is shown: all of it, the annotated passages (filled up to
-    `passages` with the nearest to the hypothesis) or the nearest alone; at most `max_words` of it (null: no limit)."""
+    → file). `context` is the part of a contract that the Student reads: all of it, the annotated passages (filled up to
+    `passages` with those nearest to the hypothesis), or the nearest passages alone; at most `max_words` (null: no
+    limit)."""
 
     format: Literal["contract_nli"]
     path: str | None
@@ -60,24 +55,26 @@ class ContractNliReader(Section):
 
     @property
     def source(self) -> str:
-        """What is read, for messages."""
+        """The file or files, for messages."""
         return ", ".join(self.files.values())
 
     @model_validator(mode="after")
     def _one_source(self) -> "ContractNliReader":
         if (self.path is None) == (self.splits is None):
-            raise ValueError("reader: wanted either path (one file) or splits (a file for each split), the other null")
+            raise ValueError(
+                "expected either path (one file) or splits (a file for each split), the other null (reader)"
+            )
         if self.splits is not None and set(self.splits) != set(SPLITS):
-            raise ValueError(f"reader.splits: wanted a file for each of {list(SPLITS)}, found {list(self.splits)}")
+            raise ValueError(f"expected a file for each of {list(SPLITS)}, got {list(self.splits)}")
         return self
 
 
 class RecordsReader(Section):
-    """The user's own CSV, JSONL or Parquet (by the file's ending), one example a row.
+    """The user's own CSV, JSONL or Parquet file (by its ending), one example per row.
 
     `fields` maps the task's input fields to columns; `id`, `group` and `split` name columns or are null. With `options`
-    (columns; null: none) the label column holds the text of one of them, and the label is its place: the first option
-    is the first declared label.
+    (columns; null: none) the label column holds the text of one of these columns: the first column is the first
+    declared label, and so on.
     """
 
     format: Literal["records"]
@@ -91,45 +88,44 @@ class RecordsReader(Section):
 
     @property
     def source(self) -> str:
-        """What is read, for messages."""
+        """The file or files, for messages."""
         return self.path
 
 
 class TaskParams(Task):
-    """A Task and where its examples are read from. `path`s are relative to the project, or `package:name/file`."""
+    """A Task and where to read its examples. A `path` is relative to the project, or `package:name/file`."""
 
     reader: Annotated[BenchmarkReader | ContractNliReader | RecordsReader, Discriminator("format")]
 
     @property
     def bare(self) -> Task:
-        """The Task alone: what travels with a prompt."""
+        """The Task without its reader, as it is registered with a prompt."""
         return Task(**{name: getattr(self, name) for name in Task.model_fields})
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskParams":
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels: wanted two or more different labels, found {list(self.labels)}")
+            raise ValueError(f"expected two or more different labels, got {list(self.labels)}")
         if not self.fields or len(set(self.fields)) < len(self.fields):
-            raise ValueError(f"fields: wanted one or more different input fields, found {list(self.fields)}")
+            raise ValueError(f"expected one or more different input fields, got {list(self.fields)}")
         if isinstance(self.reader, RecordsReader) and set(self.reader.fields) != set(self.fields):
             raise ValueError(
-                f"reader.fields: wanted a column for each of the task's fields {list(self.fields)}, "
-                f"found {list(self.reader.fields)}"
+                f"expected a column for each of the task's fields {list(self.fields)}, got {list(self.reader.fields)}"
             )
         return self
 
 
 class BudgetParams(Section):
-    """What the task's Teacher calls may cost in all: over all stages, runs and processes that share the answer store.
-    Null: no limit."""
+    """Limits on the task's Teacher calls over all stages, runs and processes that share the answer store; null: none.
+    """
 
     usd: Annotated[float, Field(gt=0)] | None
     calls: Annotated[int, Field(gt=0)] | None
 
 
 class ModelPrice(Section):
-    """US dollars per million tokens. `batch`: what a batch pays of it; `cacheable_tokens`: the shortest beginning that
-    is cached; a request of more than `up_to` input tokens (null: no bound) has no known price."""
+    """US dollars per million tokens. `batch`: the share of the price that a batch pays; `cacheable_tokens`: the
+    shortest prefix that is cached; a request of more than `up_to` input tokens (null: no bound) has no known price."""
 
     input: Annotated[float, Field(ge=0)]
     output: Annotated[float, Field(ge=0)]
@@ -142,7 +138,7 @@ class ModelPrice(Section):
 
 
 class PricesParams(Section):
-    """Prices by model, as they were read at `source` on `as_of`."""
+    """Prices by model, read at `source` on `as_of`."""
 
     as_of: date
     source: str
@@ -150,15 +146,15 @@ class PricesParams(Section):
 
 
 class AskingParams(Section):
-    """`attempts` at a question whose answer is refused, each told what was wrong with the one before."""
+    """`attempts`: how often a question is asked when its answers are refused; each repeat names the fault."""
 
     attempts: Annotated[int, Field(gt=0)]
 
 
 class ExtractionParams(Section):
-    """`examples`: the Teacher is asked about so many training examples, as many of each label as can be (null: about
-    all), `draws` times about each. Which rules are refused, and how many may be; `personal_data: refuse` needs the
-    extra `privacy`."""
+    """`examples`: number of training examples to explain, balanced by label (null: all); `draws`: how often each one is
+    explained. The rest says which rules are refused and how many may be; `personal_data: refuse` needs the extra
+    `privacy`."""
 
     examples: Annotated[int, Field(gt=0)] | None
     draws: Annotated[int, Field(gt=0)]
@@ -169,9 +165,9 @@ class ExtractionParams(Section):
 
 
 class ClusteringParams(Section):
-    """What becomes of rules that the clusterer calls noise, and of those whose gold label the Teacher found doubtful:
-    `downweight` counts one as `doubtful_weight` rules in medoids, support and order. `draw`: the rules of this draw
-    alone; null: those of all."""
+    """What happens to rules that the clusterer calls noise, and to those whose gold label the Teacher doubts:
+    `downweight` counts one as `doubtful_weight` rules in medoids, support and order. `draw`: use the rules of this draw
+    only (null: all draws)."""
 
     noise: Literal["drop", "nearest", "singletons"]
     doubtful: Literal["keep", "drop", "downweight"]
@@ -180,14 +176,15 @@ class ClusteringParams(Section):
 
 
 class MedoidConsolidator(Section):
-    """Per cluster and label the rule nearest to the centroid; a label needs `min_share` of its cluster."""
+    """The rule nearest to the centroid, per cluster and label; a label needs `min_share` of its cluster."""
 
     kind: Literal["medoid"]
     min_share: Share
 
 
 class TeacherConsolidator(Section):
-    """One structured Teacher call per cluster and label, `max_rules` rules shown; `max_calls` a trial at most."""
+    """One structured Teacher call per cluster and label, which shows `max_rules` rules; at most `max_calls` per trial.
+    """
 
     kind: Literal["teacher"]
     min_share: Share
@@ -197,8 +194,8 @@ class TeacherConsolidator(Section):
 
 
 class RenderingParams(Section):
-    """How instructions become the system prompt. `frame` names a template of pld.prompts; `exemplars` training
-    sentences stand with each instruction or each label; `token_budget` (null: none) counts Student tokens."""
+    """How instructions become the system prompt. `frame` names a template of pld.prompts; `exemplars`: training
+    examples shown with each instruction or label; `token_budget` (null: none) counts Student tokens."""
 
     frame: str
     order: Literal["support", "support_last", "label"]
@@ -208,9 +205,9 @@ class RenderingParams(Section):
 
 
 class SweepParams(Section):
-    """The search. `space` maps section → setting → the values that are tried; `trials` bounds the tpe sampler;
-    `storage` (null: in memory) is an Optuna storage URL that several workers share; the best `finalists` of
-    the search are scored again at the reporting precision, and the winner is chosen among them."""
+    """The search. `space` maps section → setting → the values to try; `trials` bounds the tpe sampler; `storage` (null:
+    in memory) is an Optuna storage URL that several workers share; the best `finalists` are scored again at the
+    reporting precision, and the winner is chosen among them."""
 
     sampler: Literal["grid", "tpe"]
     seed: int
@@ -222,7 +219,7 @@ class SweepParams(Section):
     @model_validator(mode="after")
     def _tpe_is_bounded(self) -> "SweepParams":
         if self.sampler == "tpe" and self.trials is None:
-            raise ValueError("trials: wanted a number with sampler tpe, found null")
+            raise ValueError("expected trials with sampler tpe, got null")
         return self
 
     @model_validator(mode="after")
@@ -230,12 +227,12 @@ class SweepParams(Section):
         for section, settings in self.space.items():
             for key, values in settings.items():
                 if len(set(map(repr, values))) < len(values):
-                    raise ValueError(f"space.{section}.{key}: wanted different values, found {list(values)}")
+                    raise ValueError(f"expected different values, got {list(values)} in space.{section}.{key}")
         return self
 
 
 class CalibrationParams(Section):
-    """`none | batch` is what ships; both are always reported. `examples`: training examples that are scored."""
+    """`method` is what ships; both are always reported. `examples`: training examples that the calibration scores."""
 
     method: Literal["none", "batch"]
     examples: Annotated[int, Field(gt=0)]
@@ -248,15 +245,15 @@ class NoResolver(Section):
 
 
 class SearchResolver(Section):
-    """Edits without an LLM: rules that are there already are added, exchanged, removed and moved."""
+    """Edits without an LLM: add, exchange, remove and move rules that the Teacher has already written."""
 
     kind: Literal["search"]
 
 
 class TeacherResolver(Section):
-    """One structured Teacher call a round, which sees the instructions, failures and successes; of its answer the
-    first `max_edits` are tried, none of more than `max_words`. No further call once `max_tokens` are used (null: no
-    limit)."""
+    """One structured Teacher call per round, which sees the instructions, failures and successes. The first `max_edits`
+    of its answer are tried, none longer than `max_words`; no further call once `max_tokens` are used (null: no limit).
+    """
 
     kind: Literal["teacher"]
     max_edits: Annotated[int, Field(gt=0)]
@@ -265,9 +262,9 @@ class TeacherResolver(Section):
 
 
 class GateParams(Section):
-    """An Edit is accepted when macro-F1 on validation gains at least `min_gain`, the gain's probability of being
-    positive is at least `min_confidence` (raised for the number of lists that all of validation chose from), and no
-    declared label's recall falls by more than `max_label_loss` while its F1 falls too."""
+    """An Edit is accepted when macro-F1 on validation gains at least `min_gain`, the gain is positive with probability
+    `min_confidence` (corrected for the number of lists compared on all of validation), and no declared label's recall
+    falls by more than `max_label_loss` while its F1 falls too."""
 
     min_gain: Annotated[float, Field(ge=0, le=1)]
     min_confidence: Annotated[float, Field(ge=0.5, lt=1)]
@@ -276,11 +273,11 @@ class GateParams(Section):
 
 
 class ResolutionParams(Section):
-    """The loop. `pool`: training examples predicted a round; `failures`: shown of them, with as many successes;
-    `proposals`: lists that are measured on the pool a round, of which the best `candidates` race on validation. It ends
-    after `rounds`, or `patience` rounds without an accepted Edit, or when nothing fits into `token_budget` (of the
-    prompt; null: rendering.token_budget). `ablation`: measure what every instruction of the result does; `pruning:
-    ablation` drops those that do nothing."""
+    """The conflict loop. Per round: predict `pool` training examples, show the proposer `failures` of them with as many
+    successes, measure `proposals` lists on the pool, and race the best `candidates` on validation. The loop ends after
+    `rounds`, after `patience` rounds without an accepted Edit, or when nothing fits into `token_budget` (of the prompt;
+    null: rendering.token_budget). `ablation` measures the effect of every final instruction; `pruning: ablation` drops
+    those without one."""
 
     rounds: Annotated[int, Field(gt=0)]
     patience: Annotated[int, Field(gt=0)]
@@ -297,22 +294,22 @@ class ResolutionParams(Section):
 
 
 class EvaluationParams(Section):
-    """`seed` and `resamples` of the bootstrap."""
+    """The bootstrap of all intervals."""
 
     seed: int
     resamples: Annotated[int, Field(ge=100)]
 
 
 class LatencyParams(Section):
-    """Timed requests of each system; a chain of thought has its own number. `trial_requests`: of each different prompt
-    of the sweep (0: none is timed)."""
+    """Timed requests per system (chain of thought has its own number); `trial_requests`: per distinct prompt of the
+    sweep (0: don't time them)."""
 
     requests: Annotated[int, Field(ge=50)]
     trial_requests: Annotated[int, Field(ge=0)]
 
 
 class ChainOfThoughtParams(Section):
-    """Greedy thinking of at most `max_tokens`, on `examples` of the test set (null: all of them)."""
+    """Greedy reasoning of at most `max_tokens`, on `examples` of the test set (null: all)."""
 
     max_tokens: Annotated[int, Field(gt=0)]
     examples: Annotated[int, Field(gt=0)] | None
@@ -333,7 +330,7 @@ class LoraParams(Section):
 
 
 class GepaParams(Section):
-    """GEPA's search for a system prompt: scored Student answers, and calls of the Teacher (null: as many as the
+    """GEPA's search for a system prompt: limits on scored Student answers and on Teacher calls (null: as many as the
     distillation made)."""
 
     max_metric_calls: Annotated[int, Field(gt=0)]
@@ -342,8 +339,8 @@ class GepaParams(Section):
 
 
 class BaselinesParams(Section):
-    """What the distilled prompt is compared with. `few_shot`, `few_shot_nearest`: training examples shown.
-    `lora` and `gepa` (null: not run) train for minutes; `gepa` needs a Teacher that can be asked."""
+    """What the distilled prompt is compared with. `few_shot`, `few_shot_nearest`: number of training examples shown.
+    `lora` and `gepa` (null: don't run) train for minutes; `gepa` needs a Teacher that answers new questions."""
 
     seed: int
     few_shot: Annotated[int, Field(gt=0)]
@@ -354,13 +351,13 @@ class BaselinesParams(Section):
 
 
 class TrackingParams(Section):
-    """`uri` null: sqlite beside the project, or MLFLOW_TRACKING_URI where it is set."""
+    """`uri` null: MLFLOW_TRACKING_URI, or else SQLite in the project."""
 
     uri: str | None
 
 
 class PromotionParams(Section):
-    """Gates. Null: not asked for."""
+    """Promotion gates; null switches one off."""
 
     better_than_zero_shot: bool
     not_worse_than_production: bool
@@ -400,66 +397,12 @@ class Config(Section):
     @classmethod
     def _has_target(cls, value: Target) -> Target:
         if not isinstance(value.get("_target_"), str):
-            raise ValueError("wanted a _target_, found none")
+            raise ValueError("expected a _target_, got none")
         return value
 
     @model_validator(mode="after")
     def _draw_is_made(self) -> "Config":
         draw, draws = self.clustering.draw, self.extraction.draws
         if draw is not None and draw >= draws:
-            raise ValueError(f"clustering.draw: wanted one of the extraction.draws {draws}, from 0, found {draw}")
+            raise ValueError(f"expected clustering.draw below extraction.draws = {draws}, got {draw}")
         return self
-
-
-S = TypeVar("S", bound=BaseModel)
-
-
-def check(kind: type[S], value: Mapping[str, Any], where: str) -> S:
-    """Validate `value` as `kind`; a ConfigError names the wrong key, what stands beside it, and `where`."""
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(item, value, where) for item in error.errors()[:3])) from None
-
-
-def load_config(path: Path = CONFIG_PATH) -> Config:
-    """Read and check the composed settings."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: wanted the composed settings, found no such file; run `make params`") from None
-    return check(Config, value, str(path))
-
-
-def unknown_key(key: str, known: list[str], where: str) -> str:
-    """The one line for a key that does not exist: itself, its neighbours, its file."""
-    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{where}: unknown key {key!r}{hint} Known here: {', '.join(known)}"
-
-
-def _explain(item: Any, value: Mapping[str, Any], where: str) -> str:
-    # pydantic puts the tag of a discriminated union into the location; it is no key of the file
-    path: list[str] = []
-    node: Any = value
-    for part in item["loc"]:
-        if isinstance(node, Mapping) and part in node:
-            node = node[part]
-            path.append(str(part))
-        elif isinstance(node, list | tuple) and isinstance(part, int):
-            node = node[part] if part < len(node) else None
-            path.append(str(part))
-        elif item["type"] in ("missing", "extra_forbidden") and part == item["loc"][-1]:
-            path.append(str(part))
-    dotted = ".".join(path)
-    if path and where.endswith("config.yaml"):
-        where = f"{where} (conf/{path[0]}/ or conf/config.yaml)"
-    if item["type"] == "missing":
-        return f"{where}: {dotted}: wanted a value, found none"
-    if item["type"] == "extra_forbidden":
-        parent: Any = value
-        for part in path[:-1]:
-            parent = parent[part]
-        beside = sorted(str(key) for key in parent if key != path[-1])
-        return unknown_key(dotted, beside, where)
-    return f"{where}: {dotted or 'settings'}: {item['msg']}, found {item['input']!r:.80}"

@@ -92,7 +92,7 @@ def test_a_mistake_names_itself_and_what_there_is_in_one_line(selections, overri
 def test_a_key_of_params_that_is_missing_or_surplus_is_told(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("groups: {}\n")
-    with pytest.raises(ConfigError, match="wanted the keys groups and overrides, found groups"):
+    with pytest.raises(ConfigError, match="expected the keys groups and overrides, got groups"):
         compose(CONF, path)
 
 

@@ -90,7 +90,7 @@ def test_all_noise_is_one_cluster_under_nearest_and_an_error_that_says_what_to_d
 
 
 def test_no_rule_at_all_is_an_error():
-    with pytest.raises(DistillError, match="found none"):
+    with pytest.raises(DistillError, match="expected rules to cluster, got none"):
         clusters_of([], "nearest", np.empty((0, 2), dtype=np.float32))
 
 
@@ -156,9 +156,9 @@ def test_the_rules_of_one_draw_are_clustered_alone():
 
 def test_where_no_rule_is_left_one_line_says_why_and_what_to_do():
     rules = doubted(rules_of(["a", "a"]), 0, 1)
-    with pytest.raises(DistillError, match=r"clustering\.doubtful=drop: .*none of 2; .*downweight.*`pld doubts`"):
+    with pytest.raises(DistillError, match=r"got none of 2 \(clustering\.doubtful=drop\); .*downweight.*`pld doubts`"):
         chosen_rules(rules, FAN[:2], DROP)
-    with pytest.raises(DistillError, match=r"clustering\.draw=7: .*none among 2; .*extraction\.draws"):
+    with pytest.raises(DistillError, match=r"none among 2 \(clustering\.draw=7\); .*extraction\.draws"):
         chosen_rules(rules, FAN[:2], KEEP.model_copy(update={"draw": 7}))
 
 

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from pld.distill.cost_estimate import Estimate, StageEstimate, one_line, verdicts
+from pld.distill.cost_estimate import Estimate, StageEstimate, one_line, verdicts, ways_of
 
 
 def stage(usd=2.0, **more):
@@ -61,6 +61,6 @@ def test_one_line_says_how_many_calls_are_stored_and_what_the_others_cost():
 
 
 def test_only_claude_can_be_asked_in_batches():
-    assert estimate().ways == estimate(way="batches").ways == ("messages", "batches")
-    assert estimate(way="openai").ways == ("openai",)
-    assert estimate(way="recorded").ways == ()
+    assert ways_of("messages") == ways_of("batches") == ("messages", "batches")
+    assert ways_of("openai") == ("openai",)
+    assert ways_of("recorded") == ()

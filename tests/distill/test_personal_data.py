@@ -10,6 +10,8 @@ from pld.distill.personal_data import find_personal_data, personal_data_check
 from pld.errors import ConfigError
 from support.project import ROOT
 
+pytestmark = pytest.mark.slow  # importing Presidio takes seconds; what it finds decides nothing by default
+
 
 @pytest.mark.parametrize(
     ("text", "kind"),
@@ -75,8 +77,8 @@ def test_it_is_only_looked_for_when_it_is_to_be_refused(monkeypatch):
     with pytest.raises(ConfigError) as caught:
         personal_data_check("refuse")
     assert str(caught.value) == (
-        "extraction.personal_data=refuse: wanted the package presidio-analyzer, found none; "
-        "run `pip install 'pld[privacy]'`, or set extraction.personal_data=allow"
+        "expected the package presidio-analyzer, got none (extraction.personal_data=refuse); run `pip install "
+        "'pld[privacy]'`, or set extraction.personal_data=allow"
     )
 
 

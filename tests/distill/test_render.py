@@ -70,12 +70,12 @@ def test_an_input_without_a_field_of_the_template_is_refused_by_name():
         render_input(TASK, {"body": "x"})
 
 
-@pytest.mark.parametrize(("order", "wanted"), [("support", "cab"), ("support_last", "bac"), ("label", "cba")])
-def test_order_is_by_support_or_by_label(order, wanted):
+@pytest.mark.parametrize(("order", "expected"), [("support", "cab"), ("support_last", "bac"), ("label", "cba")])
+def test_order_is_by_support_or_by_label(order, expected):
     a, b, c = instruction("a", "no", 2), instruction("b", "yes", 1), instruction("c", "yes", 3)
     prompt = render([a, b, c], order=order)
     by_id = {a.id: "a", b.id: "b", c.id: "c"}
-    assert "".join(by_id[identity] for identity in prompt.instruction_ids) == wanted
+    assert "".join(by_id[identity] for identity in prompt.instruction_ids) == expected
 
 
 def test_over_the_budget_the_least_supported_goes_first_but_a_labels_last_instruction_stays():
@@ -91,7 +91,7 @@ def test_over_the_budget_the_least_supported_goes_first_but_a_labels_last_instru
 
 
 def test_a_budget_that_nothing_fits_says_so():
-    with pytest.raises(DistillError, match="token_budget: wanted a prompt of at most 3 tokens"):
+    with pytest.raises(DistillError, match="expected a prompt of at most 3 tokens"):
         render([instruction("one two three four")], token_budget=3)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pld.distill import cluster as clustering
+from pld.distill import cluster
 from pld.distill.cluster import cluster_rules
 from pld.distill.consolidate import medoids, merge_alike, rule_groups
 from pld.evaluate import baselines
@@ -62,6 +62,7 @@ def mebibytes(work):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("numbers", "noise"),
     [
@@ -89,7 +90,7 @@ def test_what_a_clusterer_chose_by_size_is_said():
     assert cluster_rules(rules, vectors, GivenBySize(numbers), "nearest").by_size == {"min_samples": 4}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     numbers=st.lists(st.integers(-1, 6), min_size=1, max_size=40).filter(lambda found: max(found) >= 0),
     seed=st.integers(0, 10**6),
@@ -98,7 +99,7 @@ def test_what_a_clusterer_chose_by_size_is_said():
 def test_noise_goes_to_the_same_clusters_however_much_of_it_is_compared_at_a_time(numbers, seed, cells):
     found = np.array(numbers)
     vectors = np.random.default_rng(seed).normal(size=(len(found), 4)).astype(np.float32)
-    with patch.object(clustering, "_CELLS", cells):
+    with patch.object(cluster, "_CELLS", cells):
         few = cluster_rules(rules_of(len(found)), vectors, Given(found), "nearest")
     names = np.unique(found[found >= 0])
     centroids = np.stack([vectors[found == name].mean(axis=0) for name in names])
@@ -127,7 +128,7 @@ quarters = st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_si
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(vectors=quarters, queries=quarters, size=st.integers(1, 5), cells=st.integers(1, 60), first=st.integers(0, 12))
 def test_the_nearest_examples_are_the_same_however_many_are_compared_at_a_time(vectors, queries, size, cells, first):
     train, asked = examples(len(vectors)), examples(len(queries), first)
@@ -138,6 +139,7 @@ def test_the_nearest_examples_are_the_same_however_many_are_compared_at_a_time(v
         assert shown == [train[at] for at in order[:size]][::-1]
 
 
+@pytest.mark.slow
 def test_nearest_examples_hold_no_table_of_all_by_all():
     train, vectors = examples(20_000), rows_of(20_000, 4)
     asked, queries = examples(2_500, 20_000), rows_of(2_500, 4)

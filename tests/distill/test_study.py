@@ -71,6 +71,7 @@ def test_tpe_keeps_to_its_budget_and_repeats_with_its_seed():
     assert asked == run(OptunaStudy(params=study, name="s"))
 
 
+@pytest.mark.slow
 def test_workers_on_one_storage_share_the_points_and_all_see_every_result(tmp_path):
     shared = params(storage=f"sqlite:///{tmp_path}/study.db")
     OptunaStudy(params=shared, name="s")  # the tables
@@ -83,5 +84,5 @@ def test_workers_on_one_storage_share_the_points_and_all_see_every_result(tmp_pa
 
 
 def test_a_storage_that_does_not_answer_is_told_in_one_line(tmp_path):
-    with pytest.raises(ConfigError, match="storage: wanted an Optuna storage URL"):
+    with pytest.raises(ConfigError, match="expected an Optuna storage URL"):
         OptunaStudy(params=params(storage=f"sqlite:///{tmp_path}/no/such/folder/study.db"), name="s")

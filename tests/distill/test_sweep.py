@@ -64,7 +64,7 @@ def test_where_every_rule_is_dropped_the_trial_fails_and_the_others_live():
     material = Material(**{**vars(MATERIAL), "rules": every})
     kept, dropped = swept({"clustering.doubtful": "keep"}, {"clustering.doubtful": "drop"}, material=material).results
     assert kept.report is not None
-    assert dropped.error.startswith("clustering.doubtful=drop: wanted rules whose gold label is not doubtful")
+    assert dropped.error.startswith("expected rules whose gold label is not doubtful, got none of 60")
     with pytest.raises(DistillError, match=r"all 1 trials of the sweep failed; .*clustering\.doubtful=drop"):
         swept({"clustering.doubtful": "drop"}, material=material)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.distill import text_checks as wording
+from pld.distill import text_checks
 from support.project import ROOT
 
 LABELS = ("gender", "race", "Not Mentioned", "C++")
@@ -25,7 +25,7 @@ UNSEEN = [0x00, 0x1B, 0x9B, 0xAD, 0x200B, 0x200D, 0x200F, 0x202E, 0x2060, 0x2066
 
 @pytest.mark.parametrize("token", [*TOKENS.split(), *map(chr, UNSEEN)])
 def test_chat_template_control_tokens_are_refused_wherever_they_stand(token):
-    found = wording.fault(f"If so,{token}answer race.", "race", LABELS, 80)
+    found = text_checks.fault(f"If so,{token}answer race.", "race", LABELS, 80)
     assert found is not None
     assert (found.reason, found.detail) == ("control_token", f"contains {token!r}")
 
@@ -42,7 +42,7 @@ def test_chat_template_control_tokens_are_refused_wherever_they_stand(token):
     ],
 )
 def test_plain_signs_are_no_control_tokens(text):
-    assert wording.control_token(text) is None
+    assert text_checks.control_token(text) is None
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_plain_signs_are_no_control_tokens(text):
     ],
 )
 def test_web_and_email_addresses_are_refused_and_not_repeated(address):
-    found = wording.fault(f"If so, see {address} and answer race.", "race", LABELS, 80)
-    assert found == wording.Fault("link", "contains a web or e-mail address")
+    found = text_checks.fault(f"If so, see {address} and answer race.", "race", LABELS, 80)
+    assert found == text_checks.Fault("link", "contains a web or e-mail address")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_web_and_email_addresses_are_refused_and_not_repeated(address):
     ],
 )
 def test_signs_and_short_forms_are_no_addresses(text):
-    assert wording.fault(text, "race", LABELS, 80) is None
+    assert text_checks.fault(text, "race", LABELS, 80) is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_signs_and_short_forms_are_no_addresses(text):
     ],
 )
 def test_orders_about_instructions_are_refused_and_not_repeated(text):
-    found = wording.fault(text, "race", LABELS, 80)
+    found = text_checks.fault(text, "race", LABELS, 80)
     assert found is not None
     assert found.reason == "addresses_model"
     assert not {"race", "judge", "decode", "above"} & set(found.detail.split())
@@ -141,7 +141,7 @@ def test_orders_about_instructions_are_refused_and_not_repeated(text):
     ],
 )
 def test_conditions_about_orders_and_orders_about_examples_are_fair(text):
-    assert wording.fault(text, "race", LABELS, 80) is None
+    assert text_checks.fault(text, "race", LABELS, 80) is None
 
 
 def test_every_recorded_rule_passes():
@@ -155,7 +155,7 @@ def test_every_recorded_rule_passes():
         (row["rule"], found)
         for name, of_task in labels.items()
         for row in map(json.loads, (corpus / f"{name}.jsonl").read_text().splitlines())
-        if (found := wording.fault(row["rule"], row["label"], of_task, 80))
+        if (found := text_checks.fault(row["rule"], row["label"], of_task, 80))
     ]
     assert refused == []
 
@@ -165,7 +165,7 @@ def test_every_recorded_rule_passes():
 )
 def test_a_very_long_text_is_checked_in_little_time(piece):
     began = time.perf_counter()
-    wording.fault(piece * (40_000 // len(piece)), "race", LABELS, 100_000)
+    text_checks.fault(piece * (40_000 // len(piece)), "race", LABELS, 100_000)
     assert time.perf_counter() - began < 5
 
 
@@ -184,7 +184,7 @@ def test_a_very_long_text_is_checked_in_little_time(piece):
     ],
 )
 def test_a_label_is_named_as_words_of_its_own_in_any_case(text, label, named):
-    assert wording.names_label(text, label) == named
+    assert text_checks.names_label(text, label) == named
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_label_is_named_as_words_of_its_own_in_any_case(text, label, named):
     ],
 )
 def test_a_text_leads_to_its_label_and_keeps_its_length(text, reason):
-    found = wording.fault(text, "race", LABELS, 80)
+    found = text_checks.fault(text, "race", LABELS, 80)
     assert (found.reason if found else None) == reason
 
 
@@ -221,14 +221,14 @@ def test_eight_words_of_the_source_are_found_however_they_are_written(source, be
     at = data.draw(st.integers(0, len(source) - 8))
     signs = data.draw(st.lists(st.sampled_from([" ", ", ", "\n", ' "', "; — "]), min_size=8, max_size=8))
     run = "".join(word.upper() + sign for word, sign in zip(source[at : at + 8], signs, strict=True))
-    assert wording.copied_words(" ".join([*before, run, *after]), " ".join(source), 8)
+    assert text_checks.copied_words(" ".join([*before, run, *after]), " ".join(source), 8)
 
 
 @given(st.lists(_word, max_size=20), st.lists(_word, max_size=20))
 def test_a_copy_is_found_exactly_where_a_run_is_shared(text, source):
     joined = " " + " ".join(source) + " "
     shared = any(f" {' '.join(text[i : i + 3])} " in joined for i in range(len(text) - 2))
-    assert (wording.copied_words(" ".join(text), " ".join(source), 3) is not None) == shared
+    assert (text_checks.copied_words(" ".join(text), " ".join(source), 3) is not None) == shared
 
 
 @given(
@@ -238,22 +238,22 @@ def test_a_copy_is_found_exactly_where_a_run_is_shared(text, source):
 )
 def test_one_text_is_tested_against_many_sources_as_against_each(text, sources, count):
     text = " ".join(text)
-    copies = wording.copy_test(text, count)
+    copies = text_checks.copy_test(text, count)
     assert [copies(source) for source in sources] == [
-        wording.copied_words(text, source, count) is not None for source in sources
+        text_checks.copied_words(text, source, count) is not None for source in sources
     ]
 
 
 def test_seven_words_in_a_row_are_no_copy_of_eight():
     source = "one two three four five six seven eight nine"
-    assert wording.copied_words("one two three four five six seven, then", source, 8) is None
-    assert wording.copied_words("ONE: two, three four; five six seven eight", source, 8) == (
+    assert text_checks.copied_words("one two three four five six seven, then", source, 8) is None
+    assert text_checks.copied_words("ONE: two, three four; five six seven eight", source, 8) == (
         "one two three four five six seven eight"
     )
 
 
 def test_an_apostrophe_makes_no_second_word():
-    assert wording.copied_words("don’t they", "Don't they", 2) == "dont they"
+    assert text_checks.copied_words("don’t they", "Don't they", 2) == "dont they"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_an_apostrophe_makes_no_second_word():
     ],
 )
 def test_a_label_that_ends_another_one_is_told_from_it(text, label, reason):
-    found = wording.fault(text, label, ("stereotype", "anti-stereotype", "unrelated"), 80)
+    found = text_checks.fault(text, label, ("stereotype", "anti-stereotype", "unrelated"), 80)
     assert (found and found.reason) == reason
 
 
@@ -280,5 +280,5 @@ def test_a_label_that_ends_another_one_is_told_from_it(text, label, reason):
     ],
 )
 def test_a_label_of_one_letter_is_no_article(text, label, reason):
-    found = wording.fault(text, label, ("A", "B", "C", "D"), 80)
+    found = text_checks.fault(text, label, ("A", "B", "C", "D"), 80)
     assert (found and found.reason) == reason

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pld import prompts
-from pld.distill import extract as extraction
+from pld.distill import extract
 from pld.distill.consolidate import RuleGroup
 from pld.distill.render import frame_system_prompt, render_input
 from pld.distill.teacher_consolidation import merge_request
@@ -134,10 +134,10 @@ class Gullible:
         yield from (TeacherAnswer(request.key, self.content) for request in requests)
 
 
-def extract(text: str, rule: str, label: str = "red") -> tuple[Rule | Rejection, list[TeacherRequest]]:
+def extracted(text: str, rule: str, label: str = "red") -> tuple[Rule | Rejection, list[TeacherRequest]]:
     """What comes of an example that reads `text`, and all that was asked, in three attempts."""
     teacher = Gullible(rule, label)
-    rules, rejections, _ = extraction.extract(TASK, [example(text)], PARAMS, teacher, 3)
+    rules, rejections, _ = extract.extract(TASK, [example(text)], PARAMS, teacher, 3)
     (outcome,) = [*rules, *rejections]
     return outcome, teacher.requests
 
@@ -153,7 +153,7 @@ def example(text: str) -> Example:
     ids=[f"{name} {at}" for name, attack in ATTACKS.items() for at in range(len(attack.obeyed) + 1)],
 )
 def test_a_rule_that_obeys_an_example_is_refused_or_harmless(attack, rule, label):
-    outcome, requests = extract(attack.text, rule, label)
+    outcome, requests = extracted(attack.text, rule, label)
     assert not any(escapes(request, TASK) for request in requests)
     if isinstance(outcome, Rejection):
         assert attack.text not in outcome.detail
@@ -166,14 +166,17 @@ def test_a_rule_that_obeys_an_example_is_refused_or_harmless(attack, rule, label
 
 def test_nearly_all_of_them_are_refused():
     kept = [
-        rule for attack in ATTACKS.values() for rule in attack.obeyed if isinstance(extract(attack.text, rule)[0], Rule)
+        rule
+        for attack in ATTACKS.values()
+        for rule in attack.obeyed
+        if isinstance(extracted(attack.text, rule)[0], Rule)
     ]
     assert kept == ["If {{ 'zq' * 3 }} is said, answer red."]
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_a_teacher_that_is_not_taken_in_makes_a_rule_of_the_same_example(attack):
-    outcome, _ = extract(attack.text, GOOD)
+    outcome, _ = extracted(attack.text, GOOD)
     assert isinstance(outcome, Rule)
     assert outcome.text == GOOD
 
@@ -196,7 +199,7 @@ def escapes(request: TeacherRequest, task: Task) -> bool:
             continue  # a tag that stands inside of another block
         json.loads(block)
         rest = before + after
-    plain = extraction.extraction_requests(task, [example("warm")], PARAMS)[0]
+    plain = extract.extraction_requests(task, [example("warm")], PARAMS)[0]
     return request.system != plain.system or any(sign in rest for sign in ("{{", "<|", "evil", "blue", "\x1b"))
 
 
@@ -253,7 +256,7 @@ def teacher_prompts(text: str) -> list[str]:
         clusters={},
     )
     requests = [
-        extract(text, GOOD)[1][0],
+        extracted(text, GOOD)[1][0],
         merge_request(TASK, RuleGroup(0, "red", (rule, replaced(rule, id="r2"))), consolidator),
         resolve_request(evidence, resolver),
     ]

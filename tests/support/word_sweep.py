@@ -3,7 +3,7 @@
 import numpy as np
 
 from pld.config.composition import with_settings
-from pld.distill.sweep import Bench, sweep
+from pld.distill.sweep import TrialRunner, sweep
 from pld.distill.trial import Material
 from support.word_student import WordStudent, config, embed, examples, rule
 
@@ -65,9 +65,9 @@ def whole(**clustering):
     return base.model_copy(update={"extraction": extraction, "clustering": changed, "consolidator": consolidator})
 
 
-def _bench(clusterer, base=None, material=MATERIAL):
+def _runner(clusterer, base=None, material=MATERIAL):
     base = base or whole()
-    return Bench(
+    return TrialRunner(
         configured=lambda settings: with_settings(base, settings),
         build_clusterer=lambda _: clusterer,
         material=material,
@@ -77,4 +77,4 @@ def _bench(clusterer, base=None, material=MATERIAL):
 
 
 def swept(*points, clusterer=None, **more):
-    return sweep(Points(*points), _bench(clusterer or ByNearest(), **more), 2)
+    return sweep(Points(*points), _runner(clusterer or ByNearest(), **more), 2)

@@ -1,6 +1,6 @@
 """Files that installed packages ship: found without importing the packages, joined and checked where they are pieces.
 
-A real deployment names a Hugging Face id or a local path instead; see docs/assets.md.
+A real deployment names a Hugging Face id or a local path instead; see docs/reference/assets.md.
 """
 
 import base64
@@ -96,12 +96,12 @@ def package_file(package: str, path: str) -> Path:
     """The file (or folder) `path` inside an installed package, whose code is not run. Raises AssetError."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise AssetError(f"{package}/{path}: wanted a file of an installed package, found no package {package!r}")
+        raise AssetError(f"expected a file of an installed package, got no package {package!r} ({package}/{path})")
     for folder in spec.submodule_search_locations:
         if (found := Path(folder) / path).exists():
             return found
     raise AssetError(
-        f"{package}/{path}: wanted a file of the installed package {package!r}, found no such file; reinstall it"
+        f"expected a file of the installed package {package!r}, got no such file ({package}/{path}); reinstall it"
     )
 
 
@@ -117,7 +117,7 @@ def asset(reference: str) -> Asset:
     """The asset that `asset:<name>` names. Raises AssetError."""
     name = reference.removeprefix(ASSET_PREFIX)
     if name not in ASSETS:
-        raise AssetError(f"{reference}: wanted a known asset, found none of that name. Known: {', '.join(ASSETS)}")
+        raise AssetError(f"expected a known asset ({', '.join(ASSETS)}), got {reference!r}")
     return ASSETS[name]
 
 
@@ -153,12 +153,12 @@ def _installed(reference: str, wanted: Asset, piece: Piece) -> Path:
     name = f"{piece.distribution}=={piece.version}"
     spec = importlib.util.find_spec(piece.package)
     if spec is None or not spec.submodule_search_locations:
-        raise AssetError(f"{reference}: wanted the package {name}, found it not installed; run `{wanted.install}`")
+        raise AssetError(f"expected the package {name}, got none installed ({reference}); run `{wanted.install}`")
     found = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob(piece.pattern))
     if len(found) != 1:
         raise AssetError(
-            f"{reference}: wanted one file {piece.pattern} in the package {name}, found {len(found)}; "
-            f"reinstall {name}, or run `{wanted.install}`"
+            f"expected one file {piece.pattern} in the package {name}, got {len(found)} ({reference}); reinstall "
+            f"{name}, or run `{wanted.install}`"
         )
     return found[0]
 
@@ -186,7 +186,7 @@ def _check(reference: str, wanted: Asset, files: list[Path], found: str) -> None
     everything = [f"{piece.distribution}=={piece.version}" for piece in wanted.pieces]
     size = sum(file.stat().st_size for file in files)
     raise AssetError(
-        f"{reference}: wanted {wanted.size} bytes with sha256 {wanted.sha256}, found {size} bytes with {found}; "
+        f"expected {wanted.size} bytes with sha256 {wanted.sha256}, got {size} bytes with {found} ({reference}); "
         f"reinstall {', '.join(damaged or everything)}"
     )
 

@@ -1,4 +1,4 @@
-"""`_target_` → object: the only way from a section of conf/ to an adapter."""
+"""Build the adapter that a section of conf/ names by `_target_`; nothing outside `pld.adapters` is built."""
 
 import importlib
 import inspect
@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from pld.config.settings import unknown_key
 from pld.errors import ConfigError
-from pld.params import unknown_key
 
 TARGETS = "pld.adapters."
 
@@ -24,7 +24,7 @@ def build(section: Mapping[str, Any], role: str, **extra: Any) -> Any:
 
 
 def check_target(section: Mapping[str, Any], role: str) -> None:
-    """Everything that `build` checks, without building."""
+    """Check everything that `build` checks, without building."""
     _checked(section, role, None)
 
 
@@ -34,11 +34,11 @@ def target_of(section: Mapping[str, Any], role: str) -> type:
     where = _where(section, role)
     module_name, _, name = target.rpartition(".")
     if not target.startswith(TARGETS):
-        raise ConfigError(f"{where}: wanted a _target_ inside {TARGETS.rstrip('.')}, found {target!r}")
+        raise ConfigError(f"expected a _target_ inside {TARGETS.rstrip('.')}, got {target!r} ({where})")
     try:
         constructor: type = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{where}: wanted a class that exists, found {error}") from None
+        raise ConfigError(f"expected a class that exists, got {error} ({where})") from None
     return constructor
 
 
@@ -60,7 +60,7 @@ def _checked(section: Mapping[str, Any], role: str, extra: tuple[str, ...] | Non
         if key not in known:
             raise ConfigError(unknown_key(f"{role}.{key}", known, where))
     if extra and not set(extra) <= supplied:
-        raise ConfigError(f"{where}: the stage supplies {sorted(set(extra) - supplied)}, which it does not take")
+        raise ConfigError(f"expected a constructor that takes {sorted(set(extra) - supplied)}, got {name} ({where})")
     model = create_model(name, __config__=ConfigDict(extra="forbid"), **{key: (hints[key], ...) for key in known})  # type: ignore[call-overload]
     try:
         checked = model.model_validate(settings)
@@ -68,5 +68,6 @@ def _checked(section: Mapping[str, Any], role: str, extra: tuple[str, ...] | Non
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         found = "none" if first["type"] == "missing" else repr(first["input"])
-        raise ConfigError(f"{where}: {role}.{key}: {first['msg']}, found {found}") from None
+        expected = first["msg"].removeprefix("Input should be ")
+        raise ConfigError(f"expected {expected}, got {found} ({where}: {role}.{key})") from None
     return constructor, {key: getattr(checked, key) for key in known}

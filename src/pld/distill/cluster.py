@@ -1,4 +1,4 @@
-"""Cluster numbers → Clusters, with what the clusterer calls noise under a stated policy."""
+"""Cluster the rules, and handle what the clusterer calls noise by a stated policy."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pld.ports import Clusterer, Vectors
 from pld.records import Cluster, Rule
 
 NoisePolicy = Literal["drop", "nearest", "singletons"]
-_CELLS = 2**22  # of rules by clusters that are compared at a time: 16 MiB
+_CELLS = 2**22  # rules × clusters compared at a time: 16 MiB
 
 
 @runtime_checkable
@@ -22,14 +22,14 @@ class ChoosesBySize(Protocol):
     """A Clusterer with settings that depend on the number of rules."""
 
     def by_size(self, rows: int) -> Mapping[str, int | str]:
-        """Those of its settings that for so many rules are others than configured, as they are then."""
+        """The settings that differ from the configured ones for this number of rules."""
         ...
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """`noise_share`: the share of rules that the clusterer called noise, whatever became of them; `by_size`: what the
-    clusterer chose by their number."""
+    """`noise_share`: share of the rules that the clusterer called noise, before the policy; `by_size`: settings that it
+    chose by the number of rules."""
 
     clusters: tuple[Cluster, ...]
     noise_share: float
@@ -37,19 +37,20 @@ class Clustering:
 
 
 def chosen_rules(rules: Sequence[Rule], vectors: Vectors, params: ClusteringParams) -> tuple[Sequence[Rule], Vectors]:
-    """The rules [m] of `rules` [n] that are clustered, with their rows of `vectors` [n, d]: those of `params.draw`, and
-    without the doubtful ones where they are dropped. Raises DistillError where that leaves none."""
+    """The rules [m] to cluster, of `rules` [n], with their rows of `vectors` [n, d]: those of `params.draw`, without
+    the doubtful ones where these are dropped. Raises DistillError when none are left."""
     of_draw = [i for i, rule in enumerate(rules) if params.draw in (None, rule.draw)]
     if rules and not of_draw:
         raise DistillError(
-            f"clustering.draw={params.draw}: wanted rules of that draw, found none among {len(rules)}; "
-            "set it to null or to a draw that was made (extraction.draws)"
+            f"expected rules of that draw, got none among {len(rules)} (clustering.draw={params.draw}); set it to "
+            "null or to a draw that was made (extraction.draws)"
         )
     kept = [i for i in of_draw if params.doubtful != "drop" or not rules[i].doubtful]
     if of_draw and not kept:
         raise DistillError(
-            f"clustering.doubtful=drop: wanted rules whose gold label is not doubtful, found none of {len(of_draw)}; "
-            "set clustering.doubtful=downweight, or correct the labels that `pld doubts` lists"
+            f"expected rules whose gold label is not doubtful, got none of {len(of_draw)} "
+            "(clustering.doubtful=drop); set clustering.doubtful=downweight, or correct the labels that `pld "
+            "doubts` lists"
         )
     if len(kept) == len(rules):
         return rules, vectors
@@ -57,15 +58,15 @@ def chosen_rules(rules: Sequence[Rule], vectors: Vectors, params: ClusteringPara
 
 
 def cluster_rules(rules: Sequence[Rule], vectors: Vectors, clusterer: Clusterer, noise: NoisePolicy) -> Clustering:
-    """`rules` [n] with `vectors` [n, d] → clusters, the largest first; numbers are their places in that list.
+    """Cluster `rules` [n] by `vectors` [n, d]; the largest cluster first, ids are positions in that order.
 
-    `noise`: `drop` leaves noise rules in one last cluster marked `noise`, of which no instruction is made;
-    `nearest` puts each into the cluster with the nearest centroid; `singletons` makes each a cluster of its own.
-    Where everything is noise, `nearest` has no cluster to go to: all rules then make one cluster.
-    Memory is in proportion to the rules. Raises DistillError when there are no rules, or when `drop` leaves nothing.
+    `noise`: `drop` collects noise rules in a last cluster marked `noise`, which makes no instruction; `nearest` moves
+    each to the cluster with the nearest centroid; `singletons` makes each its own cluster. If all rules are noise,
+    `nearest` makes them one cluster. Memory is linear in the number of rules. Raises DistillError without rules, or
+    when `drop` leaves none.
     """
     if not rules:
-        raise DistillError("wanted rules to cluster, found none; look at artifacts/rules/rejected.jsonl")
+        raise DistillError("expected rules to cluster, got none; look at artifacts/rules/rejected.jsonl")
     found = clusterer.cluster(vectors)
     is_noise = found < 0
     if noise == "drop" and is_noise.all():
@@ -94,7 +95,7 @@ def cluster_rules(rules: Sequence[Rule], vectors: Vectors, clusterer: Clusterer,
 
 
 def _places(numbers: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
-    """Number → where it stands in `numbers` [n], both in ascending order."""
+    """Cluster number → its positions in `numbers` [n], both ascending."""
     order = np.argsort(numbers, kind="stable")
     names, first = np.unique(numbers[order], return_index=True)
     return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))

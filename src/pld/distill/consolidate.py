@@ -1,4 +1,6 @@
-"""Clusters → RuleGroups → Instructions, without an LLM; `merging` does it with the Teacher."""
+"""Consolidate clusters into instructions without an LLM: one medoid rule per cluster and label.
+
+`teacher_consolidation` has the Teacher write them instead."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pld.ports import Vectors
 from pld.records import Cluster, Instruction, Rule, content_id
 
 Weigh = Callable[[Sequence[str]], int | float]
-"""Ids of rules → how many they count as; `len` where each counts as one."""
+"""The weight of rules, by their ids; `len` when each counts as one."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class RuleGroup:
 
 
 def weigher(rules: Iterable[Rule], params: ClusteringParams) -> Weigh:
-    """`len`, or, with `doubtful: downweight`, what counts a doubtful one of `rules` as `doubtful_weight`."""
+    """`len`, or with `doubtful: downweight` a weight that counts each doubtful rule as `doubtful_weight`."""
     if params.doubtful != "downweight":
         return len
     doubtful = frozenset(rule.id for rule in rules if rule.doubtful)
@@ -39,8 +41,8 @@ def weigher(rules: Iterable[Rule], params: ClusteringParams) -> Weigh:
 def rule_groups(
     clusters: Sequence[Cluster], rules: Sequence[Rule], vectors: Vectors, min_share: float, weigh: Weigh = len
 ) -> list[RuleGroup]:
-    """One group per cluster and label that holds at least `min_share` of its cluster, in the order of the clusters,
-    the more frequent label first; clusters dropped as noise make none. `vectors` [n, d] belong to `rules` [n]."""
+    """One group per cluster and label with at least `min_share` of the cluster, in the order of clusters, the most
+    frequent label first; noise clusters have none. `vectors` [n, d] belong to `rules` [n]."""
     place = {rule.id: i for i, rule in enumerate(rules)}
     groups = []
     for cluster in clusters:
@@ -58,7 +60,7 @@ def rule_groups(
 
 
 def medoids(groups: Sequence[RuleGroup], weigh: Weigh = len) -> list[Instruction]:
-    """Per group the rule nearest to the centroid, as it stands."""
+    """The rule nearest to the centroid of each group, unchanged."""
     return merge_alike([make_instruction(group.rules[0].text, group, "medoid", weigh) for group in groups], weigh)
 
 
@@ -75,7 +77,7 @@ def make_instruction(text: str, group: RuleGroup, origin: str, weigh: Weigh = le
 
 
 def merge_alike(instructions: Sequence[Instruction], weigh: Weigh = len) -> list[Instruction]:
-    """Instructions with the same text and label become one, with all their rules, at the first one's place."""
+    """Merge instructions with the same text and label into the first of them, with all their rules."""
     alike: dict[str, list[Instruction]] = {}
     for instruction in instructions:
         alike.setdefault(instruction.id, []).append(instruction)
@@ -88,7 +90,7 @@ def _as_one(alike: Sequence[Instruction], weigh: Weigh) -> Instruction:
 
 
 def labels_without_instruction(labels: Sequence[str], instructions: Sequence[Instruction]) -> tuple[str, ...]:
-    """Declared labels that no instruction leads to: what a trial must say loudly."""
+    """Declared labels that no instruction leads to."""
     held = {instruction.label for instruction in instructions}
     return tuple(label for label in labels if label not in held)
 
@@ -96,8 +98,8 @@ def labels_without_instruction(labels: Sequence[str], instructions: Sequence[Ins
 def nearest_first(
     members: Sequence[int], rules: Sequence[Rule], vectors: Vectors, weigh: Weigh = len
 ) -> tuple[Rule, ...]:
-    """The rules at the places `members`, by cosine to their centroid, so that the medoid is the first. A rule that
-    counts as less than one pulls the centroid less, and its nearness to it counts as much less."""
+    """The rules at positions `members`, sorted by cosine to their centroid: the medoid is first. A downweighted rule
+    contributes less to the centroid, and its similarity is scaled down too."""
     own = vectors[list(members)].astype(np.float64)  # (m, d)
     weights = np.array([weigh((rules[i].id,)) for i in members])  # (m,)
     if (weights == 1).all():
@@ -105,6 +107,6 @@ def nearest_first(
     else:
         centre = weights @ own
         cosine = own @ centre / max(float(np.linalg.norm(centre)), 1e-12)
-        similarity = weights * (1 + cosine)  # of 0 to 2: a cosine below 0 would make a small weight an advantage
+        similarity = weights * (1 + cosine)  # 0 to 2: a negative cosine would reward a small weight
     ordered = sorted(range(len(members)), key=lambda i: (-round(float(similarity[i]), 9), rules[members[i]].id))
     return tuple(rules[members[i]] for i in ordered)

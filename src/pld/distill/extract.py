@@ -1,6 +1,6 @@
-"""From labelled examples to rules: ask the Teacher why each gold label is right, keep the rules that hold up.
+"""Extract one rule per labelled example: the Teacher explains why the gold label is right and abstracts a rule.
 
-Step 1 of Prompt-Level Distillation (arXiv 2602.21103): the Teacher is shown the gold label and abstracts one rule.
+Step 1 of Prompt-Level Distillation (arXiv 2602.21103). Rules that fail the text checks are refused.
 """
 
 from collections import Counter, defaultdict
@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from pld import prompts
-from pld.distill import structured_requests as asking
-from pld.distill import text_checks as wording
+from pld.distill import structured_requests, text_checks
 from pld.distill.structured_requests import Settled
 from pld.distill.text_checks import Fault, FindPersonalData
 from pld.errors import ConfigError, ExtractionError
@@ -25,7 +24,7 @@ _DOUBTFUL = "doubtful:"
 
 
 class ExtractionAnswer(Record):
-    """What the Teacher is asked for; the order of fields lets it explain before it abstracts."""
+    """The Teacher's answer; the order of fields makes it explain before it abstracts."""
 
     rationale: str = Field(description="Why the gold label is right; begins with `Doubtful:` if it is hard to defend.")
     rule: str = Field(description="One self-contained conditional instruction that names the label it leads to.")
@@ -33,7 +32,7 @@ class ExtractionAnswer(Record):
 
 
 class DrawSummary(Record):
-    """What one of several draws gave."""
+    """Counts of one draw, where there are several."""
 
     draw: int
     answered: int
@@ -43,9 +42,9 @@ class DrawSummary(Record):
 
 
 class ExtractionSummary(Record):
-    """artifacts/rules/summary.json. The Teacher was asked about `examples`, of which `answered` have an answer (in any
-    draw); `usage` sums what all of them cost in tokens. `retries` stands there where an answer was asked for again,
-    `draws` where there are several, `not_asked` where there are training examples that it was not asked about."""
+    """artifacts/rules/summary.json. The Teacher was asked about `examples`, of which `answered` have an answer in some
+    draw; `usage` sums the tokens of all answers. `retries` (repeated questions), `draws` and `not_asked` (training
+    examples that were left out by `extraction.examples`) appear only where there are any."""
 
     teacher: str
     examples: int
@@ -63,22 +62,21 @@ class ExtractionSummary(Record):
 
     @property
     def answers(self) -> int:
-        """Answers that were judged: one for each example and draw."""
+        """Answers that were checked: one per example and draw."""
         return sum(item.answered for item in self.draws) if self.draws else self.answered
 
     @property
     def calls(self) -> int:
-        """Answers that the Teacher gave, those that were asked for again among them."""
+        """All answers that the Teacher gave, repeated questions included."""
         return self.answers + self.retries
 
 
 def asked_about(task: Task, examples: Sequence[Example], params: ExtractionParams) -> list[Example]:
-    """Those of the training `examples` that the Teacher is asked about, in their order: all, or `params.examples`, as
-    many of each label as can be (earlier declared labels get one more where it does not divide, and what a label has
-    no examples for goes to the others).
+    """The training `examples` to explain, in their order: all, or `params.examples` of them, balanced by label (labels
+    declared first get the remainder, and what one label lacks goes to the others).
 
-    Drawn by hash of their ids, so that a larger number keeps the ones that it had, the order of the file is no matter,
-    and an added example takes the place of one other at most.
+    They are drawn by the hash of their ids: a larger number keeps those already drawn, the order of the file doesn't
+    matter, and an added example replaces at most one other.
     """
     if params.examples is None or len(examples) <= params.examples:
         return list(examples)
@@ -95,8 +93,8 @@ def asked_about(task: Task, examples: Sequence[Example], params: ExtractionParam
 
 
 def extraction_requests(task: Task, examples: Sequence[Example], params: ExtractionParams) -> list[TeacherRequest]:
-    """One request per example that the Teacher is asked about and draw, in this order, the example as data in a block
-    that its text can't close. Its key is the example's id, with `/draw1` and so on after it from the second draw on."""
+    """One request per example and draw, in this order. The example is a data block that its text can't close. The key
+    is the example's id, followed by `/draw1` and so on from the second draw."""
     schema = answer_schema(ExtractionAnswer, task.labels)
     system = prompts.render(
         "extraction_system",
@@ -121,7 +119,7 @@ def extraction_requests(task: Task, examples: Sequence[Example], params: Extract
 
 
 def answer_schema(answer: type[Record], labels: Sequence[str]) -> dict[str, Any]:
-    """The JSON schema of an answer whose `label` is one of `labels`."""
+    """The JSON schema of `answer`, with its `label` restricted to `labels`."""
     schema = answer.model_json_schema()
     schema.pop("description", None)  # the class's docstring is for readers of the code
     schema["properties"]["label"]["enum"] = list(labels)
@@ -137,21 +135,21 @@ def extract(
     on_progress: OnProgress | None = None,
     personal_data: FindPersonalData | None = None,
 ) -> tuple[list[Rule], list[Rejection], ExtractionSummary]:
-    """Ask `teacher` about the training `examples` (all, or as many as `params` says) and every draw, at most `attempts`
-    times; rules and rejections in the order of `examples`, then of draws.
+    """Ask `teacher` to explain the training `examples` (all, or as many as `params` says), once per draw and with at
+    most `attempts` tries; returns rules and rejections in the order of `examples`, then of draws.
 
     Examples without an answer (a recording covers only some) are in neither list; the summary counts them.
-    `on_progress` counts examples that are asked about times draws. A rule in which `personal_data` finds any is
-    refused, and a rationale is withheld.
+    `on_progress` counts examples × draws. A rule with personal data, as `personal_data` finds it, is refused; such a
+    rationale is withheld.
     """
     chosen = asked_about(task, examples, params)
     asked = {_key(example, draw): (example, draw) for example, draw in product(chosen, range(params.draws))}
 
-    def judge(key: str, content: Mapping[str, Any]) -> Rule | Fault:
-        return _judge(task, *asked[key], content, params, teacher.name, personal_data)
+    def check(key: str, content: Mapping[str, Any]) -> Rule | Fault:
+        return _rule_or_fault(task, *asked[key], content, params, teacher.name, personal_data)
 
     requests = extraction_requests(task, chosen, params)
-    settled = asking.ask(teacher, requests, judge, attempts, on_progress)
+    settled = structured_requests.ask(teacher, requests, check, attempts, on_progress)
     rules: list[Rule] = []
     rejections: list[Rejection] = []
     for key, (example, draw) in asked.items():
@@ -161,26 +159,26 @@ def extract(
         if isinstance(outcome, Rule):
             rules.append(outcome)
         else:
-            detail = outcome.detail + asking.after(settled[key].attempts)
+            detail = outcome.detail + structured_requests.after(settled[key].attempts)
             rejections.append(Rejection(example_id=example.id, reason=outcome.reason, detail=detail, draw=draw))
     summary = _summary(task, chosen, params.draws, settled, rules, rejections, teacher.name)
     return rules, rejections, summary.model_copy(update={"not_asked": len(examples) - len(chosen)})
 
 
 def check_answers(summary: ExtractionSummary, rejections: Sequence[Rejection], params: ExtractionParams) -> None:
-    """Raises ExtractionError when more than `max_rejected_fraction` of the answers were refused, or no rule is left;
+    """Raises ExtractionError when more than `max_rejected_fraction` of the answers were refused or no rule is left, and
     ConfigError when a draw has no answer at all."""
     if not summary.answered:
         raise ExtractionError(
-            f"extraction: wanted answers of {summary.teacher} for {summary.examples:,} training examples, found none; "
-            f"is it a recording of another data set{', or of other examples' * (summary.not_asked > 0)}? (conf/teacher/"
-            f"{', extraction.examples' * (summary.not_asked > 0)})"
+            f"expected answers of {summary.teacher} for {summary.examples:,} training examples, got none "
+            f"(conf/teacher/{', extraction.examples' * (summary.not_asked > 0)}); choose a Teacher that answers new "
+            "questions, or a recording of this data set"
         )
     if silent := [str(item.draw) for item in summary.draws if not item.answered]:
         raise ConfigError(
-            f"extraction.draws: wanted answers of {summary.teacher} in {len(summary.draws)} draws, found none for draw "
-            f"{', '.join(silent)}; a recording holds only the draws that it was made of: choose a Teacher that answers "
-            "new questions (conf/teacher/), or set extraction.draws=1"
+            f"expected answers of {summary.teacher} in {len(summary.draws)} draws, got none for draw "
+            f"{', '.join(silent)} (extraction.draws); a recording holds only the draws that it was made of: choose "
+            "a Teacher that answers new questions (conf/teacher/), or set extraction.draws=1"
         )
     share = summary.rejected / summary.answers
     if summary.rules and share <= params.max_rejected_fraction:
@@ -195,8 +193,7 @@ def check_answers(summary: ExtractionSummary, rejections: Sequence[Rejection], p
 
 
 def coverage(summary: ExtractionSummary) -> str:
-    """One line for the user: about how many training examples was asked, how many of them have an answer, and what
-    became of the rest."""
+    """One line: how many training examples the Teacher was asked about, and how many of them have an answer."""
     kind = "a recorded answer" if summary.recorded else "an answer"
     line = f"{summary.answered:,} of {summary.examples:,} training examples have {kind}"
     if summary.not_asked:
@@ -212,7 +209,7 @@ def _key(example: Example, draw: int) -> str:
     return f"{example.id}/draw{draw}" if draw else example.id
 
 
-def _judge(
+def _rule_or_fault(
     task: Task,
     example: Example,
     draw: int,
@@ -228,22 +225,22 @@ def _judge(
         return Fault("invalid", f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
     if given.label != example.label:
         return Fault("other_label", f"labelled {given.label}, the example is {example.label}")
-    problem = wording.personal_data_fault(given.rule, personal_data)
+    problem = text_checks.personal_data_fault(given.rule, personal_data)
     if problem is None:
-        problem = wording.fault(given.rule, example.label, task.labels, params.max_words)
+        problem = text_checks.fault(given.rule, example.label, task.labels, params.max_words)
     if problem is None:
         problem = _copied(given.rule, example.inputs, params.max_copied_words)
     if problem is not None:
         return problem
-    text = wording.one_line(given.rule)
-    rationale = wording.one_line(given.rationale)
-    withheld = wording.personal_data_fault(rationale, personal_data)
+    text = text_checks.one_line(given.rule)
+    rationale = text_checks.one_line(given.rationale)
+    withheld = text_checks.personal_data_fault(rationale, personal_data)
     identity = {"example_id": example.id, "label": example.label, "text": text}
     return Rule(
         id=content_id(identity | {"draw": draw} if draw else identity),
         example_id=example.id,
         label=example.label,
-        # a rationale speaks of its example, so it is kept from the record alone: the rule may be none the worse
+        # only the rationale is withheld: it speaks of its example, while the rule may be fine
         rationale=f"(withheld: {withheld.detail})" if withheld else rationale,
         text=text,
         teacher=teacher,
@@ -254,8 +251,8 @@ def _judge(
 
 def _copied(text: str, inputs: Mapping[str, str], max_copied_words: int) -> Fault | None:
     for name, value in inputs.items():
-        if run := wording.copied_words(text, value, max_copied_words + 1):
-            # the words themselves stay out of the record: it may be shared where the data may not
+        if run := text_checks.copied_words(text, value, max_copied_words + 1):
+            # not the copied words: the record may be shared where the data may not
             return Fault("copied", f"repeats {len(run.split())} or more consecutive words of {name}")
     return None
 
@@ -280,7 +277,7 @@ def _summary(
         doubtful=sum(rule.doubtful for rule in rules),
         rules_per_label={label: per_label[label] for label in task.labels},
         rejected_by_reason=dict(sorted(Counter(item.reason for item in rejections).items())),
-        usage=asking.total(settled),
+        usage=structured_requests.total(settled),
         retries=sum(item.attempts - 1 for item in settled.values()),
         draws=tuple(_of_draw(draw, rules, rejections) for draw in range(draws)) if draws > 1 else (),
     )

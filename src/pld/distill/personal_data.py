@@ -1,5 +1,4 @@
-"""What of a text identifies a person, found by Presidio (the extra `privacy`): an optional check of what the Teacher
-writes."""
+"""Find personal data in what the Teacher writes, by Presidio (optional: the extra `privacy`)."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,7 +11,7 @@ _LEAST_SCORE = 0.4  # Presidio's for a valid telephone number; weaker patterns, 
 
 
 def personal_data_check(setting: Literal["allow", "refuse"]) -> Callable[[str], str | None] | None:
-    """`find_personal_data`, ready to be used, for `refuse`; else None. Raises ConfigError without the package."""
+    """`find_personal_data` for `refuse`, else None. Raises ConfigError without the package."""
     if setting == "allow":
         return None
     _analyzer()
@@ -22,12 +21,11 @@ def personal_data_check(setting: Literal["allow", "refuse"]) -> Callable[[str], 
 def find_personal_data(text: str) -> str | None:
     """The kind of the first personal data in `text` (as `EMAIL_ADDRESS`), never the value.
 
-    Found by their pattern, and by check digits where they have some: e-mail addresses, telephone numbers (with a
-    country's code, or as the US, Canada, Britain, Germany, France, Israel, India and Brazil write them), credit cards,
-    IBANs, IP and MAC addresses, wallets of crypto-currencies, US social security and taxpayer numbers, British NHS
-    numbers. Names of persons only where spaCy's model `en_core_web_sm` is installed, and then not all. Not found:
-    postal addresses, dates of birth, user names, and what points to somebody without naming them.
-    Raises ConfigError without the package.
+    Recognized by pattern and check digits: e-mail addresses, telephone numbers (international, or in the national
+    format of the US, Canada, Britain, Germany, France, Israel, India or Brazil), credit cards, IBANs, IP and MAC
+    addresses, cryptocurrency wallets, US social security and taxpayer numbers, British NHS numbers. Names of persons
+    only with spaCy's model `en_core_web_sm`, and then not all. Not recognized: postal addresses, dates of birth, user
+    names, and indirect references. Raises ConfigError without the package.
     """
     found = _analyzer().analyze(text, language="en", score_threshold=_LEAST_SCORE)
     first = min(found, key=lambda item: (item.start, -item.score, item.entity_type), default=None)
@@ -36,7 +34,7 @@ def find_personal_data(text: str) -> str | None:
 
 @cache
 def _analyzer() -> Any:
-    """Presidio's AnalyzerEngine with the recognisers named above; nothing is downloaded, and no host is contacted."""
+    """Presidio's AnalyzerEngine with the recognizers above; downloads nothing and contacts no host."""
     try:
         import spacy
         from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
@@ -44,8 +42,8 @@ def _analyzer() -> Any:
         from presidio_analyzer.nlp_engine import NoOpNlpEngine, SpacyNlpEngine
     except ImportError:
         raise ConfigError(
-            "extraction.personal_data=refuse: wanted the package presidio-analyzer, found none; "
-            "run `pip install 'pld[privacy]'`, or set extraction.personal_data=allow"
+            "expected the package presidio-analyzer, got none (extraction.personal_data=refuse); run `pip install "
+            "'pld[privacy]'`, or set extraction.personal_data=allow"
         ) from None
 
     email = known.EmailRecognizer()

@@ -1,11 +1,13 @@
-"""Text that speaks to its reader about instructions instead of about examples: what an example that addresses the
-Teacher would have it write. A rule is a condition and its label; patterns look where a clause or a sentence begins, so
-that a rule may still say of a text that it asks its reader to ignore instructions."""
+"""Detects prompt injection in generated rules: text that gives its reader orders instead of describing examples.
+
+Patterns match only where a clause or a sentence begins, so that a rule may still describe a text that "asks its reader
+to ignore instructions".
+"""
 
 import re
 
-# An order about the instructions themselves, where a clause begins: "the text says to ignore its instructions" tells
-# what an example does, and is a fair condition.
+# An order about the instructions themselves at the start of a clause; "the text says to ignore its instructions"
+# describes an example and is a fair condition
 _ABOUT_INSTRUCTIONS = re.compile(
     r"(?:^|[.;:!?,]\s*|\b(?:and|then|please|but|now)\s+)"
     r"(?:ignore|disregard|forget|override|bypass|reveal|repeat|print|quote|output|copy|change|rewrite|delete|remove|replace)"
@@ -13,12 +15,12 @@ _ABOUT_INSTRUCTIONS = re.compile(
     r"(?:the|everything|all)\s+(?:(?:of\s+the|text|written|said)\s+)?above\b(?!-)"
     r"|(?:previous|prior|above|earlier|preceding|neighbou?ring|other|all|any|these|those|your|system)\s+"
     r"(?:\w+\s+){0,2}(?:instructions?|prompts?|rules?|orders?|guidelines?|directions?)\b)"
-    # the same in other tongues, wherever it stands
+    # the same in other languages, anywhere
     r"|\bignor(?:ier\w*|ez|a|ad|ar|are|ate|i|iamo)\b\W+(?:\w+\W+){0,4}?(?:instru|istru|anweisung|consigne)"
     r"|(?:忽略|无视|忽視|無視)\w{0,12}(?:指令|指示|说明|說明)|игнорир\w*\W+(?:\w+\W+){0,3}?(?:инструкц|указан)",
     re.IGNORECASE,
 )
-# a sentence that tells the reader who it is, or what rules are to say
+# a sentence that assigns the reader a role, or dictates what rules say
 _A_ROLE = re.compile(
     r"(?:^|[.!?][\"'”’)]*\s)\s*(?:you\s+are|act\s+as|pretend|your\s+(?:new\s+)?(?:role|instructions?)"
     r"|the\s+(?:rule|instruction|prompt)s?\s+(?:must|should|shall))\b"
@@ -29,8 +31,8 @@ _A_TURN = re.compile(
     r"^[\s#*>]*(?:human|user|assistant|system)[\s*]*:|^\s*#{2,}\s*(?:instruction|response)|\bgold\s+label\s*:",
     re.IGNORECASE | re.MULTILINE,
 )
-_ENCODED = re.compile(r"[A-Za-z0-9+/]{32,}")  # no word of a rule is so long
-# a sentence that asks for an answer, whatever the example, and has no condition
+_ENCODED = re.compile(r"[A-Za-z0-9+/]{32,}")  # longer than any word of a rule
+# a sentence that demands an answer for every example, without a condition
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)]*\s+|\n")
 _WHATEVER = (
     r"(?:always|regardless|irrespective|no\s+matter|whatever|in\s+(?:every|all|any)\s+cases?"
@@ -44,7 +46,7 @@ _ANSWER = re.compile(r"\banswer\b", re.IGNORECASE)
 
 
 def order_in(text: str) -> str | None:
-    """What makes `text` an order to its reader rather than a rule about examples, in words."""
+    """Why `text` is an order to its reader rather than a rule about examples; None when it is a rule."""
     if _ABOUT_INSTRUCTIONS.search(text):
         return "gives an order about instructions"
     if _A_ROLE.search(text):

@@ -14,17 +14,17 @@ Exemplars = Mapping[str, Sequence[Example]]
 
 
 def render_input(task: Task, inputs: Mapping[str, str]) -> str:
-    """The user's turn: the task's template over the input fields. Data are values, never templates."""
+    """The user turn: the task's template filled with the input fields. Data are values, never templates."""
     return render_string(task.input_template, dict(inputs))
 
 
 def base_messages(task: Task) -> tuple[Message, ...]:
-    """Zero-shot: the base instruction as system prompt."""
+    """Zero-shot: the base instruction as the system prompt."""
     return (Message(role="system", content=task.base_instruction),)
 
 
 def few_shot_messages(task: Task, examples: Sequence[Example]) -> tuple[Message, ...]:
-    """The base instruction, then each example as a user's turn and the label as its answer."""
+    """The base instruction, then each example as a user turn with its label as the answer."""
     turns = [
         message
         for example in examples
@@ -37,7 +37,7 @@ def few_shot_messages(task: Task, examples: Sequence[Example]) -> tuple[Message,
 
 
 def prompt_messages(prompt: str) -> tuple[Message, ...]:
-    """A system prompt as it is served."""
+    """The messages of a system prompt, as served."""
     return (Message(role="system", content=prompt),)
 
 
@@ -50,12 +50,12 @@ def render_system_prompt(
 ) -> SystemPrompt:
     """Order `instructions`, add exemplars, render the frame, and keep within the token budget.
 
-    `exemplars`: instruction id → training examples behind it, the most typical first. Over the budget the
-    instruction of least support goes first, as long as its label keeps another one; then those too. What was
-    cut is listed with its reason. Raises DistillError when not one instruction fits.
+    `exemplars`: instruction id → the training examples behind it, the most typical first. Over the budget, the
+    instruction with the least support is cut first, and a label's last one only after all others. Cuts are listed with
+    their reasons. Raises DistillError when not a single instruction fits.
     """
     if not instructions:
-        raise DistillError("wanted at least one instruction to render, found none; use a smaller min_share")
+        raise DistillError("expected at least one instruction to render, got none; use a smaller min_share")
     kept = list(instructions)
     cut: list[Cut] = []
     while True:
@@ -65,8 +65,8 @@ def render_system_prompt(
             return prompt.model_copy(update={"cut": tuple(cut)})
         if len(kept) == 1:
             raise DistillError(
-                f"rendering.token_budget: wanted a prompt of at most {params.token_budget} tokens, found "
-                f"{prompt.tokens} with a single instruction; raise the budget"
+                f"expected a prompt of at most {params.token_budget} tokens, got {prompt.tokens} with a single "
+                "instruction (rendering.token_budget); raise the budget"
             )
         weakest = _weakest(kept)
         kept.remove(weakest)
@@ -80,7 +80,7 @@ def frame_system_prompt(
     params: RenderingParams,
     count_tokens: CountTokens,
 ) -> SystemPrompt:
-    """`instructions` in the order in which they are given, whatever their tokens."""
+    """The prompt of `instructions` in the given order, without a token budget."""
     text = _text(task, instructions, exemplars, params)
     return SystemPrompt(
         text=text,
@@ -93,7 +93,7 @@ def frame_system_prompt(
 def shown_examples(
     task: Task, instructions: Sequence[Instruction], exemplars: Exemplars, params: RenderingParams
 ) -> set[str]:
-    """Ids of the training examples that stand in the prompt: the Student would read their labels there."""
+    """Ids of the training examples that the prompt shows with their labels."""
     pools = (
         [exemplars[instruction.id][: params.exemplars] for instruction in instructions]
         if params.exemplars_per == "instruction"
@@ -105,8 +105,8 @@ def shown_examples(
 def exemplars_of(
     instructions: Sequence[Instruction], rules: Mapping[str, Rule], train: Mapping[str, Example]
 ) -> dict[str, list[Example]]:
-    """Instruction id → the training examples of its rules, in the order of its rules (nearest to the centroid
-    first), those with a doubtful label last; an example with rules of several draws once."""
+    """Instruction id → the training examples of its rules, in the order of the rules (nearest to the centroid first),
+    doubtful ones last; an example with rules of several draws appears once."""
     found = {}
     for instruction in instructions:
         own = sorted((rules[rule_id] for rule_id in instruction.rule_ids), key=lambda rule: rule.doubtful)
@@ -144,7 +144,7 @@ def _text(task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, para
 
 
 def _per_label(task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, n: int) -> list[dict[str, str]]:
-    """`n` examples per label, taken in turn from the label's instructions, and shown label by label in turn."""
+    """`n` examples per label, round-robin over the label's instructions, then interleaved over labels."""
     columns = [_shown(task, own) for own in _per_label_examples(task, ordered, exemplars, n)]
     return [shown for shown in chain.from_iterable(zip_longest(*columns)) if shown is not None]
 

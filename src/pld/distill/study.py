@@ -1,4 +1,4 @@
-"""The sweep's points from Optuna, asked and told in this process; with a storage URL, shared with other workers."""
+"""Draw the sweep's trials from an Optuna study; with a storage URL several workers share it."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from pld.records import Prediction, TrialReport
 
 
 class OptunaStudy:
-    """Implements `pld.distill.sweep.Study`. `name` identifies everything that determines a trial's result, so that
-    workers which share a storage join only where they would find the same."""
+    """Implements `pld.distill.sweep.Study`. `name` identifies everything that determines a trial's result, so that only
+    workers that would get the same results share a study."""
 
     def __init__(self, *, params: SweepParams, name: str) -> None:
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is told by the stage
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # the stage reports failed trials
         self._params = params
         self._space = {
             f"{section}.{key}": list(values)
@@ -42,15 +42,15 @@ class OptunaStudy:
                 direction="maximize",
                 load_if_exists=True,
             )
-        except Exception as error:  # SQLAlchemy and its drivers raise without a common root
+        except Exception as error:  # SQLAlchemy and its drivers have no common exception
             raise ConfigError(
-                f"conf/sweep/: storage: wanted an Optuna storage URL that answers, found {params.storage!r}: "
-                f"{' '.join(str(error).split())[:200]}"
+                f"expected an Optuna storage URL that answers, got {params.storage!r}: "
+                f"{' '.join(str(error).split())[:200]} (conf/sweep/: storage)"
             ) from None
 
     @property
     def size(self) -> int:
-        """Number of trials that will be run (an upper bound where other workers help)."""
+        """Number of trials to run (an upper bound when other workers share the study)."""
         if self._params.sampler == "tpe":
             return int(self._params.trials or 0)
         return math.prod(len(values) for values in self._space.values())
@@ -88,7 +88,7 @@ class OptunaStudy:
         return list(found.values())
 
     def _finished(self) -> list[Any]:
-        # a trial without a result is another worker's that died
+        # a trial without a result belongs to another worker that died
         return [trial for trial in self._study.get_trials(deepcopy=False) if "result" in trial.user_attrs]
 
     def _complete(self) -> bool:

@@ -1,5 +1,5 @@
-"""Search over prompts: every point of a study becomes a trial; the best few are measured again as they would be
-reported, and the winner is chosen among those."""
+"""Search over prompts: measure a trial for every point of a study, then choose the winner among the best few, measured
+again at the reporting precision."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ DRAW = "clustering.draw"
 
 @dataclass(frozen=True)
 class Result:
-    """A finished trial as the study keeps it: a report with its predictions, or the error that ended it."""
+    """A finished trial as the study stores it: a report with its predictions, or an error."""
 
     settings: Settings
     report: TrialReport | None
@@ -35,20 +35,20 @@ class Result:
 
 
 class Study(Protocol):
-    """Points to try, possibly shared with other workers."""
+    """The points to try, possibly shared with other workers."""
 
     def run(self, trial: Callable[[Settings], Result]) -> None:
-        """Ask `trial` for the result of one point after the other, until the study is complete."""
+        """Call `trial` for one point after the other until the study is complete."""
         ...
 
     def results(self) -> list[Result]:
-        """All finished trials, those of other workers too, one per trial id."""
+        """All finished trials, including those of other workers, one per trial id."""
         ...
 
 
 @dataclass(frozen=True)
 class Swept:
-    """`results`: best first, those that failed last. `finalists`: as reported, best first; the first one won."""
+    """`results`: best first, failed ones last; `finalists`: at the reporting precision, best (the winner) first."""
 
     results: list[Result]
     drafts: Mapping[str, Draft]
@@ -56,8 +56,8 @@ class Swept:
 
 
 @dataclass
-class Bench:
-    """What trials share: models and vectors loaded once, clusterings and answers remembered."""
+class TrialRunner:
+    """Runs trials that share models, vectors, clusterings and answers."""
 
     configured: Callable[[Settings], Config]
     build_clusterer: Callable[[Config], Clusterer]
@@ -76,12 +76,12 @@ class Bench:
             config = self.configured(settings)
             key = canonical_json(config.clusterer)
             if key not in self._clusterers:
-                self._clusterers[key] = _Remembering(self.build_clusterer(config))
+                self._clusterers[key] = _CachedClusterer(self.build_clusterer(config))
             self._drafts[identity] = draft(config, self.material, self._clusterers[key], self.student, self.teacher)
         return self._drafts[identity]
 
     def search(self, settings: Settings, student: Student, on_progress: OnProgress | None) -> Result:
-        """One trial at the search's precision; a prompt that was measured before is not measured again."""
+        """One trial at the precision for searching; a prompt is measured only once."""
         try:
             drafted = self.draft(settings)
         except DistillError as error:
@@ -111,25 +111,25 @@ class Bench:
         )
 
 
-def sweep(study: Study, bench: Bench, finalists: int, on_progress: OnProgress | None = None) -> Swept:
+def sweep(study: Study, runner: TrialRunner, finalists: int, on_progress: OnProgress | None = None) -> Swept:
     """Try all points of `study`, then measure the best `finalists` again and rank them by the objective.
 
-    `on_progress` is called with examples of validation answered. Raises DistillError when every trial failed.
+    `on_progress` counts answered validation examples. Raises DistillError when every trial failed.
     """
-    searching = bench.student.for_search()
-    study.run(lambda settings: bench.search(settings, searching, on_progress))
+    searching = runner.student.for_search()
+    study.run(lambda settings: runner.search(settings, searching, on_progress))
     results = sorted(study.results(), key=_rank)
     reports = [result.report for result in results if result.report is not None]
     if not reports:
         raise DistillError(f"all {len(results)} trials of the sweep failed; the first one: {results[0].error}")
-    best = [bench.final(report.settings, on_progress) for report in _different(reports, bench)[:finalists]]
-    drafts = {result.trial_id: bench.draft(result.settings) for result in results if result.report is not None}
+    best = [runner.final(report.settings, on_progress) for report in _different(reports, runner)[:finalists]]
+    drafts = {result.trial_id: runner.draft(result.settings) for result in results if result.report is not None}
     return Swept(results, drafts, sorted(best, key=lambda outcome: objective(outcome.report)))
 
 
 class BestOfDraw(Record):
-    """The best trial with the rules of one draw (None: of all draws together), by macro-F1 on validation at the
-    search's precision; None where every one failed."""
+    """The best trial with the rules of one draw (None: of all draws), by macro-F1 on validation at the precision for
+    searching; None when all of them failed."""
 
     draw: int | None
     trial_id: str | None
@@ -137,24 +137,24 @@ class BestOfDraw(Record):
 
 
 class DrawSpread(Record):
-    """artifacts/best/draws.json. `spread`: the best draw's macro-F1 less the worst's, all draws together left out; None
-    with fewer than two."""
+    """artifacts/best/draws.json. `spread`: macro-F1 of the best draw minus that of the worst (None with fewer than
+    two)."""
 
     draws: tuple[BestOfDraw, ...]
     spread: float | None
 
     def __str__(self) -> str:
-        told = ", ".join(
+        by_draw = ", ".join(
             f"{'all together' if item.draw is None else item.draw} "
             f"{'failed' if item.macro_f1 is None else f'{item.macro_f1:.3f}'}"
             for item in self.draws
         )
         spread = "" if self.spread is None else f"; the single draws are {self.spread:.3f} apart"
-        return f"best macro-F1 on validation by draw: {told}{spread}"
+        return f"best macro-F1 on validation by draw: {by_draw}{spread}"
 
 
 def draw_spread(results: Sequence[Result]) -> DrawSpread | None:
-    """What the choice of the draw does, from `results`, the best first; None where no draws were searched."""
+    """The effect of the draw, from `results` sorted best first; None when the sweep does not search over draws."""
     best: dict[int | None, BestOfDraw] = {}
     for result in results:
         if DRAW not in result.settings:
@@ -179,16 +179,16 @@ def _rank(result: Result) -> tuple[bool, tuple[float, int, str], str]:
     return (False, objective(result.report), result.trial_id)
 
 
-def _different(reports: Sequence[TrialReport], bench: Bench) -> list[TrialReport]:
-    """Without trials whose prompt an earlier one has too."""
+def _different(reports: Sequence[TrialReport], runner: TrialRunner) -> list[TrialReport]:
+    """The first trial of each distinct prompt."""
     found: dict[str, TrialReport] = {}
     for report in reports:
-        found.setdefault(bench.draft(report.settings).prompt.sha256, report)
+        found.setdefault(runner.draft(report.settings).prompt.sha256, report)
     return list(found.values())
 
 
-class _Remembering:
-    """A clusterer that is asked once for the same vectors: trials differ in the rules that they cluster."""
+class _CachedClusterer:
+    """Caches a clusterer's result per set of vectors: trials differ in the rules that they cluster."""
 
     def __init__(self, clusterer: Clusterer) -> None:
         self._clusterer = clusterer

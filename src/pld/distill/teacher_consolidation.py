@@ -1,6 +1,6 @@
-"""Consolidation by the Teacher: one structured call merges the rules of a group into one instruction.
+"""Consolidate by the Teacher: one structured call merges the rules of a group into one instruction.
 
-Step 2 of Prompt-Level Distillation (arXiv 2602.21103). What can't be merged falls back to the group's medoid.
+Step 2 of Prompt-Level Distillation (arXiv 2602.21103). A group that can't be merged falls back to its medoid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from pld import prompts
-from pld.distill import structured_requests as asking
-from pld.distill import text_checks as wording
+from pld.distill import structured_requests, text_checks
 from pld.distill.consolidate import RuleGroup, Weigh, make_instruction, merge_alike
 from pld.distill.extract import answer_schema
 from pld.distill.structured_requests import Settled
@@ -24,7 +23,7 @@ MERGED, MEDOID = "merged", "medoid"
 
 
 class MergeAnswer(Record):
-    """What the Teacher is asked for."""
+    """The Teacher's answer."""
 
     instruction: str = Field(description="One self-contained conditional instruction that names its label.")
     label: str = Field(description="The label that the instruction leads to.")
@@ -39,12 +38,12 @@ def merge(
     on_progress: OnProgress | None = None,
     weigh: Weigh = len,
 ) -> list[Instruction]:
-    """One instruction per group, in the order of `groups` (groups that come to the same text and label are one).
+    """One instruction per group, in the order of `groups` (equal texts with the same label become one).
 
-    A group of one rule is taken as it stands. With more groups than `max_calls` the largest are merged; what is left of
-    `max_calls` is for refused answers, which are asked for again, `attempts` times in all. A group that is not merged,
-    or whose last answer is refused, gives its medoid, and the instruction's `origin` says why.
-    `on_progress` counts groups. Raises TeacherError when the Teacher can't be used at all.
+    A group of one rule is used unchanged. With more groups than `max_calls` the largest are merged; the rest of
+    `max_calls` is left for repeating refused answers, up to `attempts` times in all. A group that is not merged, or
+    whose last answer is refused, yields its medoid, and the instruction's `origin` says why. `on_progress` counts
+    groups. Raises TeacherError when the Teacher can't be used at all.
     """
     several = [group for group in groups if len(group.rules) > 1]
     asked = sorted(several, key=lambda group: (-len(group.rules), group.cluster_id, group.label))[: params.max_calls]
@@ -53,16 +52,18 @@ def merge(
     if on_progress:
         on_progress(len(groups) - len(requests))
 
-    def judge(key: str, content: Mapping[str, Any]) -> str | Fault:
-        return _judge(task, labels[key], content, params)
+    def check(key: str, content: Mapping[str, Any]) -> str | Fault:
+        return _text_or_fault(task, labels[key], content, params)
 
-    settled = asking.ask(teacher, list(requests.values()), judge, attempts, on_progress, max_calls=params.max_calls)
+    settled = structured_requests.ask(
+        teacher, list(requests.values()), check, attempts, on_progress, max_calls=params.max_calls
+    )
     return merge_alike([_instruction(group, params, requests, settled, weigh) for group in groups], weigh)
 
 
 def merge_request(task: Task, group: RuleGroup, params: TeacherConsolidator) -> TeacherRequest:
-    """The question about one group; its key depends on the label and on the rules shown alone, so that two trials
-    that cluster alike ask the same."""
+    """The question about one group. Its key depends only on the label and the rules shown, so that trials with the same
+    cluster ask the same question."""
     shown = [{"rule": rule.text, "doubtful": rule.doubtful} for rule in group.rules[: params.max_rules]]
     return TeacherRequest(
         key=_key(group, params),
@@ -98,7 +99,7 @@ def _instruction(
     return make_instruction(merged, group, MERGED, weigh)
 
 
-def _judge(task: Task, label: str, content: Mapping[str, Any], params: TeacherConsolidator) -> str | Fault:
+def _text_or_fault(task: Task, label: str, content: Mapping[str, Any], params: TeacherConsolidator) -> str | Fault:
     """The merged text, or what speaks against it."""
     try:
         given = MergeAnswer.model_validate(dict(content))
@@ -107,5 +108,5 @@ def _judge(task: Task, label: str, content: Mapping[str, Any], params: TeacherCo
         return Fault("invalid", f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
     if given.label != label:
         return Fault("other_label", f"labelled {given.label}, the rules lead to {label}")
-    problem = wording.fault(given.instruction, label, task.labels, params.max_words)
-    return problem or wording.one_line(given.instruction)
+    problem = text_checks.fault(given.instruction, label, task.labels, params.max_words)
+    return problem or text_checks.one_line(given.instruction)

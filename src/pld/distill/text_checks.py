@@ -1,6 +1,6 @@
-"""What the text of a rule or an instruction may say: it names its label, is not too long, copies nothing, holds no
-chat markup and no address, and speaks of examples, not of instructions. Pure text checks, shared by extraction, merging
-and Edits: a text that an example talked the Teacher into must not reach the Student's prompt."""
+"""Checks every generated rule and instruction: it names its label, is short, copies nothing from its example, and holds
+no chat markup, address or order to its reader. A text that an example talked the Teacher into must not reach the
+Student's prompt."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pld.distill.prompt_injection import order_in
 from pld.prompts.markup import control_token as control_token
 
-# any scheme, `www.`, an e-mail address, a Markdown link, a domain with a path (of a common ending also without one), an
-# IP address with a port or a path. Every repetition is bounded: time grows with the length of the text alone.
+# any scheme, `www.`, an e-mail address, a Markdown link, a domain with a path (without one for common endings), an IP
+# address with a port or a path. Every repetition is bounded, so that time is linear in the length of the text
 _LINK = re.compile(
     r"\b\w{2,16}://|\bmailto:|\bwww\.\w"
     r"|[\w+-]@[\w-]{1,63}\.\w"
@@ -20,7 +20,7 @@ _LINK = re.compile(
     re.IGNORECASE,
 )
 FindPersonalData = Callable[[str], str | None]
-"""A text → the kind of personal data that it holds (`EMAIL_ADDRESS`), never the value; None: none is found."""
+"""Returns the kind of personal data in a text (`EMAIL_ADDRESS`), never the value; None: none found."""
 
 _CLAUSE_END = re.compile(r"[.;!?](?=\s|$)")
 # "read it as A", "lean to A", "gets A"; "A follows", "A if"
@@ -32,8 +32,8 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a text is refused: `reason` is a short code that is counted, `detail` says it in words that may be shown and
-    shared: none of the text's own, but for a control token and labels."""
+    """Why a text is refused: `reason` is a short code for counting, `detail` explains it without quoting the text
+    (except control tokens and labels), so that it may be shared."""
 
     reason: str
     detail: str
@@ -56,19 +56,19 @@ def fault(text: str, label: str, labels: Iterable[str], max_words: int) -> Fault
 
 
 def personal_data_fault(text: str, find: FindPersonalData | None) -> Fault | None:
-    """Why `text` is refused where personal data are looked for."""
+    """The fault of a `text` with personal data; None when `find` is None or finds nothing."""
     kind = find(text) if find else None
     return Fault("personal_data", f"holds personal data ({kind})") if kind else None
 
 
 def names_label(text: str, label: str) -> bool:
-    """Whether `label` stands in `text` as a word (or words) of its own, in any case."""
+    """Whether `text` contains `label` as separate words, in any case."""
     return _as_words(label).search(text) is not None
 
 
 def copied_words(text: str, source: str, count: int) -> str | None:
-    """The first `count` consecutive words of `text` that stand in `source` too, without case and punctuation."""
-    if not copy_test(text, count)(source):  # most texts copy nothing, and this is quicker to see
+    """The first `count` consecutive words of `text` that `source` contains too, ignoring case and punctuation."""
+    if not copy_test(text, count)(source):  # fast path: most texts copy nothing
         return None
     wanted, given = _words(text), _words(source)
     runs = {tuple(given[at : at + count]) for at in range(len(given) - count + 1)}
@@ -79,8 +79,8 @@ def copied_words(text: str, source: str, count: int) -> str | None:
 
 
 def copy_test(text: str, count: int) -> Callable[[str], bool]:
-    """Whether a source has a run for `copied_words(text, source, count)`, for thousands of sources: a source is cut
-    into words only if `count` neighbouring words of `text` stand somewhere in it."""
+    """A fast test of whether `copied_words(text, source, count)` finds anything, for thousands of sources: a source is
+    tokenized only if it contains each of `count` neighbouring words of `text` somewhere."""
     wanted = _words(text)
     runs = {tuple(wanted[at : at + count]) for at in range(len(wanted) - count + 1)}
     starts = {run[0] for run in runs}
@@ -101,7 +101,7 @@ def copy_test(text: str, count: int) -> Callable[[str], bool]:
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of white space as one space, none at the ends."""
+    """`text` with every run of white space as one space, stripped."""
     return " ".join(text.split())
 
 
@@ -125,7 +125,7 @@ def _label_fault(text: str, label: str, labels: Iterable[str]) -> Fault | None:
 
 
 def _clause(text: str, mention: re.Match[str]) -> str:
-    """What stands around `mention`, up to a full stop or a semicolon."""
+    """The text around `mention` up to a full stop or a semicolon."""
     ends = [end.end() for end in _CLAUSE_END.finditer(text, 0, mention.start())]
     after = _CLAUSE_END.search(text, mention.end())
     return text[ends[-1] if ends else 0 : after.start() if after else len(text)]
@@ -136,14 +136,14 @@ def _answers(text: str, label: str) -> bool:
 
 
 def _as_words(label: str) -> re.Pattern[str]:
-    # the end of a compound is another word: anti-stereotype does not name stereotype
+    # not as the end of a compound: anti-stereotype does not name stereotype
     return re.compile(rf"(?<!\w)(?<!\w-){_words_of(label)}", re.IGNORECASE)
 
 
 def _words_of(label: str) -> str:
     words = r"\s+".join(re.escape(word) for word in label.split())
     if len(label) == 1:
-        words = rf"(?-i:{words})"  # A is a label, and a is none
+        words = rf"(?-i:{words})"  # A is a label, a is an article
     return rf"{words}(?!\w)"
 
 
@@ -152,5 +152,5 @@ def _words(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Without case, and without apostrophes: they part no words."""
+    """Casefolded, without apostrophes."""
     return text.casefold().replace("'", "").replace("’", "")

@@ -27,7 +27,7 @@ from pld.records import (
 
 @dataclass(frozen=True)
 class Material:
-    """What every trial starts from; `vectors` [n, d] belong to `rules` [n], `calibration` is a part of train."""
+    """The inputs of every trial; `vectors` [n, d] belong to `rules` [n], `calibration` is a part of train."""
 
     rules: Sequence[Rule]
     vectors: Vectors
@@ -38,7 +38,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Draft:
-    """A trial before the Student has seen it."""
+    """A trial before the Student is run."""
 
     clustering: Clustering
     instructions: list[Instruction]
@@ -56,14 +56,14 @@ class Outcome:
 
 
 def trial_id(settings: Mapping[str, Scalar]) -> str:
-    """Content hash of the settings that the trial tries."""
+    """Content hash of the trial's settings."""
     return content_id(dict(settings), 12)
 
 
 def draft(config: Config, material: Material, clusterer: Clusterer, student: Student, teacher: Teacher | None) -> Draft:
-    """The prompt of one trial under `config` (the trial's settings in place). Deterministic.
+    """The prompt of one trial under `config` with the trial's settings applied. Deterministic.
 
-    Raises DistillError where clustering or rendering leaves nothing.
+    Raises DistillError when clustering or rendering leaves nothing.
     """
     rules, vectors = chosen_rules(material.rules, material.vectors, config.clustering)
     weigh = weigher(rules, config.clustering)
@@ -74,7 +74,7 @@ def draft(config: Config, material: Material, clusterer: Clusterer, student: Stu
     elif teacher is not None:
         instructions = merge(config.task, groups, config.consolidator, teacher, config.asking.attempts, weigh=weigh)
     else:
-        raise ConfigError("groups.consolidator=teacher: wanted a Teacher to merge rules, found none")
+        raise ConfigError("expected a Teacher to merge rules, got none (groups.consolidator=teacher)")
     by_id = {rule.id: rule for rule in rules}
     exemplars = exemplars_of(instructions, by_id, material.train)
     prompt = render_system_prompt(config.task, instructions, exemplars, config.rendering, student.count_text_tokens)
@@ -91,9 +91,9 @@ def measure(
     *,
     always_calibrated: bool = False,
 ) -> Outcome:
-    """`drafted` on validation, with calibrated scores where that is what ships.
+    """Measure `drafted` on validation, with calibrated scores if these ship.
 
-    The outcome's calibration is computed where it is used, or `always_calibrated`; else it rests on 0 examples.
+    The calibration is computed if it is used or with `always_calibrated`; otherwise it has 0 examples.
     """
     task, labels = config.task, config.task.labels
     messages = prompt_messages(drafted.prompt.text)
@@ -133,13 +133,13 @@ def score_examples(
     examples: Sequence[Example],
     on_progress: OnProgress | None = None,
 ) -> Scores:
-    """[n, k] log-scores of the declared labels for each example."""
+    """Log-scores [n, k] of the declared labels for each example."""
     inputs = [render_input(task, example.inputs) for example in examples]
     return student.score(messages, inputs, task.labels, on_progress)
 
 
 def groups_of(examples: Sequence[Example]) -> list[str] | None:
-    """The examples' groups (an example without one is its own), or None where no example has any."""
+    """The groups of the examples (one without a group is its own), or None when no example has any."""
     if all(example.group is None for example in examples):
         return None
     return [f"group:{example.group}" if example.group is not None else f"id:{example.id}" for example in examples]
@@ -151,7 +151,7 @@ def objective(report: TrialReport) -> tuple[float, int, str]:
 
 
 def sample(examples: Sequence[Example], size: int, purpose: str) -> list[Example]:
-    """At most `size` examples, drawn by the hash of their ids, in the order of `examples`: data that are added later
+    """At most `size` examples, drawn by the hash of their ids, in the order of `examples`, so that data added later
     change few of them."""
     drawn = sorted(examples, key=lambda example: content_id([purpose, example.id]))[:size]
     chosen = {example.id for example in drawn}

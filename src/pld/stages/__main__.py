@@ -1,4 +1,4 @@
-"""`python -m pld.stages NAME`: what dvc.yaml starts. A PldError is one line and exit status 1."""
+"""`python -m pld.stages NAME`: the entry point of dvc.yaml. A PldError prints one line and exits with status 1."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ STAGES = ("config", "prepare", "extract", "embed", "sweep", "resolve", "review",
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in STAGES:
-        print(f"pld.stages: wanted one of {', '.join(STAGES)}, found {' '.join(arguments) or 'none'}", file=sys.stderr)
+        print(f"expected one of {', '.join(STAGES)}, got {' '.join(arguments) or 'none'} (pld.stages)", file=sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -20,7 +20,10 @@ def main(arguments: list[str]) -> int:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{arguments[0]}: stopped; what was answered is kept, `dvc repro` goes on from there", file=sys.stderr)
+        print(
+            f"{arguments[0]}: stopped; every answer so far is kept, and `dvc repro` continues from there",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -6,7 +6,7 @@ import yaml
 
 from pld.artifacts import write_text
 from pld.config.composition import compose
-from pld.params import CONFIG_PATH
+from pld.config.settings import CONFIG_PATH
 
 
 def run() -> None:

@@ -1,26 +1,28 @@
-"""Rules → unit vectors, aligned by rule id."""
+"""Embed the rules: unit vectors, aligned by rule id."""
 
 from pathlib import Path
 
-import numpy as np
-
-from pld.artifacts import atomic_path, read_jsonl, write_json
+from pld.artifacts import read_jsonl
 from pld.config.build import build
-from pld.params import load_config
+from pld.config.settings import load_config
+from pld.distill.embeddings import write_vectors
+from pld.params import Config
 from pld.ports import Embedder
 from pld.progress import progress
 from pld.records import Rule
 
-FOLDER = Path("artifacts/embeddings")
+ARTIFACTS = Path("artifacts")
 
 
 def run() -> None:
-    config = load_config()
-    rules = read_jsonl(Path("artifacts/rules/rules.jsonl"), Rule)
+    compute(load_config(), ARTIFACTS)
+
+
+def compute(config: Config, folder: Path) -> None:
+    """Write `folder`/embeddings/ from `folder`/rules/rules.jsonl."""
+    rules = read_jsonl(folder / "rules/rules.jsonl", Rule)
     embedder: Embedder = build(config.embedder, "embedder")
     with progress("embed", len(rules)) as advance:
         vectors = embedder.embed([rule.text for rule in rules], advance)  # (n, d)
-    with atomic_path(FOLDER / "vectors.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, vectors)
-    write_json(FOLDER / "rule_ids.json", {"rule_ids": [rule.id for rule in rules]})
+    write_vectors(folder, rules, vectors)
     print(f"embed: {len(rules)} rules as vectors of {vectors.shape[1]} dimensions")

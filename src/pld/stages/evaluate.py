@@ -1,5 +1,4 @@
-"""The only stage that sees the test split: the baselines, and the distilled prompt before and after the loop, on
-the same examples."""
+"""Measure the distilled prompt and every baseline on the test split, which no other stage reads."""
 
 import csv
 import io
@@ -9,16 +8,16 @@ from pathlib import Path
 from pld.adapters.teachers.factory import write_spending
 from pld.artifacts import SHIPS, read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
 from pld.config.composition import with_settings
+from pld.config.settings import load_config
 from pld.distill.extract import ExtractionSummary
 from pld.distill.render import prompt_messages
 from pld.distill.trial import groups_of, sample
 from pld.evaluate.baselines import distillation_cost, few_shot_examples, readable_prompt, resolution_cost
 from pld.evaluate.build_systems import Distilled, Ground, lineup
-from pld.evaluate.latency import measure_latency, served_by
+from pld.evaluate.latency import measure_latency, report_sha256, served_by
 from pld.evaluate.measure import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
-from pld.evaluate.plots import draw_confusion, draw_f1_against_tokens, draw_systems
 from pld.evaluate.systems import Prompted, System
-from pld.params import Config, RenderingParams, load_config
+from pld.params import Config, RenderingParams
 from pld.progress import progress
 from pld.records import (
     CALIBRATED,
@@ -38,48 +37,53 @@ from pld.records import (
 from pld.resolve.records import ResolutionReport
 
 ARTIFACTS = Path("artifacts")
-FOLDER = ARTIFACTS / "evaluation"
 
 
 def run() -> None:
-    config = load_config()
-    resolution = read_record(ARTIFACTS / "resolve/report.json", ResolutionReport)
-    ground = _ground(config, resolution)
-    test = read_jsonl(ARTIFACTS / "splits/test.jsonl", Example)
+    compute(load_config(), ARTIFACTS)
+
+
+def compute(config: Config, folder: Path) -> None:
+    """Write `folder`/evaluation/ from the outputs of the earlier stages in `folder`."""
+    out = folder / "evaluation"
+    resolution = read_record(folder / "resolve/report.json", ResolutionReport)
+    ground = _ground(config, folder, resolution)
+    test = read_jsonl(folder / "splits/test.jsonl", Example)
     answers, latency = _measured(config, ground, test)
     report, predictions = evaluation_report(
         config, sha256(ground.distilled.prompt), test, answers, ground.student.describe(), resolution
     )
-    write_json(FOLDER / "report.json", report)
-    write_jsonl(FOLDER / "predictions.jsonl", predictions)
-    write_json(FOLDER / "costs.json", CostReport(systems={name: found.cost for name, found in answers.items()}))
-    write_jsonl(FOLDER / "chains.jsonl", [chain for found in answers.values() for chain in found.chains])
+    write_json(out / "report.json", report)
+    write_jsonl(out / "predictions.jsonl", predictions)
+    write_json(out / "costs.json", CostReport(systems={name: found.cost for name, found in answers.items()}))
+    write_jsonl(out / "chains.jsonl", [chain for found in answers.values() for chain in found.chains])
     prompts = {name: [message.model_dump() for message in found.beginning] for name, found in answers.items()}
-    write_json(FOLDER / "prompts.json", prompts)
+    write_json(out / "prompts.json", prompts)
     # which examples are not independent of one another, for whoever compares these predictions with others
     groups = groups_of(test) or []
-    write_json(FOLDER / "groups.json", dict(zip((example.id for example in test), groups, strict=False)))
-    write_json(FOLDER / "few_shot.json", {"example_ids": [example.id for example in ground.shots]})
-    _write_views(report, predictions)
-    write_json(FOLDER / "latency.json", latency.model_copy(update={"trials": _timed_trials(config, ground, test)}))
-    write_spending("evaluate", ground.teacher if config.baselines.gepa else None)
+    write_json(out / "groups.json", dict(zip((example.id for example in test), groups, strict=False)))
+    write_json(out / "few_shot.json", {"example_ids": [example.id for example in ground.shots]})
+    _write_views(out, report, predictions)
+    timed = {"trials": _timed_trials(config, folder, ground, test), "report_sha256": report_sha256(folder)}
+    write_json(out / "latency.json", latency.model_copy(update=timed))
+    write_spending("evaluate", ground.teacher if config.baselines.gepa else None, folder)
 
 
-def _ground(config: Config, resolution: ResolutionReport) -> Ground:
-    train = read_jsonl(ARTIFACTS / "splits/train.jsonl", Example)
-    winner = read_record(ARTIFACTS / "best/trial.json", TrialReport)
+def _ground(config: Config, folder: Path, resolution: ResolutionReport) -> Ground:
+    train = read_jsonl(folder / "splits/train.jsonl", Example)
+    winner = read_record(folder / "best/trial.json", TrialReport)
     rendering = with_settings(config, winner.settings).rendering
-    spent = _sweep_cost(winner)
+    spent = _sweep_cost(folder, winner)
     return Ground(
         config=config,
         train=train,
-        validation=read_jsonl(ARTIFACTS / "splits/validation.jsonl", Example),
+        validation=read_jsonl(folder / "splits/validation.jsonl", Example),
         calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same ones as the trial's
         shots=few_shot_examples(config.task, train, config.baselines.few_shot, config.baselines.seed),
-        clustered=_prompt_in(ARTIFACTS / "best", rendering, spent),
-        distilled=_prompt_in(ARTIFACTS / SHIPS, rendering, resolution_cost(spent, resolution)),
-        unreviewed=_prompt_in(ARTIFACTS / "resolve/final", rendering, resolution_cost(spent, resolution))
-        if read_record(ARTIFACTS / "review/review.json", Reviewed).sheets
+        clustered=_prompt_in(folder / "best", rendering, spent),
+        distilled=_prompt_in(folder / SHIPS, rendering, resolution_cost(spent, resolution)),
+        unreviewed=_prompt_in(folder / "resolve/final", rendering, resolution_cost(spent, resolution))
+        if read_record(folder / "review/review.json", Reviewed).sheets
         else None,
     )
 
@@ -93,13 +97,13 @@ def _prompt_in(folder: Path, rendering: RenderingParams, training: TrainingCost)
     )
 
 
-def _sweep_cost(winner: TrialReport) -> TrainingCost:
-    trials = _trials()
+def _sweep_cost(folder: Path, winner: TrialReport) -> TrainingCost:
+    trials = list(csv.DictReader(io.StringIO(read_text(folder / "trials.csv"))))
     searched = {row["prompt"] for row in trials if row["macro_f1"]}
     scored = len(searched) + sum(bool(row["final_macro_f1"]) for row in trials)
     return distillation_cost(
-        read_record(ARTIFACTS / "rules/summary.json", ExtractionSummary),
-        read_jsonl(ARTIFACTS / "best/instructions.jsonl", Instruction),
+        read_record(folder / "rules/summary.json", ExtractionSummary),
+        read_jsonl(folder / "best/instructions.jsonl", Instruction),
         scored * winner.report.n,
     )
 
@@ -129,11 +133,11 @@ def _measured(config: Config, ground: Ground, test: Sequence[Example]) -> tuple[
     return answers, LatencyReport(machine=served_by(ground.student), systems=latency, training_seconds=seconds)
 
 
-def _timed_trials(config: Config, ground: Ground, test: Sequence[Example]) -> dict[str, Latency]:
+def _timed_trials(config: Config, folder: Path, ground: Ground, test: Sequence[Example]) -> dict[str, Latency]:
     """Trial id → its prompt's latency; the same prompt is timed once."""
     if not config.latency.trial_requests:
         return {}
-    prompts = {path.parent.name: read_text(path) for path in sorted(ARTIFACTS.glob("trials/*/system_prompt.md"))}
+    prompts = {path.parent.name: read_text(path) for path in sorted(folder.glob("trials/*/system_prompt.md"))}
     timed: dict[str, Latency] = {}
     different = sorted(set(prompts.values()))
     with progress("evaluate: timing the prompts of the sweep", len(different)) as advance:
@@ -146,24 +150,15 @@ def _timed_trials(config: Config, ground: Ground, test: Sequence[Example]) -> di
     return {trial: timed[prompt] for trial, prompt in prompts.items()}
 
 
-def _write_views(report: EvaluationReport, predictions: Sequence[Prediction]) -> None:
-    """What `dvc metrics`, `dvc plots` and the tracking show of the report."""
+def _write_views(out: Path, report: EvaluationReport, predictions: Sequence[Prediction]) -> None:
+    """Write what `dvc metrics` and `dvc plots` show."""
     metrics = {
         name: {"macro_f1": round(system.macro_f1.value, 4), "accuracy": round(system.accuracy.value, 4)}
         for name, system in report.systems.items()
     }
-    write_json(FOLDER / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["gold", "answered"])
     writer.writerows([item.label, item.predicted or "none"] for item in predictions if item.system == report.shipped)
-    write_text(FOLDER / "confusion.csv", buffer.getvalue())
-    shipped = report.systems[report.shipped]
-    draw_confusion(FOLDER / "plots/confusion.png", shipped, report.labels, f"{report.task}: {report.shipped} on test")
-    draw_systems(FOLDER / "plots/systems.png", report)
-    winner = read_record(ARTIFACTS / "best/trial.json", TrialReport)
-    draw_f1_against_tokens(FOLDER / "plots/f1_tokens.png", _trials(), winner.trial_id)
-
-
-def _trials() -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(read_text(ARTIFACTS / "trials.csv"))))
+    write_text(out / "confusion.csv", buffer.getvalue())

@@ -1,51 +1,60 @@
-"""Trials over the space of conf/sweep/, the leaderboard, and the winner."""
+"""Search over prompts: a trial for every point of conf/sweep/, the leaderboard, and the winner."""
 
 import csv
 import io
 from pathlib import Path
 
-from pld.adapters.teachers.factory import hire, write_spending
+from pld.adapters.teachers.factory import create_teacher, write_spending
 from pld.artifacts import atomic_folder, read_jsonl, write_json, write_jsonl, write_text
 from pld.config.build import build
 from pld.config.composition import with_settings
+from pld.config.settings import load_config
+from pld.distill.embeddings import read_vectors
 from pld.distill.study import OptunaStudy
-from pld.distill.sweep import Bench, Result, Swept, draw_spread, sweep
+from pld.distill.sweep import Result, Swept, TrialRunner, draw_spread, sweep
 from pld.distill.trial import Draft, Material, sample
-from pld.params import Config, TeacherConsolidator, load_config
+from pld.params import Config, TeacherConsolidator
+from pld.ports import Student, Teacher
 from pld.progress import progress
 from pld.records import Example, Rule, TrialReport, content_id
-from pld.resolve.inputs import read_vectors
 
 ARTIFACTS = Path("artifacts")
 
 
 def run() -> None:
-    config = load_config()
-    material = _material(config)
-    teacher = hire(config) if isinstance(config.consolidator, TeacherConsolidator) else None
+    compute(load_config(), ARTIFACTS)
+
+
+def compute(config: Config, folder: Path, teacher: Teacher | None = None, student: Student | None = None) -> None:
+    """Write `folder`/trials/, trials.csv and best/. `teacher`, `student`: None for those that `config` names."""
+    material = _material(config, folder)
+    if not isinstance(config.consolidator, TeacherConsolidator):
+        teacher = None
+    elif teacher is None:
+        teacher = create_teacher(config)
     study = OptunaStudy(params=config.sweep, name=_study_name(config, material))
-    bench = Bench(
+    runner = TrialRunner(
         configured=lambda settings: with_settings(config, settings),
         build_clusterer=lambda changed: build(changed.clusterer, "clusterer"),
         material=material,
-        student=build(config.student, "student"),
+        student=student or build(config.student, "student"),
         teacher=teacher,
     )
     finalists = min(config.sweep.finalists, study.size)
     with progress("sweep", (study.size + finalists) * len(material.validation)) as advance:
-        swept = sweep(study, bench, finalists, advance)
-    _write(swept)
-    write_spending("sweep", teacher)
+        swept = sweep(study, runner, finalists, advance)
+    _write(folder, swept)
+    write_spending("sweep", teacher, folder)
 
 
-def _material(config: Config) -> Material:
-    rules = read_jsonl(ARTIFACTS / "rules/rules.jsonl", Rule)
-    train = read_jsonl(ARTIFACTS / "splits/train.jsonl", Example)
+def _material(config: Config, folder: Path) -> Material:
+    rules = read_jsonl(folder / "rules/rules.jsonl", Rule)
+    train = read_jsonl(folder / "splits/train.jsonl", Example)
     return Material(
         rules=rules,
-        vectors=read_vectors(ARTIFACTS, rules),
+        vectors=read_vectors(folder, rules),
         train={example.id: example for example in train},
-        validation=read_jsonl(ARTIFACTS / "splits/validation.jsonl", Example),
+        validation=read_jsonl(folder / "splits/validation.jsonl", Example),
         calibration=sample(train, config.calibration.examples, "calibration"),
     )
 
@@ -58,8 +67,8 @@ def _study_name(config: Config, material: Material) -> str:
     return f"pld/{config.task.name}/{content_id([settings, data, config.sweep.model_dump(mode='json')['space']])}"
 
 
-def _write(swept: Swept) -> None:
-    with atomic_folder(ARTIFACTS / "trials") as folder:
+def _write(out: Path, swept: Swept) -> None:
+    with atomic_folder(out / "trials") as folder:
         for result in swept.results:
             if result.report is None:
                 write_json(
@@ -69,9 +78,9 @@ def _write(swept: Swept) -> None:
             _write_draft(folder / result.trial_id, swept.drafts[result.trial_id])
             write_json(folder / result.trial_id / "report.json", result.report)
             write_jsonl(folder / result.trial_id / "predictions.jsonl", result.predictions)
-    write_text(ARTIFACTS / "trials.csv", _leaderboard(swept))
+    write_text(out / "trials.csv", _leaderboard(swept))
     winner = swept.finalists[0]
-    with atomic_folder(ARTIFACTS / "best") as folder:
+    with atomic_folder(out / "best") as folder:
         _write_draft(folder, winner.draft)
         write_json(folder / "trial.json", winner.report)
         write_jsonl(folder / "predictions.jsonl", winner.predictions)
