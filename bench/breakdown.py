@@ -12,7 +12,7 @@ from engines import ROOT, Ours, student_section
 from report import grid, put
 from workload import Builder, sentences
 
-DOCUMENT = ROOT / "docs/reference/measurements.md"
+DOCUMENT = ROOT / "bench/results.md"
 PROMPTS = (500, 2000, 4600)
 EXAMPLES = 96
 KIND = "4 of one token"

@@ -15,13 +15,13 @@ import httpx2
 import numpy as np
 import yaml
 from adapters.test_export_parity import MAILS, PROMPT, label_of
+from pld.registry.shipped import read_shipped
 
 from pld.artifacts import read_jsonl
 from pld.config.build import build
+from pld.config.settings import load_config
 from pld.distill.render import prompt_messages, render_input
-from pld.params import load_config
 from pld.records import Example
-from pld.registry.shipped import read_shipped
 from pld.serving.export import Shipment, exported
 from support.llama_server import llama_server
 from support.mails import TASK

@@ -1,5 +1,5 @@
 """Can the conflict loop be trusted? `python bench/loop.py`, after `make repro` (it reads artifacts/, train and
-validation alone, and writes into docs/conflict-loop.md between the marks).
+validation alone, and writes into bench/results.md).
 
 1. The default settings, round by round, and the same with failures drawn at random, for three seeds.
 2. A control: the labels of validation permuted, ten times. What is accepted there is chance.
@@ -20,7 +20,7 @@ import numpy as np
 from report import grid, put
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs/conflict-loop.md"
+DOCUMENT = ROOT / "bench/results.md"
 RANDOM_SEEDS = 3
 PERMUTATIONS = 10
 
@@ -50,7 +50,7 @@ class Run:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/loop.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--print", action="store_true", help="print the tables, leave docs/conflict-loop.md as it is")
+    parser.add_argument("--print", action="store_true", help="print the tables, write nothing")
     parser.add_argument("--only", choices=("rounds", "control", "planted"), help="one of the three")
     options = parser.parse_args(arguments)
     from pld.errors import PldError
@@ -72,12 +72,12 @@ def main(arguments: Sequence[str]) -> int:
 def _ground() -> tuple[Any, list[Any]]:
     """The stage's own ground on the artifacts that are there (with a Student that has answered nothing yet), and the
     list that came in."""
-    from pld.params import load_config
-    from pld.resolve.inputs import load_answering
+    from pld.config.settings import load_config
+    from pld.resolve.inputs import load_inputs
     from pld.resolve.search_proposer import SearchProposer
     from pld.stages.resolve import Timing, ground_of
 
-    lists = load_answering(load_config(), ROOT / "artifacts")
+    lists = load_inputs(load_config(), ROOT / "artifacts")
     return ground_of(lists, SearchProposer(), Timing()), lists.instructions
 
 
@@ -103,7 +103,7 @@ def _rounds(ground: Any, came_in: Sequence[Any]) -> str:
         rows += [[f"random, seed {seed}", *row] for row in _of_rounds(drawn)]
         ends.append([f"random, seed {seed}", *_end(drawn)])
     round_head = [
-        *("failures", "round", "pool macro-F1", "wrong", "lists raced", "best one: gain", "probability (wanted)"),
+        *("failures", "round", "pool macro-F1", "wrong", "lists raced", "best one: gain", "probability (expected)"),
         *("accepted", "validation macro-F1", "tokens"),
     ]
     end_head = ["failures", "rounds", "lists tried", "Edits accepted", "validation before", "after", "gain [95 %]"]
@@ -178,7 +178,7 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
     from pld.distill.consolidate import RuleGroup, make_instruction
     from pld.resolve.selection import judge
 
-    task = ground.answering.config.task
+    task = ground.scorer.config.task
     rows = []
     for label, wrong, place, position in (
         (*task.labels[:2], "first", 0),
@@ -189,8 +189,8 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
         planted = make_instruction(text, RuleGroup(-1, wrong, ()), "planted")
         listed = [*came_in[:position], planted, *came_in[position:]]
         run = _play(ground, listed, rounds=2, patience=1)
-        before, after = (ground.answering.prompt(found) for found in (listed, came_in))
-        removed = judge(after, before, 1, ground.answering, ground.validation, ground.params.gate, ground.params.seed)
+        before, after = (ground.scorer.prompt(found) for found in (listed, came_in))
+        removed = judge(after, before, 1, ground.scorer, ground.validation, ground.params.gate, ground.params.seed)
         first = max(run.rounds[0].blames, key=lambda blame: blame.rise)
         rise = next(blame.rise for blame in run.rounds[0].blames if blame.instruction_id == planted.id)
         left = [played.report.round for played in run.rounds
@@ -209,7 +209,7 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
                 f"{report.result.macro_f1.value:.3f}",
             ]
         )
-    clean = ground.answering.report(ground.answering.prompt(came_in), ground.validation).macro_f1.value
+    clean = ground.scorer.report(ground.scorer.prompt(came_in), ground.validation).macro_f1.value
     head = [
         "planted",
         "macro-F1 with it",

@@ -115,8 +115,8 @@ TOPICS = (
     "a change of conditions, the place of jurisdiction, a signed copy",
     "a strange login, a mail that pretends to be the bank, a stolen card number, a purchase nobody made, "
     "a false website, a call that asks for the code, an unknown device, money sent to a stranger",
-    "an insulting message, threats, a user who does not stop writing, a hateful comment, blocking somebody, "
-    "a report of abuse, mocking a classmate, unwanted pictures",
+    "an insulting message, threats, a user who does not stop writing, a hateful comment, blocking somebody, a "
+    "report of abuse, mocking a classmate, unwanted pictures",
     "an application for a job, the interview date, a letter of motivation, an open position, the references, "
     "a trainee's place, the starting date, the salary that is expected",
     "a journalist, an interview for the paper, a statement for the press, the spokesperson, "

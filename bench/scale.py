@@ -1,4 +1,4 @@
-"""Rules at scale: `python bench/scale.py` (into docs/scale.md between the marks; `--print` leaves it as it is).
+"""Rules at scale: `python bench/scale.py` (writes bench/results.md; `--print` does not).
 
 Made-up rules of 40 topics (bench/made_rules.py) go through the stage `embed`, each clusterer of conf/, and the medoid
 consolidation with the files of one trial, every step in a process of its own: seconds, CPU seconds, peak memory, where
@@ -30,7 +30,7 @@ from report import grid, put
 from worker import BenchError
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs/scale.md"
+DOCUMENT = ROOT / "bench/results.md"
 SIZES = (1_000, 10_000, 100_000)
 CLUSTERERS = ("umap_hdbscan", "dbscan")
 EMBED, CLUSTER, CONSOLIDATE = "embed", "cluster", "consolidate"
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--override", action="append", default=[], help="as in params.yaml: clusterer.eps=0.3, ...")
     parser.add_argument("--folder", type=Path, help="keeps rules, vectors and figures (default: a temporary one)")
     parser.add_argument("--again", action="store_true", help="cluster twice, in two processes, and compare")
-    parser.add_argument("--print", action="store_true", help="print the tables, leave docs/scale.md as it is")
+    parser.add_argument("--print", action="store_true", help="print the tables, write nothing")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     sizes, clusterers = [int(size) for size in options.sizes.split(",")], options.clusterers.split(",")
@@ -126,7 +126,7 @@ def _measured(
         if again and name.startswith(CLUSTER):
             other = _run(own, name, kept=False)
             if other.found["numbers"] != step.found["numbers"]:
-                raise BenchError(f"{name}, {size} rules: wanted the same clusters in a second process, found others")
+                raise BenchError(f"expected the same clusters in a second process, got others ({name}, {size} rules)")
             step.found["again"] = "the same"
         yield step
 
@@ -182,7 +182,7 @@ def _compose(folder: Path, clusterer: str, overrides: Sequence[str]) -> None:
 
 def _embed(folder: Path, _: str) -> Step:
     from pld.adapters.embedders.sentence_transformers import SentenceTransformersEmbedder
-    from pld.params import load_config
+    from pld.config.settings import load_config
     from pld.stages import embed
 
     os.chdir(folder)
@@ -201,10 +201,10 @@ def _embed(folder: Path, _: str) -> Step:
 def _cluster(folder: Path, clusterer: str) -> Step:
     from pld.artifacts import read_jsonl
     from pld.config.build import build
+    from pld.config.settings import load_config
     from pld.distill.cluster import ChoosesBySize
-    from pld.params import load_config
+    from pld.distill.embeddings import read_vectors
     from pld.records import Rule
-    from pld.resolve.inputs import read_vectors
 
     os.chdir(folder)
     clock, config = Clock(), load_config()
@@ -238,21 +238,19 @@ def _load_and_watch(clock: Clock, clusterer: str) -> None:
         clock.over(inner, "simplicial_set_embedding", "UMAP's layout")
         clock.over(hdbscan.HDBSCAN, "fit", "HDBSCAN")
     else:
-        import scipy.sparse.csgraph  # noqa: F401
-
         from pld.adapters.clusterers import dbscan
 
         clock.over(dbscan, "_neighbours", "counting neighbours")
-        clock.over(dbscan, "_connected", "joining clusters")
+        clock.over(dbscan, "_grow", "joining clusters")
 
 
 def _consolidate(folder: Path, clusterer: str) -> Step:
     from pld.artifacts import read_jsonl, write_jsonl
+    from pld.config.settings import load_config
     from pld.distill.cluster import chosen_rules, cluster_rules
     from pld.distill.consolidate import medoids, rule_groups, weigher
-    from pld.params import load_config
+    from pld.distill.embeddings import read_vectors
     from pld.records import Rule
-    from pld.resolve.inputs import read_vectors
 
     os.chdir(folder)
     clock, config, found = Clock(), load_config(), {}

@@ -1,4 +1,4 @@
-"""A registered version behind `mlflow models serve`: `python bench/serving.py` (into docs/serving.md between the marks;
+"""A registered version behind `mlflow models serve`: `python bench/serving.py` (into bench/results.md;
 --print, --quick).
 
 1. load: clients that ask one text after the other, 1, 4 and 16 at a time, and one that asks many texts at once.
@@ -31,7 +31,7 @@ from report import grid, put
 from workload import sentences, system_prompt
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs/serving.md"
+DOCUMENT = ROOT / "bench/results.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 CLIENTS = (1, 4, 16)
@@ -64,7 +64,7 @@ class Kept:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/serving.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--print", action="store_true", help="print the tables, leave docs/serving.md as it is")
+    parser.add_argument("--print", action="store_true", help="print the tables, write nothing")
     parser.add_argument("--quick", action="store_true", help="the small Student and few requests; printed")
     parser.add_argument("--student", default="qwen2.5-coder-0.5b", help="an option of conf/student")
     parser.add_argument("--requests", type=int, default=200, help="of each number of clients")
@@ -120,7 +120,7 @@ def loaded(server: Any, texts: Sequence[str], clients: int, per_request: int = 1
                 status, found = ask(connection, {"inputs": inputs})
                 taken.append(time.perf_counter() - started)
                 if status != 200 or len(found["predictions"]) != len(inputs):
-                    raise AssertionError(f"wanted {len(inputs)} answers, found status {status}: {found}")
+                    raise AssertionError(f"expected {len(inputs)} answers, got status {status}: {found}")
 
     ready = threading.Barrier(clients + 1)
     with ThreadPoolExecutor(clients) as pool:
@@ -208,8 +208,8 @@ def _restart_text(kept: Kept, expected: Mapping[str, Answer], logged: int) -> st
     lost = wrong(kept, expected)
     if lost or logged != len(expected) or set(kept.statuses) != {200}:
         raise AssertionError(
-            f"wanted one right answer to each of {len(expected)} texts, found {len(lost)} without, {logged} logged by "
-            f"the server, statuses {json.dumps(kept.statuses)}"
+            f"expected one right answer to each of {len(expected)} texts, got {len(lost)} without, {logged} logged "
+            f"by the server, statuses {json.dumps(kept.statuses)}"
         )
     return (
         f"Restart (SIGTERM, wait, start) under {CLIENTS[-1]} clients: {len(expected)} texts, each with exactly one "

@@ -1,6 +1,6 @@
 """The Student's scoring against its rivals, on this machine: `python bench/student.py` (or `make bench`).
 
-Writes its tables into docs/reference/measurements.md between the marks; a quick run prints them only.
+Writes its tables into bench/results.md; a quick run prints them only.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from report import Section, markdown, put
 from worker import BenchError
 from workload import Builder
 
-DOCUMENT = ROOT / "docs/reference/measurements.md"
+DOCUMENT = ROOT / "bench/results.md"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -140,7 +140,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     add("--checked", type=int, help="inputs compared with plain forwards first; 0 leaves it out (default: 4)")
     add("--seed", type=int, default=0)
     add("--json", type=Path, metavar="FILE", help="every figure of every round")
-    add("--document", type=Path, metavar="FILE", help="write into this file instead of docs/reference/measurements.md")
+    add("--document", type=Path, metavar="FILE", help="write into this file instead of bench/results.md")
     add("--quick", action="store_true", help="about two minutes: one prompt of 500 tokens, one round; printed only")
     options = parser.parse_args(arguments)
     usual = {

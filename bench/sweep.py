@@ -1,7 +1,7 @@
 """Where the Student's time goes in the sweep: `python bench/sweep.py`, after `make repro` (it reads artifacts/).
 
 Runs the stage itself on the artifacts that are there, writes its outputs into a temporary folder, and puts the shares
-into docs/reference/measurements.md between the marks.
+into bench/results.md.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from report import grid, put
 from worker import BenchError
 
 INPUTS = ("config.yaml", "splits", "rules", "embeddings")
-DOCUMENT = ROOT / "docs/reference/measurements.md"
+DOCUMENT = ROOT / "bench/results.md"
 # kinds of work that the Student counts itself; what is left of its calls is bookkeeping
 KINDS = ("load", "render", "prefill", "score")
 SHARE_BAR = 80

@@ -1,4 +1,4 @@
-"""What the Teacher's side costs in time: `python bench/teacher.py` (into docs/reference/measurements.md; --print).
+"""What the Teacher's side costs in time: `python bench/teacher.py` (into bench/results.md; --print).
 
 1. throughput: 1,000 requests to a server with 1 s latency that bears 50 in flight, over the ideal time.
 2. store: 100,000 stored answers: writing, look-up, and the `extract` stage with nothing new to ask.
@@ -28,7 +28,7 @@ import yaml
 from report import grid, put, spread
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs/reference/measurements.md"
+DOCUMENT = ROOT / "bench/results.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 REQUESTS = 1000

@@ -18,7 +18,7 @@ class Worker:
     """`factory(*arguments)` in a new process. `call` runs a method of it there.
 
     OpenMP's threads spin as `pld.adapters` lets them where `as_shipped`, else longer: on an idle machine as fast as by
-    its defaults, and not ruined by a busy process beside it (docs/decisions.md has both measured).
+    its defaults, and not ruined by a busy process beside it (docs/explanation/decisions.md has both measured).
     """
 
     def __init__(self, factory: Callable[..., Any], *arguments: Any, as_shipped: bool = False) -> None:
