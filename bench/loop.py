@@ -10,9 +10,8 @@ import argparse
 import datetime
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +24,12 @@ RANDOM_SEEDS = 3
 PERMUTATIONS = 10
 
 
-@dataclass
-class Clock:
-    """Seconds by part of a round."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
 @dataclass(frozen=True)
 class Run:
     done: Any
     rounds: list[Any]
     seconds: float
-    parts: dict[str, float]
+    blame_seconds: float
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for name, make in (("rounds", _rounds), ("control", _control), ("planted", _planted)):
             if options.only in (None, name):
-                text = make(*_ground())
+                text = make(_inputs())
                 if options.print:
                     print(text, flush=True)
                 else:
@@ -69,48 +53,59 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _ground() -> tuple[Any, list[Any]]:
-    """The stage's own ground on the artifacts that are there (with a Student that has answered nothing yet), and the
-    list that came in."""
+def _inputs() -> Any:
+    """The stage's own inputs from the present artifacts, with a Student that has answered nothing yet."""
     from pld.config.settings import load_config
     from pld.resolve.inputs import load_inputs
-    from pld.resolve.search_proposer import SearchProposer
-    from pld.stages.resolve import Timing, ground_of
 
-    lists = load_inputs(load_config(), ROOT / "artifacts")
-    return ground_of(lists, SearchProposer(), Timing()), lists.instructions
+    return load_inputs(load_config(), ROOT / "artifacts")
 
 
-def _play(ground: Any, came_in: Sequence[Any], **changes: Any) -> Run:
+def _play(inputs: Any, **changes: Any) -> Run:
+    from pld.config.build import build
+    from pld.resolve import loop
     from pld.resolve.resolution import resolve
+    from pld.resolve.search_proposer import SearchProposer
+
+    seconds, blame = [0.0], loop.blame
+
+    def timed(*arguments: Any) -> Any:
+        began = time.perf_counter()
+        found = blame(*arguments)
+        seconds[0] += time.perf_counter() - began
+        return found
 
     rounds: list[Any] = []
-    clock, started = Clock(), time.perf_counter()
-    params = ground.params.model_copy(update={"ablation": False, "pruning": "none", **changes})
-    done = resolve(replace(ground, params=params, phase=clock.phase), came_in, "search", rounds.append)
-    return Run(done, rounds, time.perf_counter() - started, clock.seconds)
+    params = inputs.config.resolution.model_copy(update={"ablation": False, "pruning": "none", **changes})
+    config = inputs.config.model_copy(update={"resolution": params})
+    started, loop.blame = time.perf_counter(), timed
+    try:
+        embed = build(config.embedder, "embedder").embed
+        done = resolve(replace(inputs, config=config), SearchProposer(), embed, rounds.append)
+    finally:
+        loop.blame = blame
+    return Run(done, rounds, time.perf_counter() - started, seconds[0])
 
 
-def _rounds(ground: Any, came_in: Sequence[Any]) -> str:
-    covering = _play(ground, came_in)
-    parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in covering.parts.items())
-    blamed = covering.parts.get("blame", 0.0)
+def _rounds(inputs: Any) -> str:
+    covering = _play(inputs)
+    blamed = covering.blame_seconds
     a_round = blamed / len(covering.rounds)
     rows = [["covering", *row] for row in _of_rounds(covering)]
     ends = [["covering", *_end(covering)]]
     for seed in range(RANDOM_SEEDS):
-        drawn = _play(ground, came_in, sampler="random", seed=seed)
+        drawn = _play(inputs, sampler="random", seed=seed)
         rows += [[f"random, seed {seed}", *row] for row in _of_rounds(drawn)]
         ends.append([f"random, seed {seed}", *_end(drawn)])
     round_head = [
-        *("failures", "round", "pool macro-F1", "wrong", "lists raced", "best one: gain", "probability (expected)"),
+        *("failures", "round", "pool macro-F1", "wrong", "lists raced", "best one: gain", "probability (required)"),
         *("accepted", "validation macro-F1", "tokens"),
     ]
     end_head = ["failures", "rounds", "lists tried", "Edits accepted", "validation before", "after", "gain [95 %]"]
     return "\n\n".join(
         [
-            f"{_stamp('rounds')} The covering run took {covering.seconds:,.0f} s without the ablation: {parts}. Blame "
-            f"by leave-one-out is {blamed / covering.seconds:.0%} of it: {a_round:.1f} s a round.",
+            f"{_stamp('rounds')} The covering run took {covering.seconds:,.0f} s without the ablation. Blame by "
+            f"leave-one-out is {blamed / covering.seconds:.0%} of it: {a_round:.1f} s per round.",
             grid(round_head, rows),
             grid(end_head, ends),
         ]
@@ -150,15 +145,15 @@ def _end(run: Run) -> list[str]:
     ]
 
 
-def _control(ground: Any, came_in: Sequence[Any]) -> str:
+def _control(inputs: Any) -> str:
     rows, accepted, gates = [], 0, 0
     for seed in range(PERMUTATIONS):
-        labels = np.random.default_rng(seed).permutation([example.label for example in ground.validation])
+        labels = np.random.default_rng(seed).permutation([example.label for example in inputs.validation])
         permuted = [
             example.model_copy(update={"label": str(label)})
-            for example, label in zip(ground.validation, labels, strict=True)
+            for example, label in zip(inputs.validation, labels, strict=True)
         ]
-        run = _play(replace(ground, validation=permuted), came_in)
+        run = _play(replace(inputs, validation=permuted))
         report = run.done.report
         met = [edit.gate for played in run.rounds for edit in played.edits if edit.gate]
         best = {gate.probability for gate in met}
@@ -166,7 +161,7 @@ def _control(ground: Any, came_in: Sequence[Any]) -> str:
         gates += len(run.rounds)
         rows.append([str(seed), *_end(run), ", ".join(f"{found:.3f}" for found in sorted(best))])
     head = ["seed", "rounds", "lists tried", "Edits accepted", "before", "after", "gain [95 %]", "probabilities seen"]
-    asked = ground.params.gate.min_confidence
+    asked = inputs.config.resolution.gate.min_confidence
     return (
         f"{_stamp('control')} The labels of validation permuted with {PERMUTATIONS} seeds: in {accepted} of them an "
         f"Edit was accepted, over {gates} rounds; min_confidence {asked:g} allows {1 - asked:.0%} of the rounds, "
@@ -174,11 +169,11 @@ def _control(ground: Any, came_in: Sequence[Any]) -> str:
     )
 
 
-def _planted(ground: Any, came_in: Sequence[Any]) -> str:
+def _planted(inputs: Any) -> str:
     from pld.distill.consolidate import RuleGroup, make_instruction
-    from pld.resolve.selection import judge
+    from pld.resolve.selection import apply_gate
 
-    task = ground.scorer.config.task
+    came_in, params, task = inputs.instructions, inputs.config.resolution, inputs.config.task
     rows = []
     for label, wrong, place, position in (
         (*task.labels[:2], "first", 0),
@@ -188,9 +183,9 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
         text = f"If the sentence has anything to do with {label}, answer {wrong}, not {label}."
         planted = make_instruction(text, RuleGroup(-1, wrong, ()), "planted")
         listed = [*came_in[:position], planted, *came_in[position:]]
-        run = _play(ground, listed, rounds=2, patience=1)
-        before, after = (ground.scorer.prompt(found) for found in (listed, came_in))
-        removed = judge(after, before, 1, ground.scorer, ground.validation, ground.params.gate, ground.params.seed)
+        run = _play(replace(inputs, instructions=listed), rounds=2, patience=1)
+        before, after = (inputs.scorer.prompt(found) for found in (listed, came_in))
+        removed = apply_gate(after, before, 1, inputs.scorer, inputs.validation, params.gate, params.seed)
         first = max(run.rounds[0].blames, key=lambda blame: blame.rise)
         rise = next(blame.rise for blame in run.rounds[0].blames if blame.instruction_id == planted.id)
         left = [played.report.round for played in run.rounds
@@ -209,7 +204,7 @@ def _planted(ground: Any, came_in: Sequence[Any]) -> str:
                 f"{report.result.macro_f1.value:.3f}",
             ]
         )
-    clean = ground.scorer.report(ground.scorer.prompt(came_in), ground.validation).macro_f1.value
+    clean = inputs.scorer.report(inputs.scorer.prompt(came_in), inputs.validation).macro_f1.value
     head = [
         "planted",
         "macro-F1 with it",

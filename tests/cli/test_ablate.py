@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from pld.artifacts import write_text
-from pld.cli.ablate import could_go, verdicts
+from pld.cli.ablate import could_go, summary_lines
 from pld.cli.main import main, pld
 from support.two_rounds import EFFECTS, FINAL, write_two_rounds
 
@@ -36,10 +36,10 @@ def test_the_table_says_of_each_instruction_what_it_does_in_120_columns(project)
 def test_an_instruction_could_go_if_its_effect_is_not_clear_and_its_label_has_another():
     rest = [effect("refund", 0.1, 0.2, "kept"), effect("refund", 0.0, 0.2, "idle"), effect("praise", -0.1, 0.1, "only")]
     assert [found.instruction_id for found in could_go(rest)] == ["idle"]
-    lines = verdicts(rest)
+    lines = summary_lines(rest)
     assert lines[0].startswith("could go, each alone: idle (20 tokens together)")
     assert lines[2] == "not clearly above 0 either, but the only one of its label: only"
-    assert verdicts(rest[:1]) == ["each instruction is missed: without it macro-F1 is clearly lower"]
+    assert summary_lines(rest[:1]) == ["each instruction is missed: without it macro-F1 is clearly lower"]
 
 
 def test_a_program_gets_effects_and_front_as_one_object(project):
@@ -70,5 +70,5 @@ def test_a_list_that_does_not_make_the_text_that_ships_is_not_measured(project, 
     with pytest.raises(SystemExit):
         main(["ablate"])
     told = capsys.readouterr().err
-    assert told.startswith("pld: artifacts/review/final/system_prompt.md: wanted the text that")
+    assert told.startswith("pld: expected the text that artifacts/review/final/instructions.jsonl makes, got another (")
     assert told.count("\n") == 1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pld.distill.cached_scorer import Answering
+from pld.distill.cached_scorer import CachedScorer
 from pld.metrics import compare
 from pld.params import GateParams
 from pld.records import Example, Instruction, content_id
@@ -40,8 +40,8 @@ def instruction(label, *words):
     return Instruction(id=identity, text=text, label=label, rule_ids=(), support=1, origin="medoid")
 
 
-def answering(student=None):
-    return Answering(config=CONFIG, rules={}, train={}, calibrated_on=(), student=student or WordStudent())
+def scorer(student=None):
+    return CachedScorer(config=CONFIG, rules={}, train={}, calibrated_on=(), student=student or WordStudent())
 
 
 def mail(number, label, *words):
@@ -76,7 +76,7 @@ VALIDATION = [
 @settings(max_examples=40, deadline=None)
 @given(LISTS, MAILS)
 def test_an_effect_is_the_comparison_with_the_list_without_it(instructions, validation):
-    asked = answering()
+    asked = scorer()
     gold = asked.gold(validation)
     with_all = asked.chosen(asked.prompt(instructions), validation)
     effects = ablate(instructions, asked, validation)
@@ -92,24 +92,24 @@ def test_an_effect_is_the_comparison_with_the_list_without_it(instructions, vali
 
 
 def test_examples_that_an_instruction_turns_right_or_wrong_are_named():
-    effects = ablate([REFUND, DELIVERY, PRAISE], answering(), VALIDATION)
+    effects = ablate([REFUND, DELIVERY, PRAISE], scorer(), VALIDATION)
     assert effects[0].fixed == ()  # without it nothing speaks for any label, and the first declared one is refund
     assert effects[1].fixed == ("v2", "v3")
-    astray = ablate([REFUND, DELIVERY, PRAISE, instruction("delivery", "love")], answering(), VALIDATION)[3]
+    astray = ablate([REFUND, DELIVERY, PRAISE, instruction("delivery", "love")], scorer(), VALIDATION)[3]
     assert set(astray.broken) == {"v4", "v5"}
     assert astray.macro_f1.value < 0
 
 
 def test_a_single_instruction_is_measured_against_the_frame_alone():
     student = WordStudent()
-    (effect,) = ablate([DELIVERY], answering(student), VALIDATION)
+    (effect,) = ablate([DELIVERY], scorer(student), VALIDATION)
     assert effect.fixed == ("v2", "v3")
     assert prompts(student)[1].rstrip() == f"{TASK.base_instruction}\n\nRules:"
 
 
 def test_lists_are_asked_in_the_order_that_shares_the_longest_beginnings():
     student = WordStudent()
-    ablate([REFUND, DELIVERY, PRAISE], answering(student), VALIDATION)
+    ablate([REFUND, DELIVERY, PRAISE], scorer(student), VALIDATION)
     missing = [
         [own.label for own in (REFUND, DELIVERY, PRAISE) if own.text not in prompt] for prompt in prompts(student)
     ]
@@ -117,7 +117,7 @@ def test_lists_are_asked_in_the_order_that_shares_the_longest_beginnings():
 
 
 def test_the_points_of_an_ablation_ask_the_student_nothing_more():
-    asked = answering()
+    asked = scorer()
     instructions = [REFUND, DELIVERY, PRAISE]
     ablate(instructions, asked, VALIDATION)
     before = asked.asked
@@ -129,7 +129,7 @@ def test_the_points_of_an_ablation_ask_the_student_nothing_more():
 @settings(max_examples=60, deadline=None)
 @given(LISTS, MAILS, st.floats(0, 1), st.floats(0, 1))
 def test_pruning_drops_nothing_that_is_missed(instructions, validation, share, min_gain):
-    asked = answering()
+    asked = scorer()
     gate = GATE.model_copy(update={"min_gain": min_gain})
     whole = asked.report(asked.prompt(instructions), validation)
     floor = whole.macro_f1.value * share
@@ -165,7 +165,7 @@ def test_pruning_drops_nothing_that_is_missed(instructions, validation, share, m
 
 def test_the_longest_instruction_that_is_not_missed_goes_first():
     instructions = [ALSO_REFUND, REFUND, DELIVERY, PRAISE]
-    pruned = prune(instructions, answering(), VALIDATION, GATE, 0.0)
+    pruned = prune(instructions, scorer(), VALIDATION, GATE, 0.0)
     assert pruned.instructions == [ALSO_REFUND, DELIVERY, PRAISE]  # either refund alone would do
     ((identity, words),) = pruned.dropped
     assert identity == REFUND.id
@@ -180,7 +180,7 @@ def test_small_losses_do_not_add_up():
     validation += [mail(9 + n, "delivery", "parcel") for n in range(9)]
     validation += [mail(30 + n, "praise", "love") for n in range(3)]
     gate = GATE.model_copy(update={"min_gain": 0.1, "max_label_loss": 1.0})
-    asked = answering()
+    asked = scorer()
     instructions = [instruction("delivery", "parcel"), *extra, PRAISE]
     whole = asked.report(asked.prompt(instructions), validation).macro_f1.value
     losses = [
@@ -197,13 +197,13 @@ def test_a_label_whose_recall_would_fall_keeps_its_instruction():
     validation = [*VALIDATION, *(mail(20 + n, "refund", "money") for n in range(30)), mail(60, "praise", "broken")]
     loose = GATE.model_copy(update={"min_gain": 1.0, "max_label_loss": 1.0})
     instructions = [REFUND, DELIVERY, PRAISE, rare]
-    assert rare.id in dict(prune(instructions, answering(), validation, loose, 0.0).dropped)
+    assert rare.id in dict(prune(instructions, scorer(), validation, loose, 0.0).dropped)
     strict = loose.model_copy(update={"max_label_loss": 0.1})
-    assert rare.id not in dict(prune(instructions, answering(), validation, strict, 0.0).dropped)
+    assert rare.id not in dict(prune(instructions, scorer(), validation, strict, 0.0).dropped)
 
 
 def test_nothing_goes_below_the_floor():
-    asked = answering()
+    asked = scorer()
     instructions = [instruction("delivery", "parcel"), instruction("delivery", "late"), REFUND, PRAISE]
     whole = asked.report(asked.prompt(instructions), VALIDATION).macro_f1.value
     loose = GATE.model_copy(update={"min_gain": 1.0, "max_label_loss": 1.0})
@@ -250,7 +250,7 @@ def test_the_file_of_the_front_holds_the_same_points(points):
 
 
 def test_a_list_that_was_measured_twice_keeps_its_first_name():
-    asked = answering()
+    asked = scorer()
     prompt = asked.prompt([REFUND])
     report = asked.report(prompt, VALIDATION)
     (point,) = pareto([front_point("came in", prompt, report), front_point("without x", prompt, report)])

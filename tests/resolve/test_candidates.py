@@ -2,32 +2,34 @@
 
 import pytest
 
-from pld.resolve.candidates import Candidate, Maker
-from pld.resolve.coverage import restored
+from pld.resolve.candidates import Candidate, CandidateMaker
+from pld.resolve.inputs import ResolveInputs
 from pld.resolve.proposer import Proposal
 from pld.resolve.records import Revise
-from support.word_student import answering, config, embed, examples, instruction, rule
+from support.word_student import config, embed, examples, instruction, rule, scorer
 
 TRAIN = examples("train", 9, noise=0.0)
 RULES = [rule(example).model_copy(update={"doubtful": at in (0, 3)}) for at, example in enumerate(TRAIN)]
 RED = [item for item in RULES if item.label == "red"]
 
 
-def ground(doubtful):
+def inputs(doubtful):
     settings = config()
     clustering = settings.clustering.model_copy(update={"doubtful": doubtful})
-    return answering(settings.model_copy(update={"clustering": clustering}), TRAIN, RULES)
+    settings = settings.model_copy(update={"clustering": clustering})
+    return ResolveInputs(
+        config=settings, scorer=scorer(settings, TRAIN, RULES), instructions=(), train=TRAIN, validation=(),
+        rules=RULES, vectors=embed([example.inputs["text"] for example in TRAIN]), clusters={}, noise=frozenset(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("doubtful", "support"), [("keep", 3), ("downweight", 1.5)])
-def test_doubtful_rules_behind_an_edited_and_a_restored_instruction_count_as_the_settings_say(doubtful, support):
-    asked, present = ground(doubtful), [instruction("If it tells of fire, answer red", "red", RED)]
-    maker = Maker(1, present, asked, lambda *_: None, TRAIN, 80, 20, None)
+def test_doubtful_rules_of_edited_and_restored_instructions_count_by_the_settings(doubtful, support):
+    on, present = inputs(doubtful), [instruction("If it tells of fire, answer red", "red", RED)]
     edit = Revise(id=present[0].id, text="If it tells of an apple, answer red", reason="Why not.")
-    made = maker.make(Proposal(edit, tuple(item.id for item in RED)))
+    made = CandidateMaker(on, 1, present).make(Proposal(edit, tuple(item.id for item in RED)))
     assert isinstance(made, Candidate)
     assert made.instructions[0].support == support
-    vectors = embed([example.inputs["text"] for example in TRAIN])
-    back = restored("red", RULES, vectors, (), (), "restored", asked.weigh)
+    back = on.restored("red", (), "restored")
     assert back.support == support
     assert (back.text == next(item.text for item in RED if not item.doubtful)) == (doubtful == "downweight")

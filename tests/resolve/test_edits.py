@@ -303,3 +303,11 @@ def test_the_same_edit_a_second_time_is_refused(case):
     for edit in edits:
         if fault(edit, instructions, 80) is None:
             assert fault(edit, apply(instructions, edit, 1), 80) is not None
+
+
+def test_an_edit_with_personal_data_is_refused_and_its_words_are_withheld():
+    edit = add("If ann@example.org writes, answer red.")
+    found = fault_of(edit, LIST, TASK, SOURCES, 80, 7, lambda text: "EMAIL_ADDRESS" if "@" in text else None)
+    assert found.reason == "personal_data"
+    assert "ann" not in found.detail + str(withheld(edit))
+    assert fault_of(edit, LIST, TASK, SOURCES, 80, 7).reason == "link"

@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pld.records import Instruction, Interval, Rule, content_id
-from pld.resolve.coverage import lost_labels
 from pld.resolve.edits import apply
-from pld.resolve.lineage import descents, said_of, trace
-from pld.resolve.records import Add, EditVerdict, Effect, GateVerdict, Move, Remove, Revise, Split
+from pld.resolve.lineage import descents, describe_result, trace
+from pld.resolve.records import Add, EditResult, Effect, GateResult, Move, Remove, Revise, Split
 
 LABELS = ("refund", "delivery")
 RULES = {
@@ -33,7 +32,7 @@ def instruction(label, text, rule_ids, origin="medoid"):
 
 
 CAME_IN = [instruction("refund", "money -> refund", ("r0", "r2")), instruction("delivery", "late -> delivery", ("r1",))]
-PASSED = GateVerdict(
+PASSED = GateResult(
     accepted=True,
     gain=Interval(value=0.02, low=0.001, high=0.04),
     probability=0.981,
@@ -47,7 +46,7 @@ PASSED = GateVerdict(
 
 
 def verdict(number, edit, outcome="accepted", rule_ids=(), alarms=()):
-    return EditVerdict(
+    return EditResult(
         id=content_id([number, edit.model_dump()], 12),
         round=number,
         proposer="search",
@@ -206,11 +205,11 @@ def test_the_effect_says_which_examples_it_fixed_and_broke_where_it_was_measured
 
 def test_what_the_gate_saw_is_said_in_one_line():
     accepted = verdict(1, Remove(id="x", reason=""))
-    assert said_of(accepted) == (
+    assert describe_result(accepted) == (
         "accepted: macro-F1 on validation +0.0200 [+0.0010, +0.0400], a gain has probability 0.9810"
     )
-    rejected = PASSED.model_copy(update={"failed": ("recall of refund -0.300, wanted at least -0.1",)})
-    told = said_of(accepted.model_copy(update={"outcome": "rejected", "gate": rejected}))
-    assert told.endswith("0.9810; recall of refund -0.300, wanted at least -0.1")
+    rejected = PASSED.model_copy(update={"failed": ("recall of refund -0.300, expected at least -0.1",)})
+    told = describe_result(accepted.model_copy(update={"outcome": "rejected", "gate": rejected}))
+    assert told.endswith("0.9810; recall of refund -0.300, expected at least -0.1")
     refused = verdict(1, Remove(id="x", reason=""), "refused").model_copy(update={"why": "unknown_id: x"})
-    assert said_of(refused) == "refused: unknown_id: x"
+    assert describe_result(refused) == "refused: unknown_id: x"

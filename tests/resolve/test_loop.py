@@ -11,19 +11,25 @@ from pld.errors import TeacherError
 from pld.resolve.loop import Loop
 from pld.resolve.records import Add, Remove, Revise
 from pld.resolve.resolution import resolve
-from support.word_loop import Scripted, first_rules, ground
-from support.word_student import CUES, LABELS, instruction
+from pld.resolve.search_proposer import SearchProposer
+from support.word_loop import Scripted, first_rules, loop_inputs
+from support.word_student import CUES, LABELS, embed, instruction
 
 PLANTED = instruction("If it tells of sea or sky or whale or ink, answer red", "red")
 
 
 def macro_f1(on, instructions):
-    return on.answering.report(on.answering.prompt(instructions), on.validation).macro_f1.value
+    return on.scorer.report(on.scorer.prompt(instructions), on.validation).macro_f1.value
 
 
-def played(on, came_in):
-    loop = Loop(on, came_in)
+def played(on, came_in, proposer=None):
+    loop = Loop(replace(on, instructions=came_in), proposer or SearchProposer(), embed)
     return loop, list(loop.rounds())
+
+
+def resolved(on, came_in, on_round=lambda played: None):
+    proposer = None if on.config.resolver.kind == "none" else SearchProposer()
+    return resolve(replace(on, instructions=came_in), proposer, embed, on_round)
 
 
 @given(
@@ -39,10 +45,10 @@ def played(on, came_in):
 def test_what_ships_is_never_worse_on_validation_than_what_came_in(
     seed, count, sampler, pruning, planted, groups, order
 ):
-    on = ground(seed, sampler=sampler, pruning=pruning, rounds=3, patience=2, groups=groups)
+    on = loop_inputs(seed, sampler=sampler, pruning=pruning, rounds=3, patience=2, groups=groups)
     came_in = [*first_rules(on, count), *([PLANTED] if planted else [])]
     order.shuffle(came_in)
-    done = resolve(on, came_in, "search", lambda played: None)
+    done = resolved(on, came_in)
     assert done.report.result.macro_f1.value >= done.report.came_in.macro_f1.value
     assert done.report.result.macro_f1.value == macro_f1(on, done.instructions)
     assert {item.label for item in came_in} <= {item.label for item in done.instructions}
@@ -54,21 +60,21 @@ def test_what_ships_is_never_worse_on_validation_than_what_came_in(
 @settings(max_examples=8, deadline=None)
 def test_the_same_seed_gives_the_same_result(seed, sampler):
     first, second = (
-        resolve(on, first_rules(on, 1), "search", lambda played: None)
-        for on in (ground(seed, sampler=sampler), ground(seed, sampler=sampler))
+        resolved(on, first_rules(on, 1))
+        for on in (loop_inputs(seed, sampler=sampler), loop_inputs(seed, sampler=sampler))
     )
     assert first == second
 
 
-def test_a_weak_list_is_mended():
-    on = ground(train=120, validation=120)
-    done = resolve(on, first_rules(on, 1), "search", lambda played: None)
+def test_a_weak_list_improves():
+    on = loop_inputs(train=120, validation=120)
+    done = resolved(on, first_rules(on, 1))
     assert done.report.accepted
     assert done.report.gain.macro_f1_delta.low > 0
 
 
 def test_a_planted_wrong_instruction_is_blamed_first_and_gone_within_two_rounds():
-    on = ground(train=120, validation=120)
+    on = loop_inputs(train=120, validation=120)
     came_in = [*(instruction(f"If it tells of {' or '.join(CUES[x])}, answer {x}", x) for x in LABELS), PLANTED]
     _, rounds = played(on, came_in)
     assert max(rounds[0].blames, key=lambda found: found.rise).instruction_id == PLANTED.id
@@ -78,14 +84,14 @@ def test_a_planted_wrong_instruction_is_blamed_first_and_gone_within_two_rounds(
 def test_on_shuffled_labels_it_accepts_no_more_than_chance_allows():
     accepted = 0
     for seed in range(10):
-        on = ground(0, train=90, validation=120, shuffled=seed, rounds=1)
-        accepted += len(resolve(on, first_rules(on, 2), "search", lambda played: None).report.accepted)
+        on = loop_inputs(0, train=90, validation=120, shuffled=seed, rounds=1)
+        accepted += len(resolved(on, first_rules(on, 2)).report.accepted)
     # the gate lets a list without merit pass in one of ten: four or more of ten has a probability of 0.013
     assert accepted <= 3
 
 
-def test_it_ends_where_the_pool_has_no_failure():
-    on = ground()
+def test_the_loop_ends_when_the_pool_has_no_failure():
+    on = loop_inputs()
     perfect = [instruction(f"If it tells of {' or '.join(CUES[x])}, answer {x}", x) for x in LABELS]
     clean = [example for example in on.train if any(w in CUES[example.label] for w in example.inputs["text"].split())]
     loop, rounds = played(replace(on, train=clean), perfect)
@@ -93,21 +99,21 @@ def test_it_ends_where_the_pool_has_no_failure():
     assert [len(round.edits) for round in rounds] == [0]
 
 
-def test_it_ends_after_patience_rounds_without_an_accepted_edit():
-    on = ground(proposer=Scripted(), patience=2, rounds=9)
-    loop, rounds = played(on, first_rules(on, 1))
+def test_the_loop_ends_after_patience_rounds_without_an_accepted_edit():
+    on = loop_inputs(patience=2, rounds=9)
+    loop, rounds = played(on, first_rules(on, 1), Scripted())
     assert len(rounds) == 2
     assert "no Edit was accepted for 2 rounds" in loop.ended
 
 
-def test_it_ends_at_the_round_limit():
-    on = ground(proposer=Scripted(), patience=5, rounds=2)
-    loop, rounds = played(on, first_rules(on, 1))
+def test_the_loop_ends_at_the_round_limit():
+    on = loop_inputs(patience=5, rounds=2)
+    loop, rounds = played(on, first_rules(on, 1), Scripted())
     assert (len(rounds), loop.ended) == (2, "the limit of 2 rounds")
 
 
-def test_it_ends_where_nothing_fits_into_the_token_budget():
-    on = ground(token_budget=1)
+def test_the_loop_ends_when_nothing_fits_into_the_token_budget():
+    on = loop_inputs(token_budget=1)
     loop, rounds = played(on, first_rules(on, 1))
     assert "token budget" in loop.ended
     assert {edit.why.split(":")[0] for edit in rounds[0].edits} == {"over_budget"}
@@ -115,9 +121,10 @@ def test_it_ends_where_nothing_fits_into_the_token_budget():
 
 def test_an_outage_of_the_teacher_ends_its_round_and_not_the_loop():
     better = Add(text="If it tells of sea or sky or whale or ink, answer blue", label="blue", position=0, reason="")
-    on = ground(proposer=Scripted(TeacherError("wanted an answer, found status 529"), [better]), patience=2, train=120)
+    on = loop_inputs(patience=2, train=120)
+    proposer = Scripted(TeacherError("expected an answer, got status 529"), [better])
     came_in = [*first_rules(on, 1)[:2], instruction("If it tells of nothing, answer blue", "blue")]
-    loop, rounds = played(on, came_in)
+    loop, rounds = played(on, came_in, proposer)
     assert "status 529" in rounds[0].report.trouble
     assert rounds[0].instructions == tuple(came_in)
     assert rounds[1].report.accepted
@@ -125,7 +132,7 @@ def test_an_outage_of_the_teacher_ends_its_round_and_not_the_loop():
 
 
 def test_a_bad_edit_is_refused_with_its_reason_and_the_others_live():
-    on = ground(train=120)
+    on = loop_inputs(train=120)
     came_in = [*first_rules(on, 1)[:2], instruction("If it tells of nothing, answer blue", "blue")]
     good = Add(text="If it tells of sea or sky or whale or ink, answer blue", label="blue", position=0, reason="")
     bad = [
@@ -135,7 +142,7 @@ def test_a_bad_edit_is_refused_with_its_reason_and_the_others_live():
     ]
     for at in range(4):
         edits = [*bad[:at], good, *bad[at:]]
-        loop, (first, *_) = played(replace(on, proposer=Scripted(edits)), came_in)
+        loop, (first, *_) = played(on, came_in, Scripted(edits))
         outcomes = {edit.edit: edit.outcome for edit in first.edits}
         assert outcomes.pop(good) == "accepted"
         assert set(outcomes.values()) == {"refused"}
@@ -144,21 +151,21 @@ def test_a_bad_edit_is_refused_with_its_reason_and_the_others_live():
 
 
 def test_a_list_that_lost_its_race_is_not_raced_again():
-    on = ground(patience=4, rounds=4)
+    on = loop_inputs(patience=4, rounds=4)
     _, rounds = played(on, first_rules(on, 2))
     raced = [edit.prompt_sha256 for round in rounds for edit in round.edits if edit.race]
     assert len(raced) == len(set(raced))
 
 
 def test_validation_is_asked_only_about_the_lists_that_did_best_on_the_pool():
-    on = ground(train=120, rounds=1, candidates=3, proposals=10)
+    on = loop_inputs(train=120, rounds=1, candidates=3, proposals=10)
     (first,) = played(on, first_rules(on, 1))[1]
     singly = [edit for edit in first.edits if edit.pool]
     assert len(singly) == 10
     raced = [edit.pool.macro_f1 for edit in singly if edit.race]
     assert len(raced) == 3
     assert min(raced) >= max(edit.pool.macro_f1 for edit in singly if not edit.race)
-    student = on.answering.student
+    student = on.scorer.student
     validation = {example.inputs["text"] for example in on.validation} - {x.inputs["text"] for x in on.train}
     asked = {prompt for prompt, text in student.asked if text in validation}
     joint = len(first.report.together)
@@ -166,13 +173,13 @@ def test_validation_is_asked_only_about_the_lists_that_did_best_on_the_pool():
 
 
 def test_edits_that_help_are_accepted_together_and_each_has_its_verdict():
-    on = ground(train=120, validation=150, noise_share=0.0)
+    on = loop_inputs(train=120, validation=150, noise_share=0.0)
     came_in = [instruction(f"If it tells of {CUES[label][0]}, answer {label}", label) for label in LABELS]
     edits = [
         Add(text=f"If it tells of {' or '.join(CUES[label][1:])}, answer {label}", label=label, position=0, reason="")
         for label in LABELS[1:]
     ]
-    loop, (first, *_) = played(replace(on, proposer=Scripted(edits)), came_in)
+    loop, (first, *_) = played(on, came_in, Scripted(edits))
     assert [edit.outcome for edit in first.edits] == ["accepted", "accepted"]
     assert set(first.report.accepted) == set(first.report.together[0].edit_ids)
     assert all("together with" in edit.why for edit in first.edits)
@@ -181,21 +188,21 @@ def test_edits_that_help_are_accepted_together_and_each_has_its_verdict():
 
 
 def test_no_example_that_stands_in_the_prompt_is_predicted():
-    on = ground()
-    rendering = on.answering.config.rendering.model_copy(update={"exemplars": 4, "exemplars_per": "instruction"})
-    on.answering.config = on.answering.config.model_copy(update={"rendering": rendering})
+    on = loop_inputs()
+    rendering = on.scorer.config.rendering.model_copy(update={"exemplars": 4, "exemplars_per": "instruction"})
+    on.scorer.config = on.scorer.config.model_copy(update={"rendering": rendering})
     came_in = first_rules(on, 1)
     _, rounds = played(on, came_in)
-    shown = {on.answering.rules[rule_id].example_id for item in came_in for rule_id in item.rule_ids[:4]}
+    shown = {on.scorer.rules[rule_id].example_id for item in came_in for rule_id in item.rule_ids[:4]}
     assert shown
     assert not shown & {row.example_id for row in rounds[0].pool}
 
 
 def test_a_label_that_lost_its_last_instruction_in_merging_gets_its_best_noise_rule_back():
-    noisy = [item.id for item in ground().rules if item.label == "blue"][3:6]
-    on = ground(noise=noisy, proposer=Scripted())
+    noisy = [item.id for item in loop_inputs().rules if item.label == "blue"][3:6]
+    on = loop_inputs(noise=noisy)
     came_in = first_rules(on, 1)[:2]
-    loop, _ = played(on, came_in)
+    loop, _ = played(on, came_in, Scripted())
     back = loop.present[-1]
     assert (back.label, back.origin) == ("blue", "restored before round 1")
     assert set(back.rule_ids) == set(noisy)
@@ -204,27 +211,26 @@ def test_a_label_that_lost_its_last_instruction_in_merging_gets_its_best_noise_r
 
 
 def test_an_edit_that_takes_a_labels_last_instruction_brings_another_rule_in_and_says_so():
-    probe = ground()
+    probe = loop_inputs()
     came_in = first_rules(probe, 1)
     blue = came_in[-1]
-    on = ground(proposer=Scripted([Remove(id=blue.id, reason="")]))
-    _, (first,) = played(on, came_in)
+    on = loop_inputs()
+    _, (first,) = played(on, came_in, Scripted([Remove(id=blue.id, reason="")]))
     (edit,) = first.edits
     assert edit.outcome != "refused"
     assert any("'blue'" in alarm for alarm in edit.alarms)
     without_other_rules = [item for item in on.rules if item.label != "blue" or item.text == blue.text]
     places = [on.rules.index(item) for item in without_other_rules]
-    proposer = Scripted([Remove(id=blue.id, reason="")])
-    bare = replace(on, rules=without_other_rules, vectors=on.vectors[places], proposer=proposer)
-    _, (first,) = played(bare, came_in)
+    bare = replace(on, rules=without_other_rules, vectors=on.vectors[places])
+    _, (first,) = played(bare, came_in, Scripted([Remove(id=blue.id, reason="")]))
     assert [(edit.outcome, edit.why.split(":")[0]) for edit in first.edits] == [("refused", "label_lost")]
 
 
 def test_every_list_is_counted_once_and_the_gate_knows_how_many_it_was_chosen_from():
-    on = ground(train=120, rounds=3, patience=3)
-    done = resolve(on, first_rules(on, 1), "search", lambda played: None)
+    on = loop_inputs(train=120, rounds=3, patience=3)
+    done = resolved(on, first_rules(on, 1))
     rounds: list = []
-    resolve(ground(train=120, rounds=3, patience=3), first_rules(on, 1), "search", rounds.append)
+    resolved(loop_inputs(train=120, rounds=3, patience=3), first_rules(on, 1), rounds.append)
     edits = [edit for round in rounds for edit in round.edits]
     joint = [found for round in rounds for found in round.report.together]
     raced = [edit.prompt_sha256 for edit in edits if edit.race] + [found.prompt_sha256 for found in joint]
@@ -238,16 +244,16 @@ def test_every_list_is_counted_once_and_the_gate_knows_how_many_it_was_chosen_fr
 
 
 def test_without_a_resolver_the_list_ships_as_it_came_in():
-    on = ground()
+    on = loop_inputs(resolver="none")
     came_in = first_rules(on, 2)
-    done = resolve(on, came_in, "none", lambda played: pytest.fail("a round was played"))
+    done = resolved(on, came_in, lambda played: pytest.fail("a round was played"))
     assert list(done.instructions) == came_in
     assert done.report.rounds == ()
     assert done.report.gain.macro_f1_delta.value == 0
 
 
 def test_every_edit_says_which_round_and_proposer_it_is_of_and_has_an_id_of_its_own():
-    on = ground(train=120, rounds=3, patience=3)
+    on = loop_inputs(train=120, rounds=3, patience=3)
     _, rounds = played(on, first_rules(on, 1))
     edits = list(itertools.chain.from_iterable(round.edits for round in rounds))
     assert len({edit.id for edit in edits}) == len(edits)
@@ -258,14 +264,14 @@ def test_every_edit_says_which_round_and_proposer_it_is_of_and_has_an_id_of_its_
 
 def test_an_edit_that_lost_before_is_refused_and_not_measured_again():
     harmful = Add(text="If it tells of sea or sky, answer red", label="red", position=0, reason="")
-    on = ground(proposer=Scripted([harmful], [harmful]), patience=2)
-    _, (first, second) = played(on, first_rules(on, 1))
+    on = loop_inputs(patience=2)
+    _, (first, second) = played(on, first_rules(on, 1), Scripted([harmful], [harmful]))
     assert [edit.outcome for edit in first.edits] == ["rejected"]
     assert [(edit.outcome, edit.why.split(":")[0]) for edit in second.edits] == [("refused", "tried")]
 
 
 def test_the_search_goes_on_to_what_it_has_not_tried():
-    on = ground(patience=3, rounds=4)
+    on = loop_inputs(patience=3, rounds=4)
     _, rounds = played(on, first_rules(on, 3))
     idle = [(before, after) for before, after in itertools.pairwise(rounds) if not before.report.accepted]
     assert idle
@@ -275,10 +281,10 @@ def test_the_search_goes_on_to_what_it_has_not_tried():
         assert not bare[0] & bare[1]
 
 
-def test_with_every_training_example_in_the_prompt_there_is_no_round():
-    on = ground(train=9)
-    rendering = on.answering.config.rendering.model_copy(update={"exemplars": 9, "exemplars_per": "instruction"})
-    on.answering.config = on.answering.config.model_copy(update={"rendering": rendering})
+def test_no_round_is_played_when_the_prompt_shows_every_training_example():
+    on = loop_inputs(train=9)
+    rendering = on.scorer.config.rendering.model_copy(update={"exemplars": 9, "exemplars_per": "instruction"})
+    on.scorer.config = on.scorer.config.model_copy(update={"rendering": rendering})
     loop, rounds = played(on, first_rules(on, 1))
     assert rounds == []
     assert "none is left to predict" in loop.ended

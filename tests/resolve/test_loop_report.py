@@ -1,7 +1,7 @@
 """The loop's page, of loops of test size."""
 
 from pld.errors import TeacherError
-from pld.resolve.loop_report import loop_page
+from pld.resolve.loop_report import loop_report
 from pld.resolve.records import Add
 from pld.resolve.resolution import resolve
 from support.word_loop import Scripted, first_rules, ground
@@ -13,7 +13,7 @@ GOOD = Add(text="If it tells of sea or sky or whale or ink, answer blue", label=
 def page(on, came_in, resolver="scripted"):
     rounds = []
     done = resolve(on, came_in, resolver, rounds.append)
-    return done, loop_page(done, rounds)
+    return done, loop_report(done, rounds)
 
 
 def test_the_page_tells_rounds_edits_and_what_each_instruction_does():

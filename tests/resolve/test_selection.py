@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pld.metrics import macro_f1
 from pld.params import GateParams
-from pld.resolve.selection import growing_parts, judge, race, wanted_probability
-from support.word_student import CUES, LABELS, answering, config, examples, instruction, rule
+from pld.resolve.selection import apply_gate, growing_parts, race, required_probability
+from support.word_student import CUES, LABELS, config, examples, instruction, rule, scorer
 
 TRAIN = examples("train", 30)
 RULES = [rule(example) for example in TRAIN]
@@ -30,7 +30,7 @@ def halves(known):
 
 @pytest.fixture
 def bench():
-    return answering(config(), TRAIN, RULES)
+    return scorer(config(), TRAIN, RULES)
 
 
 @given(size=st.integers(1, 80), seed=st.integers(0, 3), groups=st.sampled_from([None, 1, 7]))
@@ -96,7 +96,7 @@ def test_a_joined_list_must_be_clearly_better_than_what_was_joined(bench):
 
 def verdict(bench, candidate, present, finalists=1, **changes):
     gate = GATE.model_copy(update=changes)
-    return judge(bench.prompt(candidate), bench.prompt(present), finalists, bench, VALIDATION, gate, 0)
+    return apply_gate(bench.prompt(candidate), bench.prompt(present), finalists, bench, VALIDATION, gate, 0)
 
 
 def test_a_clear_gain_is_accepted_and_names_what_it_fixed(bench):
@@ -138,9 +138,9 @@ def test_a_gain_that_is_too_small_is_refused(bench):
 
 
 def test_the_more_candidates_the_surer_the_best_of_them_must_be():
-    assert wanted_probability(0.9, 1) == pytest.approx(0.9)
-    assert wanted_probability(0.9, 12) ** 12 == pytest.approx(0.9)
-    asked = [wanted_probability(0.9, n) for n in range(1, 20)]
+    assert required_probability(0.9, 1) == pytest.approx(0.9)
+    assert required_probability(0.9, 12) ** 12 == pytest.approx(0.9)
+    asked = [required_probability(0.9, n) for n in range(1, 20)]
     assert asked == sorted(asked)
 
 

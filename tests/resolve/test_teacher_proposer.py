@@ -16,7 +16,7 @@ from pld.ports import TeacherAnswer, TeacherRequest
 from pld.records import Example, Instruction, Rule, Task
 from pld.resolve.edits import apply, fault_of
 from pld.resolve.proposer import Answered, Evidence, Proposals
-from pld.resolve.records import Blame, EditVerdict, Remove
+from pld.resolve.records import Blame, EditResult, Remove
 from pld.resolve.teacher_proposer import TeacherProposer, answer_schema, resolve_request
 from support.anthropic_server import answer, error
 from support.claude import claude
@@ -359,7 +359,7 @@ def _descriptions(node):
 
 def test_what_was_tried_on_this_list_before_is_told_without_its_figures(anthropic_server):
     server = anthropic_server(lambda *_: answer({"edits": []}))
-    verdict = EditVerdict(
+    verdict = EditResult(
         id="e1", round=1, proposer="teacher", edit=Remove(id="cold", reason="It misleads."), rule_ids=(),
         example_ids=("f1",), outcome="dropped", why="macro-F1 0.1234 on 99 examples",
     )  # fmt: skip

@@ -10,13 +10,13 @@ from pld.resolve.records import (
     Add,
     Blame,
     Descent,
-    EditVerdict,
+    EditResult,
     Effect,
-    GateVerdict,
+    GateResult,
     ResolutionReport,
     RoundReport,
     Rung,
-    Shown,
+    ShownExample,
     Step,
 )
 from support.mails import LABELS, mails, scores
@@ -124,7 +124,7 @@ def write_resolution(folder: Path, config: Config, prompt: str, calibration: Cal
 
 def _write_round(folder: Path, report: RoundReport, prompt: str) -> None:
     train = mails("train", 9)
-    verdict = GateVerdict(
+    verdict = GateResult(
         accepted=True,
         gain=Interval(value=0.1, low=0.02, high=0.18),
         probability=0.99,
@@ -135,7 +135,7 @@ def _write_round(folder: Path, report: RoundReport, prompt: str) -> None:
         fixed=("validation-1",),
         broken=(),
     )
-    edit = EditVerdict(
+    edit = EditResult(
         id="e1",
         round=report.round,
         proposer="search",
@@ -149,7 +149,7 @@ def _write_round(folder: Path, report: RoundReport, prompt: str) -> None:
         race=(Rung(examples=9, macro_f1=0.8, present=0.6),),
         gate=verdict,
     )
-    shown = Shown(example_id="train-1", kind="failure", label="delivery", predicted="praise", margin=2.9, cluster=1)
+    shown = ShownExample(example_id="train-1", kind="failure", label="delivery", predicted="praise", margin=2.9, cluster=1)
     write_jsonl(folder / "pool.jsonl", predictions(train, "pool", scores(train, 0.5), LABELS))
     write_jsonl(folder / "shown.jsonl", [shown])
     write_jsonl(folder / "blame.jsonl", [Blame(instruction_id="i1", rise=0.2, by_cell={"delivery -> praise": 0.2})])

@@ -26,7 +26,7 @@ from pld.records import (
 from pld.resolve.ablation import FrontPoint, pareto, pareto_csv
 from pld.resolve.edits import apply
 from pld.resolve.lineage import descents
-from pld.resolve.records import Edit, EditVerdict, Effect, GateVerdict, Remove, ResolutionReport, Revise
+from pld.resolve.records import Edit, EditResult, Effect, GateResult, Remove, ResolutionReport, Revise
 from support.artifact_tree import composed
 from support.mails import LABELS, mails
 
@@ -73,19 +73,19 @@ def _interval(value: float) -> Interval:
     return Interval(value=value, low=value - 0.01, high=value + 0.03)
 
 
-def _verdict(number: int, edit: Edit, accepted: bool, example_ids: tuple[str, ...]) -> EditVerdict:
-    gate = GateVerdict(
+def _verdict(number: int, edit: Edit, accepted: bool, example_ids: tuple[str, ...]) -> EditResult:
+    gate = GateResult(
         accepted=accepted,
         gain=_interval(0.02 if accepted else -0.05),
         probability=0.98 if accepted else 0.1,
         wanted_probability=0.95,
         finalists=2,
         recall_change=dict.fromkeys(LABELS, 0.0),
-        failed=() if accepted else ("macro-F1 -0.0500, wanted at least +0.005",),
+        failed=() if accepted else ("macro-F1 -0.0500, expected at least +0.005",),
         fixed=("validation-1",) if accepted else (),
         broken=() if accepted else ("validation-1",),
     )
-    return EditVerdict(
+    return EditResult(
         id=content_id([number, edit.model_dump()], 12),
         round=number,
         proposer="search",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pld.config.composition import compose
-from pld.distill.cached_scorer import Answering
+from pld.distill.cached_scorer import CachedScorer
 from pld.distill.consolidate import RuleGroup, make_instruction
 from pld.params import Config, RecordsReader, TaskParams
 from pld.records import Example, Instruction, Rule, Split, content_id
@@ -129,8 +129,8 @@ def _composed() -> Config:
     return whole.model_copy(update={"evaluation": evaluation, "resolution": resolution})
 
 
-def answering(settings: Config, train: Sequence[Example], rules: Sequence[Rule]) -> Answering:
-    return Answering(
+def scorer(settings: Config, train: Sequence[Example], rules: Sequence[Rule]) -> CachedScorer:
+    return CachedScorer(
         config=settings,
         rules={found.id: found for found in rules},
         train={example.id: example for example in train},

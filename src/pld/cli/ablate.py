@@ -1,4 +1,4 @@
-"""`pld ablate`: what each instruction of the prompt that ships does on validation, and which could go."""
+"""`pld ablate`: the effect of each shipped instruction on validation, and which ones could be dropped."""
 
 import json
 from collections import Counter
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pld.artifacts import SHIPS, read_jsonl, read_text
-from pld.errors import ArtifactError
 from pld.records import Instruction
 from pld.resolve.ablation import FrontPoint, read_pareto_csv
 from pld.resolve.records import Effect
@@ -25,10 +24,10 @@ _SHOWN = 8  # characters of an id; `pld explain` takes four
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
 def ablate(as_json: bool) -> None:
-    """Print what each instruction does: figures on validation with it less those without it.
+    """Print the effect of each instruction: figures on validation with it less those without it.
 
-    Where the stage `resolve` did not measure it (resolution.ablation is false), it is measured now, which takes the
-    Student a pass over validation for each instruction; nothing is written.
+    If the stage `resolve` did not measure it (resolution.ablation is false), measure it now, which takes one pass over
+    validation per instruction; nothing is written.
     """
     instructions = read_jsonl(FINAL / "instructions.jsonl", Instruction)
     points = read_pareto_csv(read_text(ARTIFACTS / "resolve/pareto.csv"))
@@ -48,14 +47,14 @@ def ablate(as_json: bool) -> None:
     console = Console(width=None if Console().is_terminal else 120)
     console.print()
     console.print(_table(instructions, effects))
-    for line in (*verdicts(effects), front(points)):
+    for line in (*summary_lines(effects), front(points)):
         console.print(line, highlight=False, markup=False)
     if known is None:
         console.print("measured now: the stage resolve did not (resolution.ablation)", highlight=False)
 
 
-def verdicts(effects: Sequence[Effect]) -> list[str]:
-    """Which instructions are not missed, in sentences."""
+def summary_lines(effects: Sequence[Effect]) -> list[str]:
+    """Sentences on which instructions could be dropped."""
     lines = []
     if idle := could_go(effects):
         lines.append(
@@ -73,19 +72,19 @@ def verdicts(effects: Sequence[Effect]) -> list[str]:
 
 
 def could_go(effects: Sequence[Effect]) -> list[Effect]:
-    """Those whose effect is not clearly above 0, and whose label has another instruction."""
+    """Instructions whose effect is not clearly above 0, and whose label has another instruction."""
     count = Counter(effect.label for effect in effects)
     return [effect for effect in effects if _idle(effect) and count[effect.label] > 1]
 
 
 def front(points: Sequence[FrontPoint]) -> str:
-    """The lists that no other one beats on tokens and macro-F1 at once, in one sentence."""
+    """One sentence on the lists that no other beats on both tokens and macro-F1."""
     on_front = [f"{point.tokens:,} tokens {point.macro_f1:.3f} ({point.what})" for point in points if point.on_front]
     return f"Pareto front of {len(points)} lists, macro-F1 on validation: {', '.join(on_front)}"
 
 
 def _known(instructions: Sequence[Instruction]) -> list[Effect] | None:
-    """What the stage measured, if it did so for the list that ships."""
+    """What the stage measured, if it measured the shipped list."""
     path = FINAL / "ablation.jsonl"
     effects = read_jsonl(path, Effect) if path.exists() else []
     covered = [effect.instruction_id for effect in effects] == [instruction.id for instruction in instructions]
@@ -93,23 +92,19 @@ def _known(instructions: Sequence[Instruction]) -> list[Effect] | None:
 
 
 def _measured(instructions: Sequence[Instruction]) -> list[Effect]:
-    from pld.params import load_config
+    from pld.config.settings import load_config
     from pld.progress import progress
     from pld.resolve import ablation
-    from pld.resolve.inputs import load_answering
+    from pld.resolve.inputs import load_inputs
 
-    lists = load_answering(load_config(), ARTIFACTS)
-    answering = lists.answering
-    if answering.prompt(instructions).text != read_text(FINAL / "system_prompt.md"):
-        raise ArtifactError(
-            f"{FINAL}/system_prompt.md: wanted the text that {FINAL}/instructions.jsonl makes, found another; "
-            "run `dvc repro`"
-        )
-    batch = lists.config.calibration.method == "batch"
-    asked = len(lists.validation) + len(answering.calibrated_on) * batch
+    inputs = load_inputs(load_config(), ARTIFACTS)
+    scorer = inputs.scorer
+    scorer.check_prompt(instructions, FINAL)
+    batch = inputs.config.calibration.method == "batch"
+    asked = len(inputs.validation) + len(scorer.calibrated_on) * batch
     with progress("ablate", (len(instructions) + 1) * asked) as advance:
-        answering.on_progress = advance
-        return ablation.ablate(instructions, answering, lists.validation)
+        scorer.on_progress = advance
+        return ablation.ablate(instructions, scorer, inputs.validation)
 
 
 def _table(instructions: Sequence[Instruction], effects: Sequence[Effect]) -> "Table":

@@ -1,13 +1,16 @@
-"""Lists of instructions as the Student answers with them, each example asked once for each prompt and precision."""
+"""Scores examples with the prompt of any list of instructions, each example once per prompt and precision."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from pld.artifacts import read_text
 from pld.distill.consolidate import weigher
 from pld.distill.render import exemplars_of, frame_system_prompt, prompt_messages
 from pld.distill.trial import groups_of, score_examples
+from pld.errors import ArtifactError
 from pld.metrics import Indices, calibrate, calibration_of, choose, indices, system_report
 from pld.params import Config
 from pld.ports import OnProgress, Scores, Student
@@ -15,11 +18,11 @@ from pld.records import Calibration, Example, Instruction, Rule, SystemPrompt, S
 
 
 @dataclass
-class Answering:
-    """`config` is the winner's, its settings in place; `rules` and `train` by id; `calibrated_on` is a part of train.
+class CachedScorer:
+    """`config`: with the settings of the trial that won; `rules` and `train` by id; `calibrated_on`: a part of train.
 
-    `searching` asks at the search's precision, else at that of reported figures. Scores are calibrated where that is
-    what ships. `weigh`: what rules (ids) count as.
+    `searching` asks at the search's precision instead of the reporting one. Scores are calibrated if `config` says so.
+    `weigh`: rule ids → their weight as support. `asked`: how many answers the Student gave.
     """
 
     config: Config
@@ -37,7 +40,7 @@ class Answering:
         self._scores: dict[tuple[str, bool], dict[str, Scores]] = {}
 
     def prompt(self, instructions: Sequence[Instruction]) -> SystemPrompt:
-        """The text of `instructions` in this order."""
+        """The prompt of `instructions` in this order."""
         key = tuple(instructions)
         if key not in self._prompts:
             exemplars = exemplars_of(key, self.rules, self.train)
@@ -45,6 +48,14 @@ class Answering:
                 self.config.task, key, exemplars, self.config.rendering, self.student.count_text_tokens
             )
         return self._prompts[key]
+
+    def check_prompt(self, instructions: Sequence[Instruction], folder: Path) -> None:
+        """Raises ArtifactError unless `instructions`, read from `folder`, render to the prompt beside them."""
+        path = folder / "system_prompt.md"
+        if self.prompt(instructions).text != read_text(path):
+            raise ArtifactError(
+                f"expected the text that {folder}/instructions.jsonl makes, got another ({path}); run `dvc repro`"
+            )
 
     def scores(self, prompt: SystemPrompt, examples: Sequence[Example], *, searching: bool = False) -> Scores:
         """[n, k] log-scores of the declared labels."""
@@ -54,14 +65,14 @@ class Answering:
         return calibrate(raw, self.calibration(prompt, searching=searching))
 
     def chosen(self, prompt: SystemPrompt, examples: Sequence[Example], *, searching: bool = False) -> Indices:
-        """[n] places in the declared labels, -1 where none could be chosen."""
+        """[n] indices of the declared labels, -1 if an example could not be scored."""
         return choose(self.scores(prompt, examples, searching=searching))
 
     def calibration(self, prompt: SystemPrompt, *, searching: bool = False) -> Calibration:
         return calibration_of(self.raw_scores(prompt, self.calibrated_on, searching=searching), self.config.task.labels)
 
     def report(self, prompt: SystemPrompt, examples: Sequence[Example]) -> SystemReport:
-        """All figures on `examples`, at the reporting precision."""
+        """All figures on `examples` at the reporting precision."""
         labels, settings = self.config.task.labels, self.config.evaluation
         return system_report(
             self.gold(examples),
@@ -74,11 +85,11 @@ class Answering:
         )
 
     def gold(self, examples: Sequence[Example]) -> Indices:
-        """[n] places of the gold labels."""
+        """[n] indices of the gold labels."""
         return indices([example.label for example in examples], self.config.task.labels)
 
     def raw_scores(self, prompt: SystemPrompt, examples: Sequence[Example], *, searching: bool = False) -> Scores:
-        """[n, k] log-scores as the Student gave them, whatever ships."""
+        """[n, k] log-scores without calibration."""
         searching = searching and self._searching is not self.student
         held = self._scores.setdefault((prompt.sha256, searching), {})
         new = list({example.id: example for example in examples if example.id not in held}.values())

@@ -1,4 +1,4 @@
-"""Which instruction is to blame for the failures: the one without which the gold label's probability rises most."""
+"""Finds the instruction to blame for failures: without it the gold label's probability rises most."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,17 +13,17 @@ from pld.resolve.records import Blame
 from pld.resolve.sampling import cells
 
 ScoreList = Callable[[Sequence[Instruction]], Scores]
-"""A list of instructions → [n, k] log-scores of the failures when the Student answers with it."""
+"""A list of instructions → [n, k] log-scores of the failures."""
 
 
 def blame(
     instructions: Sequence[Instruction], failures: Sequence[Answered], score: ScoreList, labels: Sequence[str]
 ) -> list[Blame]:
-    """One Blame per instruction, in the order of the list, by leave-one-out: gold label's log-probability (normalised
-    over `labels`) without it less that with it, in nats, as a mean over the `failures` [n] and over those of each cell.
+    """One Blame per instruction, in list order, by leave-one-out: the gold label's log-probability (normalised over
+    `labels`) without it less that with it, in nats, averaged over the `failures` [n] and over each cell.
 
-    Failures that can't be scored with or without an instruction are left out of its means. An only instruction is
-    blamed against the prompt without any.
+    Failures that can't be scored with or without an instruction are left out of its means. A single instruction is
+    compared with the prompt without any.
     """
     if not failures:
         return [Blame(instruction_id=instruction.id, rise=0.0, by_cell={}) for instruction in instructions]
@@ -32,8 +32,7 @@ def blame(
     members = {cell: np.array([places[failure.example.id] for failure in own]) for cell, own in cells(failures).items()}
     present = _gold_log_probability(score(instructions), gold)
     found = []
-    # From the last instruction to the first: a Student that holds prefixes computes a shortened prompt from the edit
-    # on, and one list shares with the next all that stands before its own edit.
+    # Last instruction first: a prefix cache then shares everything before the gap with the next prompt.
     for at in reversed(range(len(instructions))):
         without = _gold_log_probability(score([*instructions[:at], *instructions[at + 1 :]]), gold)
         rises = without - present  # (n,)
@@ -43,14 +42,13 @@ def blame(
 
 
 def most_blamed(blames: Sequence[Blame], cell: str | None = None) -> list[str]:
-    """Ids of instructions, the highest rise first (over all failures, or those of `cell`), ties by place in the
-    list."""
+    """Instruction ids, highest rise first (over all failures, or those of `cell`), ties by list order."""
     ranked = sorted(blames, key=lambda found: -rise_of(found, cell))
     return [found.instruction_id for found in ranked]
 
 
 def rise_of(found: Blame, cell: str | None = None) -> float:
-    """Over all failures, or those of `cell`; 0 for a cell that had none."""
+    """Over all failures, or those of `cell`; 0 for a cell without failures."""
     return found.rise if cell is None else found.by_cell.get(cell, 0.0)
 
 
@@ -62,6 +60,6 @@ def _gold_log_probability(scores: Scores, gold: npt.NDArray[np.int64]) -> npt.ND
 
 
 def _mean(rises: npt.NDArray[np.float64]) -> float:
-    """Of what was measured, to 6 decimals; 0 where nothing was."""
+    """Mean of the finite values to 6 decimals; 0 if there are none."""
     held = rises[np.isfinite(rises)]
     return round(float(held.mean()), 6) if len(held) else 0.0

@@ -1,26 +1,24 @@
-"""Edits → the lists that they make of the present one, alone and together."""
+"""Makes candidate lists from Edits of the present list, one Edit alone or several together."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pld.distill.cached_scorer import Answering
 from pld.distill.text_checks import Fault, FindPersonalData
-from pld.records import Example, Instruction, SystemPrompt, content_id
+from pld.records import Instruction, SystemPrompt, content_id
 from pld.resolve.edits import apply, fault_of, lost_labels, withheld
+from pld.resolve.inputs import ResolveInputs
 from pld.resolve.proposer import Proposal
 
 OVER_BUDGET = "over_budget"
 TOGETHER = 3
-"""So many of a race's leaders are tried together."""
-
-Restore = Callable[[str, Collection[str], str], Instruction | None]
-"""Label, texts that may not come back, words on its origin → the label's best other rule as an instruction."""
+"""So many leaders of a race are combined."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A list of its own; `proposals`: the Edits that made it, applied in this order."""
+    """A list to try; `proposals`: the Edits that made it, in this order; `alarms`: labels that an Edit left without an
+    instruction."""
 
     proposals: tuple[Proposal, ...]
     instructions: tuple[Instruction, ...]
@@ -29,46 +27,44 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Makes candidates of the list `present` in one round; `sources`: training examples that no text may copy."""
+class CandidateMaker:
+    """Makes candidates from the list `present` in one round."""
 
+    inputs: ResolveInputs
     round: int
     present: Sequence[Instruction]
-    answering: Answering
-    restore: Restore
-    sources: Sequence[Example]
-    max_words: int
-    max_copied_words: int
-    token_budget: int | None
     personal_data: FindPersonalData | None = None
 
     def make(self, *proposals: Proposal) -> Candidate | Fault:
         """The list that `proposals` make together, or why it can't be tried."""
+        scorer, config = self.inputs.scorer, self.inputs.config
         edited = list(self.present)
         for proposal in proposals:
-            edited = apply(edited, proposal.edit, self.round, proposal.rule_ids, self.answering.weigh)
+            edited = apply(edited, proposal.edit, self.round, proposal.rule_ids, scorer.weigh)
         alarms = []
         for label in lost_labels(self.present, edited):
             gone = {item.text for item in self.present if item.label == label}
-            back = self.restore(label, gone, f"restored in round {self.round}")
+            back = self.inputs.restored(label, gone, f"restored in round {self.round}")
             if back is None:
                 return Fault("label_lost", f"{label!r} would have no instruction, and has no other rule")
             edited.append(back)
             alarms.append(f"label {label!r} lost its last instruction: its best other rule came back in ({back.id})")
-        prompt = self.answering.prompt(edited)
-        if self.token_budget is not None and prompt.tokens > self.token_budget:
-            return Fault(OVER_BUDGET, f"{prompt.tokens} tokens, at most {self.token_budget}")
+        prompt = scorer.prompt(edited)
+        budget = config.resolution.token_budget or config.rendering.token_budget
+        if budget is not None and prompt.tokens > budget:
+            return Fault(OVER_BUDGET, f"{prompt.tokens} tokens, at most {budget}")
         return Candidate(tuple(proposals), tuple(edited), prompt, tuple(alarms))
 
     def checked(self, proposal: Proposal) -> Candidate | Fault:
-        """`make` for one Edit whose text nobody has looked at yet."""
-        task, sources = self.answering.config.task, [example.inputs for example in self.sources]
-        limits = self.max_words, self.max_copied_words
+        """`make` for a single Edit, after checking its text."""
+        sources = [example.inputs for example in self.inputs.train]
+        limits = self.inputs.max_words, self.inputs.config.extraction.max_copied_words
+        task = self.inputs.config.task
         fault = fault_of(proposal.edit, self.present, task, sources, *limits, self.personal_data)
         return fault or self.make(proposal)
 
     def together(self, leaders: Sequence[Candidate], tried: Collection[str]) -> list[Candidate]:
-        """Every two and more of the first `TOGETHER` of `leaders`, as far as they make a list that is new."""
+        """All combinations of two or more of the first `TOGETHER` `leaders` that make a list not `tried` (hashes)."""
         found: dict[str, Candidate] = {}
         first = leaders[:TOGETHER]
         for count in range(2, len(first) + 1):
@@ -80,12 +76,12 @@ class Maker:
 
 
 def edit_id(number: int, proposal: Proposal) -> str:
-    """Content id of an Edit of round `number`, whatever its reason."""
+    """Content id of an Edit in round `number`, independent of its reason."""
     return content_id({"round": number, "edit": proposal.edit.model_dump(exclude={"reason"})}, 12)
 
 
-def kept(proposal: Proposal, fault: Fault | None) -> Proposal:
-    """`proposal` as it may be written down: without its words where they copy an example or hold personal data."""
-    if fault is None or fault.reason not in ("copied", "personal_data"):
+def storable(proposal: Proposal, fault: Fault) -> Proposal:
+    """`proposal` as it may be stored: without its words if they copy an example or hold personal data."""
+    if fault.reason not in ("copied", "personal_data"):
         return proposal
     return Proposal(withheld(proposal.edit), proposal.rule_ids, proposal.example_ids)

@@ -1,73 +1,80 @@
-"""What the conflict loop starts from, read from the files of earlier stages: the list that won the sweep, and a Student
-to ask about it and about any other list."""
+"""Reads what the conflict loop works on: the list that won the sweep, its rules, train and validation, a Student."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pld.artifacts import read_jsonl, read_record, read_text
+from pld.artifacts import read_jsonl, read_record
 from pld.config.build import build
 from pld.config.composition import with_settings
-from pld.distill.cached_scorer import Answering
+from pld.distill.cached_scorer import CachedScorer
 from pld.distill.cluster import chosen_rules
 from pld.distill.embeddings import read_vectors
 from pld.distill.trial import sample
 from pld.errors import ArtifactError
-from pld.params import Config
-from pld.ports import Vectors
+from pld.params import Config, TeacherResolver
+from pld.ports import Student, Vectors
 from pld.records import Cluster, Example, Instruction, Rule, TrialReport
+from pld.resolve.edits import restored
 
 
 @dataclass(frozen=True)
-class ListGround:
-    """`config` has the winner's settings in place; `instructions` came in, in the order of their prompt; `vectors`
-    [n, d] belong to `rules` [n], those that the winner clustered (`clustering.draw`, `clustering.doubtful`);
-    `clusters`: rule id → cluster, without the rules of `noise`, which were dropped."""
+class ResolveInputs:
+    """`config`: with the settings of the trial that won; `instructions`: its list, in prompt order; `vectors` [n, d] of
+    unit length belong to `rules` [n], the ones that it clustered; `clusters`: rule id → cluster, except for the rules
+    of `noise` (ids)."""
 
     config: Config
-    answering: Answering
-    instructions: list[Instruction]
-    train: list[Example]
-    validation: list[Example]
-    rules: list[Rule]
+    scorer: CachedScorer
+    instructions: Sequence[Instruction]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    rules: Sequence[Rule]
     vectors: Vectors
-    clusters: dict[str, int]
-    noise: list[str]
-    winner: TrialReport
+    clusters: Mapping[str, int]
+    noise: frozenset[str]
+
+    @property
+    def max_words(self) -> int:
+        """The limit for the text of an Edit."""
+        config = self.config
+        return (config.resolver if isinstance(config.resolver, TeacherResolver) else config.extraction).max_words
+
+    def restored(self, label: str, dropped: Collection[str], origin: str) -> Instruction | None:
+        """The best rule of `label`, whose text is not among `dropped`, as an instruction."""
+        return restored(label, self.rules, self.vectors, self.noise, dropped, origin, self.scorer.weigh)
 
 
-def load_answering(config: Config, folder: Path) -> ListGround:
-    """Read `folder` (artifacts/) under the composed `config`; the test split is not looked at.
+def load_inputs(config: Config, folder: Path, student: Student | None = None) -> ResolveInputs:
+    """Read `folder` (artifacts/), except for the test split. `student`: None for the one that `config` names.
 
-    Raises ArtifactError where the files are not of one run, or their list no longer makes the prompt that won.
+    Raises ArtifactError if the files are of different runs, or the list doesn't render to the prompt that won.
     """
-    winner = read_record(folder / "best/trial.json", TrialReport)
-    config = with_settings(config, winner.settings)
+    config = with_settings(config, read_record(folder / "best/trial.json", TrialReport).settings)
     every = read_jsonl(folder / "rules/rules.jsonl", Rule)
     rules, vectors = chosen_rules(every, read_vectors(folder, every), config.clustering)
     train = read_jsonl(folder / "splits/train.jsonl", Example)
     instructions = read_jsonl(folder / "best/instructions.jsonl", Instruction)
     _check_rules(folder, instructions, rules, train)
-    answering = Answering(
+    scorer = CachedScorer(
         config=config,
         rules={rule.id: rule for rule in rules},
         train={example.id: example for example in train},
-        calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same ones as the trial's
-        student=build(config.student, "student"),
+        calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same as in the trial
+        student=student or build(config.student, "student"),
     )
-    _check_prompt(folder, answering, instructions)
+    scorer.check_prompt(instructions, folder / "best")
     clusters = read_jsonl(folder / "best/clusters.jsonl", Cluster)
-    return ListGround(
+    return ResolveInputs(
         config=config,
-        answering=answering,
+        scorer=scorer,
         instructions=instructions,
         train=train,
         validation=read_jsonl(folder / "splits/validation.jsonl", Example),
         rules=list(rules),
         vectors=vectors,
         clusters={rule_id: cluster.id for cluster in clusters if not cluster.noise for rule_id in cluster.rule_ids},
-        noise=[rule_id for cluster in clusters if cluster.noise for rule_id in cluster.rule_ids],
-        winner=winner,
+        noise=frozenset(rule_id for cluster in clusters if cluster.noise for rule_id in cluster.rule_ids),
     )
 
 
@@ -81,11 +88,3 @@ def _check_rules(folder: Path, instructions: list[Instruction], rules: Sequence[
                     f"expected rules of {folder}/rules/rules.jsonl with examples of {folder}/splits/train.jsonl, "
                     f"got {rule_id} of {instruction.id} ({folder}/best/instructions.jsonl); run `dvc repro`"
                 )
-
-
-def _check_prompt(folder: Path, answering: Answering, instructions: list[Instruction]) -> None:
-    path = folder / "best/system_prompt.md"
-    if answering.prompt(instructions).text != read_text(path):
-        raise ArtifactError(
-            f"expected the text that {folder}/best/instructions.jsonl makes, got another ({path}); run `dvc repro`"
-        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pld.distill.text_checks import one_line
 from pld.records import Instruction, Rule, content_id
 from pld.resolve.edits import apply
-from pld.resolve.records import Add, Descent, EditVerdict, Effect, Step
+from pld.resolve.records import Add, Descent, EditResult, Effect, Step
 
 BY_A_REVIEWER = 0
 """The round of a Step that a reviewer made, after the loop."""
@@ -24,7 +24,7 @@ class Line:
 def descents(
     final: Sequence[Instruction],
     came_in: Sequence[Instruction],
-    verdicts: Sequence[EditVerdict],
+    verdicts: Sequence[EditResult],
     rules: Mapping[str, Rule],
     clusters: Mapping[str, int],
     effects: Sequence[Effect] | None,
@@ -62,9 +62,7 @@ def with_effects(descents: Sequence[Descent], effects: Sequence[Effect] | None) 
     return [own.model_copy(update=changed.get(own.instruction_id, unknown)) for own in descents]
 
 
-def trace(
-    came_in: Sequence[Instruction], verdicts: Sequence[EditVerdict], rules: Mapping[str, Rule]
-) -> dict[str, Line]:
+def trace(came_in: Sequence[Instruction], verdicts: Sequence[EditResult], rules: Mapping[str, Rule]) -> dict[str, Line]:
     """Instruction id → its line, for each instruction still present after the accepted Edits.
 
     An instruction restored for a lost label has a line only once an Edit changes it.
@@ -86,7 +84,7 @@ def trace(
     return lines
 
 
-def describe_result(verdict: EditVerdict) -> str:
+def describe_result(verdict: EditResult) -> str:
     """The outcome of an Edit in words."""
     if verdict.gate is None:
         return f"{verdict.outcome}: {verdict.why}" if verdict.why else verdict.outcome
@@ -108,7 +106,7 @@ def describe_step(step: Step) -> str:
     return f"round {step.round}: {step.op}{came} (Edit {step.edit_id}, by {step.proposer}){reason}; {step.verdict}"
 
 
-def step_of(verdict: EditVerdict, from_id: str | None) -> Step:
+def step_of(verdict: EditResult, from_id: str | None) -> Step:
     """The Edit as a step from the instruction `from_id` (None: it added one)."""
     return Step(
         round=verdict.round,
@@ -121,7 +119,7 @@ def step_of(verdict: EditVerdict, from_id: str | None) -> Step:
     )
 
 
-def _restored(identity: str, rules: Mapping[str, Rule], earlier: Sequence[EditVerdict]) -> Line | None:
+def _restored(identity: str, rules: Mapping[str, Rule], earlier: Sequence[EditResult]) -> Line | None:
     """The line of an instruction restored for a lost label: it has a rule's text."""
     own = [rule for rule in rules.values() if content_id({"label": rule.label, "text": rule.text}, 12) == identity]
     if not own:

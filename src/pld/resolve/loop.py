@@ -1,95 +1,83 @@
-"""The closed loop: instructions that mislead the Student are found on train, mended, and proven on validation.
+"""The closed loop: find instructions that mislead the Student on train, edit them, accept an Edit only if validation
+shows a gain.
 
-Step 3 of Prompt-Level Distillation (arXiv 2602.21103), with what the paper leaves open decided here: which failures are
-shown, which instruction is to blame, and by what test an Edit is accepted.
+Step 3 of Prompt-Level Distillation (arXiv 2602.21103). Decided here, since the paper leaves it open: which failures are
+shown, which instruction is blamed, and by what test an Edit is accepted.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from pld.distill.personal_data import personal_data_check
 from pld.distill.text_checks import Fault
-from pld.distill.trial import groups_of
 from pld.errors import TeacherError
-from pld.metrics import compare, predictions
+from pld.metrics import predictions
 from pld.ports import Scores
-from pld.records import CLUSTERED, DISTILLED, Comparison, Example, Instruction, Prediction, SystemPrompt
+from pld.records import Example, Instruction, Prediction, SystemPrompt
 from pld.resolve import sampling
-from pld.resolve.blame import blame
-from pld.resolve.candidates import OVER_BUDGET, TOGETHER, Candidate, Maker, edit_id, kept
-from pld.resolve.edits import restored
-from pld.resolve.proposer import Answered, Evidence, Proposal, Proposals
-from pld.resolve.records import Blame, EditVerdict, GateVerdict, RoundReport, Rung, Shown, Together
-from pld.resolve.selection import growing_parts, judge, race, screen
-from pld.resolve.view import Ground, Viewer
+from pld.resolve.blame import ScoreList, blame
+from pld.resolve.candidates import OVER_BUDGET, TOGETHER, Candidate, CandidateMaker, edit_id, storable
+from pld.resolve.inputs import ResolveInputs
+from pld.resolve.proposer import Answered, Evidence, Proposal, Proposals, Proposer
+from pld.resolve.records import Blame, EditResult, Outcome, RoundReport, Rung, ShownExample, Together
+from pld.resolve.selection import apply_gate, growing_parts, race, screen
 
-_MOST_REFUSED = 100  # Edits of a round: with a full token budget nothing that a proposer still has would fit
+_MOST_REFUSED = 100  # Edits per round: with a full token budget none that a proposer still has would fit
 
 
 @dataclass(frozen=True)
 class Round:
-    """One turn, as it is written to rounds/NN/; `instructions` is the list that it ended with."""
+    """One round, as written to rounds/NN/; `instructions`: the list at its end."""
 
     report: RoundReport
     pool: Sequence[Prediction]
-    shown: Sequence[Shown]
+    shown: Sequence[ShownExample]
     blames: Sequence[Blame]
-    edits: Sequence[EditVerdict]
+    edits: Sequence[EditResult]
     instructions: Sequence[Instruction]
     prompt: SystemPrompt
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """What a round made of the failures that it was shown."""
-
-    blames: Sequence[Blame] = ()
-    edits: Sequence[EditVerdict] = ()
-    together: Sequence[Together] = ()
-    trouble: str | None = None
-    usage: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass
 class Loop:
-    """`present` is the list so far: the one that came in, then each that the gate let pass. `ended` says why it ended;
-    `tried`: hashes of all prompts that were measured, `raced`: of those that validation was asked about; `measured`:
-    those that met the gate, by what they are."""
+    """`present`: the list so far; `ended`: why the loop ended; `tried`: hashes of all prompts that were measured,
+    `raced`: of those measured on validation; `measured`: the prompts that reached the gate, by description; `calls`,
+    `tokens`: of the Teacher. All are for reading."""
 
-    ground: Ground
-    came_in: Sequence[Instruction]
-    present: list[Instruction] = field(init=False)
-    ended: str = field(default="", init=False)
-    alarms: list[str] = field(default_factory=list, init=False)
-    tried: set[str] = field(default_factory=set, init=False)
-    raced: set[str] = field(default_factory=set, init=False)
-    accepted: list[str] = field(default_factory=list, init=False)
-    calls: int = field(default=0, init=False)
-    tokens: int = field(default=0, init=False)
-    measured: dict[str, SystemPrompt] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        self.present = list(self.came_in)
-        self._answering = self.ground.answering
-        self._parts = growing_parts(self.ground.validation, self.ground.params.seed)
-        self._viewer = Viewer(self.ground)
-        self._earlier: list[EditVerdict] = []
+    def __init__(self, inputs: ResolveInputs, proposer: Proposer | None, embed: sampling.Embed) -> None:
+        self._inputs, self._proposer = inputs, proposer
+        self._scorer, self._params = inputs.scorer, inputs.config.resolution
+        self._parts = growing_parts(inputs.validation, self._params.seed)
+        self._sampler = sampling.ExampleSampler(inputs, embed)
+        self._personal_data = personal_data_check(inputs.config.extraction.personal_data)
+        self._earlier: list[EditResult] = []
         self._on_pool: Mapping[str, Rung] = {}
+        self.present = list(inputs.instructions)
+        self.ended = "no resolver"
+        self.alarms: list[str] = []
+        self.accepted: list[str] = []
+        self.tried: set[str] = set()
+        self.raced: set[str] = set()
+        self.measured: dict[str, SystemPrompt] = {}
+        self.calls = self.tokens = 0
 
     def rounds(self) -> Iterator[Round]:
-        """Play round after round. A Teacher's outage or bad answer ends its round, not the loop."""
+        """Run round after round. An outage or a bad answer of the Teacher ends its round, not the loop."""
+        if self._proposer is None:
+            return
         self._cover_labels()
-        params, idle = self.ground.params, 0
+        params, idle = self._params, 0
         for number in range(1, params.rounds + 1):
-            if not self._viewer.pool(number, self.present):
+            pool = self._sampler.pool(number, self.present)
+            if not pool:
                 self.ended = "every training example stands in the prompt, so none is left to predict"
                 return
-            done = self._round(number)
+            done = self._round(number, pool, self._proposer)
             yield done
             if not done.report.failures:
                 self.ended = "the pool has no failure"
                 return
-            if _all_over_budget(done):
+            if not done.report.raced and any(edit.why.startswith(OVER_BUDGET) for edit in done.edits):
                 self.ended = "nothing that was proposed fits into the token budget"
                 return
             idle = 0 if done.report.accepted else idle + 1
@@ -98,40 +86,22 @@ class Loop:
                 return
         self.ended = f"the limit of {params.rounds} rounds"
 
-    def gain(self) -> Comparison:
-        """The present list against the one that came in, on validation, where it was chosen."""
-        answering, validation = self._answering, self.ground.validation
-        settings = answering.config.evaluation
-        return compare(
-            DISTILLED,
-            CLUSTERED,
-            answering.gold(validation),
-            answering.chosen(answering.prompt(self.present), validation),
-            answering.chosen(answering.prompt(self.came_in), validation),
-            len(answering.config.task.labels),
-            groups_of(validation),
-            settings.resamples,
-            settings.seed,
-        )
-
     def _cover_labels(self) -> None:
-        """Labels that lost their last instruction in merging: their rules come back in, unless validation is worse."""
-        validation = self.ground.validation
+        """Restore a rule for each label that lost its last instruction in merging, unless validation gets worse."""
         held = {instruction.label for instruction in self.present}
-        for label in self._answering.config.task.labels:
+        for label in self._inputs.config.task.labels:
             if label in held:
                 continue
-            back = self._restored(label, (), "restored before round 1")
+            back = self._inputs.restored(label, (), "restored before round 1")
             if back is None:
                 self.alarms.append(f"label {label!r} has no instruction, and no rule that could come back in")
                 continue
             grown = [*self.present, back]
-            self.raced.add(self._answering.prompt(grown).sha256)
-            with self.ground.phase("gate"):
-                now, then = (
-                    self._answering.report(self._answering.prompt(found), validation).macro_f1.value
-                    for found in (grown, self.present)
-                )
+            self.raced.add(self._scorer.prompt(grown).sha256)
+            now, then = (
+                self._scorer.report(self._scorer.prompt(found), self._inputs.validation).macro_f1.value
+                for found in (grown, self.present)
+            )
             if now < then:
                 self.alarms.append(
                     f"label {label!r} has no instruction: with its best rule ({back.id}) macro-F1 on validation falls "
@@ -141,164 +111,134 @@ class Loop:
             self.alarms.append(f"label {label!r} had no instruction: its best rule came back in ({back.id})")
             self.present = grown
 
-    def _round(self, number: int) -> Round:
-        answering, labels = self._answering, self._answering.config.task.labels
-        began = answering.prompt(self.present)
-        pool = self._viewer.pool(number, self.present)
-        with self.ground.phase("pool"):
-            scores = answering.scores(began, pool)  # of the reporting precision: what is shown repeats to the bit
+    def _round(self, number: int, pool: Sequence[Example], proposer: Proposer) -> Round:
+        scorer, labels = self._scorer, self._inputs.config.task.labels
+        began = scorer.prompt(self.present)
+        scores = scorer.scores(began, pool)  # at the reporting precision, so that `shown` is reproducible
         answers = sampling.answered(pool, scores, labels)
         failed = [found for found in answers if not found.right]
-        failures, successes = self._viewer.shown(number, failed, [found for found in answers if found.right])
-        turn = self._turn(number, failures, successes, pool) if failures else _Turn()
-        accepted = tuple(edit.id for edit in turn.edits if edit.outcome == "accepted")
-        self._earlier = [] if accepted else [*self._earlier, *turn.edits]
-        after = answering.prompt(self.present)
+        failures, successes = self._sampler.shown(number, failed, [found for found in answers if found.right])
+        blames: list[Blame] = []
+        edits: list[EditResult] = []
+        together: list[Together] = []
+        proposals = Proposals(())
+        if failures:
+            maker = CandidateMaker(self._inputs, number, tuple(self.present), self._personal_data)
+            blames = blame(self.present, failures, self._scores_of(failures), labels)
+            proposals = self._propose(proposer, number, failures, successes, blames)
+            candidates, edits = self._candidates(maker, proposals)
+            if candidates:
+                chosen, dropped = self._screened(number, candidates, pool)
+                tested, together = self._tested(maker, chosen)
+                edits += dropped + tested
+        accepted = tuple(edit.id for edit in edits if edit.outcome == "accepted")
+        self._earlier = [] if accepted else [*self._earlier, *edits]
+        after = scorer.prompt(self.present)
         report = RoundReport(
             round=number,
-            pool=answering.report(began, pool),
+            pool=scorer.report(began, pool),
             failures=len(failed),
             shown_failures=len(failures),
             shown_successes=len(successes),
-            proposed=len(turn.edits),
-            refused=sum(edit.outcome == "refused" for edit in turn.edits),
-            raced=sum(bool(edit.race) for edit in turn.edits) + len(turn.together),
-            together=tuple(turn.together),
+            proposed=len(edits),
+            refused=sum(edit.outcome == "refused" for edit in edits),
+            raced=sum(bool(edit.race) for edit in edits) + len(together),
+            together=tuple(together),
             accepted=accepted,
-            validation=answering.report(after, self.ground.validation),
+            validation=scorer.report(after, self._inputs.validation),
             instructions=len(self.present),
-            trouble=turn.trouble,
-            usage=dict(turn.usage),
+            trouble=proposals.trouble or ("nothing new to try" if failures and not edits else None),
+            usage=dict(proposals.usage),
         )
+        shown = sampling.shown_rows(failures, successes, self._sampler.cluster_of)
         rows = predictions(pool, "pool", scores, labels)
-        shown = sampling.shown_rows(failures, successes, self._viewer.cluster_of)
-        return Round(report, rows, shown, turn.blames, turn.edits, tuple(self.present), after)
+        return Round(report, rows, shown, blames, edits, tuple(self.present), after)
 
-    def _turn(
-        self, number: int, failures: Sequence[Answered], successes: Sequence[Answered], pool: Sequence[Example]
-    ) -> _Turn:
-        """From the failures to the verdict on each Edit."""
-        with self.ground.phase("blame"):
-            blames = blame(self.present, failures, self._scores_of(failures), self._answering.config.task.labels)
-        maker = self._maker(number)
-        with self.ground.phase("propose"):
-            proposals = self._proposals(number, failures, successes, blames)
-            candidates, edits = self._candidates(maker, proposals)
-        together: list[Together] = []
-        if candidates:
-            chosen, screened = self._screened(number, candidates, pool)
-            tested, together = self._tested(maker, chosen)
-            edits += screened + tested
-        trouble = proposals.trouble or (None if edits else "nothing new to try")
-        return _Turn(blames, edits, together, trouble, proposals.usage)
-
-    def _scores_of(self, failures: Sequence[Answered]) -> Callable[[Sequence[Instruction]], Scores]:
+    def _scores_of(self, failures: Sequence[Answered]) -> ScoreList:
         examples = [found.example for found in failures]
-        # not calibrated: each list without an instruction would need a calibration of its own
-        return lambda instructions: self._answering.raw_scores(
-            self._answering.prompt(instructions), examples, searching=True
-        )
 
-    def _proposals(
-        self, number: int, failures: Sequence[Answered], successes: Sequence[Answered], blames: Sequence[Blame]
+        def score(instructions: Sequence[Instruction]) -> Scores:
+            # not calibrated: each shortened list would need its own calibration
+            return self._scorer.raw_scores(self._scorer.prompt(instructions), examples, searching=True)
+
+        return score
+
+    def _propose(
+        self,
+        proposer: Proposer,
+        number: int,
+        failures: Sequence[Answered],
+        successes: Sequence[Answered],
+        blames: Sequence[Blame],
     ) -> Proposals:
-        ground = self.ground
+        inputs = self._inputs
         evidence = Evidence(
             round=number,
-            task=self._answering.config.task,
+            task=inputs.config.task,
             instructions=tuple(self.present),
             failures=failures,
             successes=successes,
             blames=blames,
-            rules=ground.rules,
-            vectors=ground.vectors,
-            clusters=ground.clusters,
+            rules=inputs.rules,
+            vectors=inputs.vectors,
+            clusters=inputs.clusters,
             earlier=tuple(self._earlier),
         )
         try:
-            found = ground.proposer.propose(evidence)
+            found = proposer.propose(evidence)
         except TeacherError as error:
             return Proposals((), trouble=str(error))
         self.calls += found.calls
         self.tokens += sum(count for name, count in found.usage.items() if name.endswith("tokens"))
         return found
 
-    def _candidates(self, maker: Maker, proposals: Proposals) -> tuple[list[Candidate], list[EditVerdict]]:
-        """Lists that are new to validation, each made once, and the Edits that made none."""
-        found: list[Candidate] = []
-        seen: set[str] = set()
-        refused: list[EditVerdict] = []
+    def _candidates(self, maker: CandidateMaker, proposals: Proposals) -> tuple[list[Candidate], list[EditResult]]:
+        """Candidates that were not tried before, each once, and the Edits that were refused."""
+        found: dict[str, Candidate] = {}
+        refused: list[EditResult] = []
         for proposal in proposals.edits:
             made = maker.checked(proposal)
             if isinstance(made, Fault):
                 why = f"{made.reason}: {made.detail}"
-                refused.append(self._verdict(maker.round, kept(proposal, made), "refused", why))
+                refused.append(self._result(maker.round, storable(proposal, made), "refused", why))
             elif made.prompt.sha256 in self.tried:
                 why = "tried: this list lost in an earlier round, and the present one has only become better since"
-                refused.append(self._verdict(maker.round, proposal, "refused", why))
-            elif made.prompt.sha256 not in seen:
-                seen.add(made.prompt.sha256)
-                found.append(made)
-            if len(found) == self.ground.params.proposals or len(refused) == _MOST_REFUSED:
+                refused.append(self._result(maker.round, proposal, "refused", why))
+            else:
+                found.setdefault(made.prompt.sha256, made)
+            if len(found) == self._params.proposals or len(refused) == _MOST_REFUSED:
                 break
-        return found, refused
-
-    def _maker(self, number: int) -> Maker:
-        ground, rendering = self.ground, self._answering.config.rendering
-        return Maker(
-            round=number,
-            present=tuple(self.present),
-            answering=self._answering,
-            restore=self._restored,
-            sources=ground.train,
-            max_words=ground.max_words,
-            max_copied_words=ground.max_copied_words,
-            personal_data=ground.personal_data,
-            token_budget=ground.params.token_budget or rendering.token_budget,
-        )
-
-    def _restored(self, label: str, dropped: Collection[str], origin: str) -> Instruction | None:
-        ground = self.ground
-        return restored(label, ground.rules, ground.vectors, ground.noise, dropped, origin, self._answering.weigh)
+        return list(found.values()), refused
 
     def _screened(
         self, number: int, candidates: Sequence[Candidate], pool: Sequence[Example]
-    ) -> tuple[list[Candidate], list[EditVerdict]]:
-        """Those that do best on the pool, without its examples that some list shows, and what is told of the others."""
+    ) -> tuple[list[Candidate], list[EditResult]]:
+        """The best candidates on the pool, without the examples that any of them shows, and the results of the rest."""
         self._on_pool = {}
         self.tried.update(candidate.prompt.sha256 for candidate in candidates)
-        if len(candidates) <= self.ground.params.candidates:
+        if len(candidates) <= self._params.candidates:
             return list(candidates), []
-        shown = {identity for candidate in candidates for identity in self._viewer.in_prompt(candidate.instructions)}
+        shown = {identity for candidate in candidates for identity in self._sampler.in_prompt(candidate.instructions)}
         unseen = [example for example in pool if example.id not in shown]
-        present = self._answering.prompt(self.present)
-        with self.ground.phase("screen"):
-            prompts = [candidate.prompt for candidate in candidates]
-            found = screen(prompts, present, self._answering, unseen, self.ground.params.candidates)
+        prompts = [candidate.prompt for candidate in candidates]
+        found = screen(prompts, self._scorer.prompt(self.present), self._scorer, unseen, self._params.candidates)
         self._on_pool = {sha: rungs[0] for sha, rungs in found.rungs.items()}
-        dropped = []
+        kept, dropped = [], []
         for candidate in candidates:
-            if candidate.prompt.sha256 not in found.winners:
-                on_pool = self._on_pool[candidate.prompt.sha256]
-                why = f"macro-F1 {on_pool.macro_f1:.4f} on the pool, the present list {on_pool.present:.4f}"
-                (proposal,) = candidate.proposals
-                dropped.append(self._told(self._verdict(number, proposal, "dropped", why), candidate))
-        return [candidate for candidate in candidates if candidate.prompt.sha256 in found.winners], dropped
+            if candidate.prompt.sha256 in found.winners:
+                kept.append(candidate)
+                continue
+            on_pool = self._on_pool[candidate.prompt.sha256]
+            why = f"macro-F1 {on_pool.macro_f1:.4f} on the pool, the present list {on_pool.present:.4f}"
+            dropped.append(self._result(number, candidate.proposals[0], "dropped", why, candidate))
+        return kept, dropped
 
-    def _told(self, verdict: EditVerdict, candidate: Candidate) -> EditVerdict:
-        """`verdict` with the figures of the list that the Edit makes alone."""
-        prompt = candidate.prompt
-        figures = {
-            "prompt_sha256": prompt.sha256,
-            "prompt_tokens": prompt.tokens,
-            "pool": self._on_pool.get(prompt.sha256),
-        }
-        return verdict.model_copy(update={"alarms": candidate.alarms, **figures})
-
-    def _tested(self, maker: Maker, candidates: Sequence[Candidate]) -> tuple[list[EditVerdict], list[Together]]:
-        """The race among `candidates` and the gate for its survivor, which becomes the present list if it passes."""
-        ground, answering = self.ground, self._answering
-        present = answering.prompt(self.present)
+    def _tested(
+        self, maker: CandidateMaker, candidates: Sequence[Candidate]
+    ) -> tuple[list[EditResult], list[Together]]:
+        """The race among `candidates` and the gate for its winner, which becomes the present list if it passes."""
+        scorer, validation, params = self._scorer, self._inputs.validation, self._params
+        present = scorer.prompt(self.present)
         lists = {candidate.prompt.sha256: candidate for candidate in candidates}
 
         def join(leaders: Sequence[SystemPrompt]) -> list[SystemPrompt]:
@@ -307,24 +247,13 @@ class Loop:
             lists.update({candidate.prompt.sha256: candidate for candidate in joint})
             return [candidate.prompt for candidate in joint]
 
-        with ground.phase("race"):
-            prompts = [candidate.prompt for candidate in candidates]
-            ran = race(prompts, present, answering, self._parts, ground.params.gate, join)
+        ran = race([candidate.prompt for candidate in candidates], present, scorer, self._parts, params.gate, join)
         self.tried.update(lists)
         self.raced.update(lists)
         survivor = lists[ran.winners[0]]
         survived = [edit_id(maker.round, proposal) for proposal in survivor.proposals]
         self.measured[f"round {maker.round}: {' and '.join(survived)}"] = survivor.prompt
-        with ground.phase("gate"):
-            gate = judge(
-                survivor.prompt,
-                present,
-                ran.finalists,
-                answering,
-                ground.validation,
-                ground.params.gate,
-                ground.params.seed,
-            )
+        gate = apply_gate(survivor.prompt, present, ran.finalists, scorer, validation, params.gate, params.seed)
         if gate.accepted:
             self.present = list(survivor.instructions)
             self.accepted += survived
@@ -339,54 +268,49 @@ class Loop:
             for sha, candidate in lists.items()
             if len(candidate.proposals) > 1
         ]
-        verdicts = [self._raced(maker.round, candidate, ran.rungs, survived, gate) for candidate in candidates]
-        return verdicts, together
+        results = []
+        for candidate in candidates:
+            (proposal,) = candidate.proposals
+            rungs, own = ran.rungs[candidate.prompt.sha256], edit_id(maker.round, proposal)
+            others = [identity for identity in survived if identity != own]
+            beside = f"together with {' and '.join(others)}: " if others else ""
+            outcome: Outcome
+            if own not in survived:
+                last = rungs[-1]
+                why = f"macro-F1 {last.macro_f1:.4f} on {last.examples} examples, the present list {last.present:.4f}"
+                outcome = "dropped"
+            elif gate.accepted:
+                why = f"{beside}macro-F1 {gate.gain.value:+.4f}, a gain has probability {gate.probability:.4f}"
+                outcome = "accepted"
+            else:
+                why, outcome = beside + "; ".join(gate.failed), "rejected"
+            met = gate if own in survived else None
+            results.append(self._result(maker.round, proposal, outcome, why, candidate, race=rungs, gate=met))
+        return results, together
 
-    def _raced(
-        self,
-        number: int,
-        candidate: Candidate,
-        rungs: Mapping[str, tuple[Rung, ...]],
-        survived: Sequence[str],
-        gate: GateVerdict,
-    ) -> EditVerdict:
-        """What became of the one Edit of `candidate`; `survived`: ids of the Edits of the list that met the gate."""
-        (proposal,) = candidate.proposals
-        own = edit_id(number, proposal)
-        others = [identity for identity in survived if identity != own]
-        beside = f"together with {' and '.join(others)}: " if others else ""
-        if own not in survived:
-            last = rungs[candidate.prompt.sha256][-1]
-            why = f"macro-F1 {last.macro_f1:.4f} on {last.examples} examples, the present list {last.present:.4f}"
-            verdict = self._verdict(number, proposal, "dropped", why)
-        elif gate.accepted:
-            why = f"{beside}macro-F1 {gate.gain.value:+.4f}, a gain has probability {gate.probability:.4f}"
-            verdict = self._verdict(number, proposal, "accepted", why)
-        else:
-            verdict = self._verdict(number, proposal, "rejected", beside + "; ".join(gate.failed))
-        race = rungs[candidate.prompt.sha256]
-        met = {"race": race, "gate": gate if own in survived else None}
-        return self._told(verdict, candidate).model_copy(update=met)
-
-    def _verdict(
+    def _result(
         self,
         number: int,
         proposal: Proposal,
-        outcome: Literal["refused", "dropped", "rejected", "accepted"],
+        outcome: Outcome,
         why: str,
-    ) -> EditVerdict:
-        return EditVerdict(
+        candidate: Candidate | None = None,
+        **figures: Any,
+    ) -> EditResult:
+        """`candidate`: the list that the Edit makes alone."""
+        if candidate is not None:
+            prompt = candidate.prompt
+            figures |= {"prompt_sha256": prompt.sha256, "prompt_tokens": prompt.tokens, "alarms": candidate.alarms}
+            figures["pool"] = self._on_pool.get(prompt.sha256)
+        assert self._proposer is not None
+        return EditResult(
             id=edit_id(number, proposal),
             round=number,
-            proposer=self.ground.proposer.name,
+            proposer=self._proposer.name,
             edit=proposal.edit,
             rule_ids=proposal.rule_ids,
             example_ids=proposal.example_ids,
             outcome=outcome,
             why=why,
+            **figures,
         )
-
-
-def _all_over_budget(done: Round) -> bool:
-    over = [edit for edit in done.edits if edit.why.startswith(OVER_BUDGET)]
-    return bool(over) and done.report.raced == 0

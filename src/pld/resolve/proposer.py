@@ -1,4 +1,4 @@
-"""What a proposer of Edits is shown, and what it answers."""
+"""The proposer interface: the evidence of a round that it sees, and the Edits that it proposes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from typing import Protocol
 
 from pld.ports import Vectors
 from pld.records import Example, Instruction, Rule, Task
-from pld.resolve.records import Blame, Edit, EditVerdict
+from pld.resolve.records import Blame, Edit, EditResult
 
 
 @dataclass(frozen=True)
 class Answered:
-    """An example of the pool as the Student answered it. `margin` ≥ 0: of a failure the log-score of its answer less
-    that of the gold label, of a success that of the gold label less that of the runner-up."""
+    """An example of the pool with the Student's answer. `margin` ≥ 0: for a failure, the log-score of the answer less
+    that of the gold label; for a success, that of the gold label less the runner-up's."""
 
     example: Example
     predicted: str | None
@@ -24,15 +24,14 @@ class Answered:
 
     @property
     def cell(self) -> str:
-        """Its place in the confusion matrix, as `gold -> predicted`."""
+        """The cell of the confusion matrix, as `gold -> predicted`."""
         return f"{self.example.label} -> {self.predicted}"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one round found. `instructions` stand in the order of the prompt; `blames` in the order of `instructions`;
-    `rules` [n] with `vectors` [n, d] (rows of length one) are all there are; `clusters` maps a rule's id to its cluster
-    (noise has none); `earlier`: what became of the Edits of this same list in earlier rounds."""
+    """What a proposer sees. `instructions`: in prompt order, `blames` in the same; `rules` [n] with unit `vectors`
+    [n, d]; `clusters`: rule id → cluster (none for noise); `earlier`: results of earlier Edits of this same list."""
 
     round: int
     task: Task
@@ -43,13 +42,13 @@ class Evidence:
     rules: Sequence[Rule]
     vectors: Vectors
     clusters: Mapping[str, int]
-    earlier: Sequence[EditVerdict] = ()
+    earlier: Sequence[EditResult] = ()
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """An Edit; `rule_ids` stand behind its text (none: those of the instruction that it changes), `example_ids` are the
-    failures that it answers."""
+    """An Edit; `rule_ids` support its text (none: those of the edited instruction do); `example_ids`: the failures that
+    it addresses."""
 
     edit: Edit
     rule_ids: tuple[str, ...] = ()
@@ -58,7 +57,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Proposals:
-    """The best guesses first, drawn as they are needed; `trouble` says why there are none."""
+    """Best guesses first, generated lazily; `trouble`: why there are none."""
 
     edits: Iterable[Proposal]
     trouble: str | None = None
@@ -67,10 +66,10 @@ class Proposals:
 
 
 class Proposer(Protocol):
-    """Decides which Edits are worth a try. Deterministic."""
+    """Decides which Edits to try. Deterministic."""
 
     name: str
 
     def propose(self, evidence: Evidence) -> Proposals:
-        """Never raises for a bad answer: that is `trouble`. Raises TeacherError where the Teacher can't be asked."""
+        """Reports a bad answer as `trouble`. Raises TeacherError if the Teacher can't be asked."""
         ...

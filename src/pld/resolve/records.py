@@ -1,4 +1,4 @@
-"""The words of the conflict loop as records: Edits, what a round found, and what became of it."""
+"""Records of the conflict loop: Edits, the evidence and results of a round, and the lineage of instructions."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from pld.records import Comparison, Interval, Record, SystemReport
 
 
 class Revise(Record):
-    """Give the instruction `id` the text `text`; its place and label stay."""
+    """Replace the text of the instruction `id`; its place and label stay."""
 
     op: Literal["revise"] = "revise"
     id: str
@@ -17,8 +17,7 @@ class Revise(Record):
 
 
 class Add(Record):
-    """A new instruction for `label` before the one that stands at `position` (0: the first; behind the last: the
-    end)."""
+    """Insert an instruction for `label` before the one at `position` (0-based; beyond the last: at the end)."""
 
     op: Literal["add"] = "add"
     text: str
@@ -28,7 +27,7 @@ class Add(Record):
 
 
 class Remove(Record):
-    """Take the instruction `id` out."""
+    """Remove the instruction `id`."""
 
     op: Literal["remove"] = "remove"
     id: str
@@ -36,7 +35,7 @@ class Remove(Record):
 
 
 class Move(Record):
-    """Put the instruction `id` at `position` of the others."""
+    """Move the instruction `id` to `position` among the others."""
 
     op: Literal["move"] = "move"
     id: str
@@ -45,7 +44,7 @@ class Move(Record):
 
 
 class Split(Record):
-    """Give several instructions for the one `id`, at its place and with its label."""
+    """Replace the instruction `id` by several, at its place and with its label."""
 
     op: Literal["split"] = "split"
     id: str
@@ -54,11 +53,12 @@ class Split(Record):
 
 
 Edit = Annotated[Revise | Add | Remove | Move | Split, Discriminator("op")]
+Outcome = Literal["refused", "dropped", "rejected", "accepted"]
 
 
-class Shown(Record):
-    """One row of shown.jsonl: an example of the pool that the proposer of Edits saw. `margin`: log-score of the
-    answer less that of the gold label (of a success: less the runner-up's); `cluster`: of its own rule, if any."""
+class ShownExample(Record):
+    """One row of shown.jsonl: an example of the pool that the proposer saw. `margin`: log-score of the answer less that
+    of the gold label (success: less the runner-up's); `cluster`: of its own rule, if any."""
 
     example_id: str
     kind: Literal["failure", "success"]
@@ -78,7 +78,7 @@ class Blame(Record):
 
 
 class Rung(Record):
-    """A list on some `examples` (of the pool, or the first of validation) at the search's precision: its macro-F1, and
+    """A list's macro-F1 on `examples` examples (of the pool, or the first of validation) at the search's precision, and
     that of the present list on the same ones."""
 
     examples: int
@@ -90,11 +90,11 @@ class Rung(Record):
         return self.macro_f1 - self.present
 
 
-class GateVerdict(Record):
-    """What the gate saw of the race's survivor, on all of validation at the reporting precision. `gain`: macro-F1 of
-    the candidate less that of the present list (paired bootstrap), `probability`: the share of resamples with a gain,
-    `wanted_probability`: min_confidence, raised for the `finalists` that all of validation chose from; `failed`: what
-    did not hold, in words; `fixed`, `broken`: ids of validation examples."""
+class GateResult(Record):
+    """The gate's test of the race's winner, on all of validation at the reporting precision. `gain`: macro-F1 of the
+    candidate less that of the present list (paired bootstrap); `probability`: share of resamples with a gain;
+    `wanted_probability`: min_confidence, corrected for choosing among `finalists`; `failed`: the conditions that did
+    not hold, in words; `fixed`, `broken`: ids of validation examples."""
 
     accepted: bool
     gain: Interval
@@ -107,11 +107,11 @@ class GateVerdict(Record):
     broken: tuple[str, ...]
 
 
-class EditVerdict(Record):
-    """One row of edits.jsonl: an Edit and what became of it. `rule_ids` stand behind its text, `example_ids` are the
-    failures that it answers; `refused`: it made no list, `dropped`: others did better on the pool or in the race;
-    `pool` and `race` are of the list that it makes alone, `gate` of the one that survived, which several Edits may have
-    made together; `alarms`: labels that lost their last instruction, and what came back in for them."""
+class EditResult(Record):
+    """One row of edits.jsonl: an Edit and its outcome. `rule_ids` support its text, `example_ids` are the failures that
+    it addresses. `refused`: it made no list to try; `dropped`: others did better on the pool or in the race. `pool` and
+    `race` belong to the list that it makes alone, `gate` to the winner, which several Edits may have made together;
+    `alarms`: labels that lost their last instruction, and the rule restored for them."""
 
     id: str
     round: int
@@ -119,18 +119,18 @@ class EditVerdict(Record):
     edit: Edit
     rule_ids: tuple[str, ...]
     example_ids: tuple[str, ...]
-    outcome: Literal["refused", "dropped", "rejected", "accepted"]
+    outcome: Outcome
     why: str
     alarms: tuple[str, ...] = ()
     prompt_sha256: str | None = None
     prompt_tokens: int | None = None
     pool: Rung | None = None
     race: tuple[Rung, ...] = ()
-    gate: GateVerdict | None = None
+    gate: GateResult | None = None
 
 
 class Together(Record):
-    """A list that several Edits of a round make together, in the race from its second part on."""
+    """A list that several Edits of a round make together; it joins the race at its second part."""
 
     edit_ids: tuple[str, ...]
     prompt_sha256: str
@@ -139,9 +139,8 @@ class Together(Record):
 
 
 class RoundReport(Record):
-    """artifacts/resolve/rounds/NN/report.json. `pool` describes the list that the round began with,
-    `validation` the one that it ended with; `raced`: lists, those that
-    several Edits make `together` too; `trouble`: why nothing was proposed."""
+    """artifacts/resolve/rounds/NN/report.json. `pool` measures the list at the start of the round, `validation` the one
+    at its end; `raced`: number of lists, including those of `together`; `trouble`: why nothing was proposed."""
 
     round: int
     pool: SystemReport
@@ -160,9 +159,9 @@ class RoundReport(Record):
 
 
 class ResolutionReport(Record):
-    """artifacts/resolve/report.json. `candidates`: different lists that were tried on validation, all rounds and
-    pruning together; `gain`: macro-F1 of the list that ships less that of the one that came in, on validation,
-    where it was chosen: too good by the choosing; the honest one is on test, in evaluation/report.json."""
+    """artifacts/resolve/report.json. `candidates`: number of different lists that were tried on validation, pruning
+    included; `gain`: macro-F1 of the result less that of the initial list on validation, optimistically biased by
+    selection (evaluation/report.json has the one on test)."""
 
     resolver: str
     sampler: str
@@ -181,8 +180,8 @@ class ResolutionReport(Record):
 
 
 class Effect(Record):
-    """One row of ablation.jsonl: what an instruction does on validation: figures with it less those without it (above
-    0: it helps). `per_label`: change of F1; `fixed`, `broken`: validation examples that it turns right, or wrong."""
+    """One row of ablation.jsonl: an instruction's effect on validation, figures with it less those without it.
+    `per_label`: change of F1; `fixed`, `broken`: validation examples that it turns right or wrong."""
 
     instruction_id: str
     label: str
@@ -194,8 +193,8 @@ class Effect(Record):
 
 
 class Step(Record):
-    """One Edit in an instruction's line of descent; `from_id`: the instruction that it was before (None: added);
-    `round` 0: by a reviewer."""
+    """One Edit in an instruction's lineage; `from_id`: the instruction before it (None: added); `round` 0: by a
+    reviewer."""
 
     round: int
     edit_id: str
@@ -207,8 +206,8 @@ class Step(Record):
 
 
 class Descent(Record):
-    """One row of descent.jsonl: where an instruction of the final list comes from (training examples → their rules →
-    clusters → instruction → edits), and which validation examples it fixed and broke (by leave-one-out; None: not
+    """One row of descent.jsonl: the lineage of an instruction of the final list (training examples → their rules →
+    clusters → instruction → edits), and the validation examples that it fixes and breaks (leave-one-out; None: not
     measured)."""
 
     instruction_id: str

@@ -3,21 +3,24 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pld.metrics import predictions
-from pld.records import DISTILLED, Calibration, Instruction, Prediction, SystemPrompt
+from pld.distill.trial import groups_of
+from pld.metrics import compare, predictions
+from pld.records import CLUSTERED, DISTILLED, Calibration, Instruction, Prediction, SystemPrompt
 from pld.resolve.ablation import FrontPoint, ablate, ablated_points, front_point, pareto, prune
+from pld.resolve.inputs import ResolveInputs
 from pld.resolve.lineage import descents
 from pld.resolve.loop import Loop, Round
+from pld.resolve.proposer import Proposer
 from pld.resolve.records import Descent, Effect, ResolutionReport
-from pld.resolve.view import Ground
+from pld.resolve.sampling import Embed
 
 LEFT, CAME_IN = "what the loop left", "what came in"
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """What ships, and how it came to be; `effects` is None where no ablation was asked for; `points`: every list that
-    was measured on all of validation at the reporting precision."""
+    """The resulting list and how it came to be. `effects`: None without an ablation; `points`: every list that was
+    measured on all of validation at the reporting precision."""
 
     report: ResolutionReport
     instructions: Sequence[Instruction]
@@ -30,66 +33,68 @@ class Resolution:
 
 
 def resolve(
-    ground: Ground, came_in: Sequence[Instruction], resolver: str, on_round: Callable[[Round], object]
+    inputs: ResolveInputs, proposer: Proposer | None, embed: Embed, on_round: Callable[[Round], object]
 ) -> Resolution:
-    """Play the loop on the list that `came_in`, unless `resolver` is `none`; `on_round` is given each round as it ends.
+    """Run the loop with `proposer` (None: no loop); `on_round` receives each round when it ends.
 
-    What ships is never worse on validation than what came in, and every label that had an instruction keeps one.
+    The result is never worse on validation than the initial list, and every label that had an instruction keeps one.
     """
-    answering, validation, params = ground.answering, ground.validation, ground.params
-    loop = Loop(ground, came_in)
+    scorer, validation, params = inputs.scorer, inputs.validation, inputs.config.resolution
+    loop = Loop(inputs, proposer, embed)
     rounds: list[Round] = []
-    for played in loop.rounds() if resolver != "none" else ():
+    for played in loop.rounds():
         on_round(played)
         rounds.append(played)
-    before = answering.report(answering.prompt(came_in), validation)
-    points = [front_point(what, prompt, answering.report(prompt, validation)) for what, prompt in loop.measured.items()]
-    pruned: tuple[str, ...] = ()
+    came_in = scorer.prompt(inputs.instructions)
+    before = scorer.report(came_in, validation)
+    points = [front_point(what, prompt, scorer.report(prompt, validation)) for what, prompt in loop.measured.items()]
+    instructions, candidates, pruned = loop.present, loop.raced, ()
     if params.pruning == "ablation":
-        with ground.phase("pruning"):
-            slim = prune(loop.present, answering, validation, params.gate, before.macro_f1.value)
-        loop.present = slim.instructions
-        loop.raced |= {point.prompt_sha256 for point in slim.points}
+        slim = prune(instructions, scorer, validation, params.gate, before.macro_f1.value)
+        instructions, pruned = slim.instructions, slim.dropped
+        candidates = candidates | {point.prompt_sha256 for point in slim.points}
         points += slim.points
-        pruned = tuple(f"{identity}: {words}" for identity, words in slim.dropped)
     effects: list[Effect] | None = None
     if params.ablation:
-        with ground.phase("ablation"):
-            effects = ablate(loop.present, answering, validation)
-        points += ablated_points(loop.present, answering, validation)
-    prompt = answering.prompt(loop.present)
-    after = answering.report(prompt, validation)
-    scores = answering.scores(prompt, validation)
-    ends = [front_point(LEFT, prompt, after), front_point(CAME_IN, answering.prompt(came_in), before)]
+        effects = ablate(instructions, scorer, validation)
+        points += ablated_points(instructions, scorer, validation)
+    prompt = scorer.prompt(instructions)
+    after = scorer.report(prompt, validation)
+    scores = scorer.scores(prompt, validation)
+    settings, labels = inputs.config.evaluation, inputs.config.task.labels
+    chosen = [scorer.chosen(found, validation) for found in (prompt, came_in)]
+    groups, edits = groups_of(validation), [edit for played in rounds for edit in played.edits]
     return Resolution(
         report=ResolutionReport(
-            resolver=resolver,
+            resolver=inputs.config.resolver.kind,
             sampler=params.sampler,
-            ended=loop.ended or "no resolver",
+            ended=loop.ended,
             came_in=before,
             result=after,
-            gain=loop.gain(),
-            candidates=len(loop.raced),
+            gain=compare(
+                DISTILLED,
+                CLUSTERED,
+                scorer.gold(validation),
+                *chosen,
+                len(labels),
+                groups,
+                settings.resamples,
+                settings.seed,
+            ),
+            candidates=len(candidates),
             accepted=tuple(loop.accepted),
             alarms=tuple(loop.alarms),
-            pruned=pruned,
+            pruned=tuple(f"{identity}: {words}" for identity, words in pruned),
             rounds=tuple(played.report for played in rounds),
             teacher_calls=loop.calls,
             teacher_tokens=loop.tokens,
-            student_answers=answering.asked,
+            student_answers=scorer.asked,
         ),
-        instructions=tuple(loop.present),
+        instructions=tuple(instructions),
         prompt=prompt,
-        calibration=answering.calibration(prompt),
-        predictions=predictions(validation, DISTILLED, scores, answering.config.task.labels),
+        calibration=scorer.calibration(prompt),
+        predictions=predictions(validation, DISTILLED, scores, labels),
         effects=effects,
-        descents=descents(
-            loop.present,
-            came_in,
-            [edit for played in rounds for edit in played.edits],
-            answering.rules,
-            ground.clusters,
-            effects,
-        ),
-        points=pareto([*ends, *points]),
+        descents=descents(instructions, inputs.instructions, edits, scorer.rules, inputs.clusters, effects),
+        points=pareto([front_point(LEFT, prompt, after), front_point(CAME_IN, came_in, before), *points]),
     )

@@ -1,4 +1,4 @@
-"""Which examples a round predicts, and which of its failures and successes a proposer of Edits is shown."""
+"""Selects the training examples that a round predicts, and the failures and successes that the proposer sees."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -6,26 +6,70 @@ from typing import TypeVar
 
 import numpy as np
 
+from pld.distill.render import exemplars_of, render_input, shown_examples
 from pld.distill.trial import groups_of
 from pld.metrics import choose, indices
 from pld.ports import Scores, Vectors
-from pld.records import Example, content_id
+from pld.records import Example, Instruction, content_id
+from pld.resolve.inputs import ResolveInputs
 from pld.resolve.proposer import Answered
-from pld.resolve.records import Shown
+from pld.resolve.records import ShownExample
 
 ClusterOf = Callable[[str], int | None]
-"""Example id → the cluster of its own rule; None where it has no rule, or one that is noise."""
+"""Example id → the cluster of its own rule; None if it has no rule, or a noise rule."""
+Embed = Callable[[Sequence[str]], Vectors]
+"""n texts → [n, d] of unit length."""
 T = TypeVar("T")
+
+
+class ExampleSampler:
+    """Selects the examples of each round; holds the embeddings of their inputs."""
+
+    def __init__(self, inputs: ResolveInputs, embed: Embed) -> None:
+        self._inputs, self._embed = inputs, embed
+        self._params = inputs.config.resolution
+        self._rule_of = {rule.example_id: rule for rule in inputs.rules}
+        self._vectors: dict[str, Vectors] = {}
+
+    def pool(self, number: int, present: Sequence[Instruction]) -> list[Example]:
+        """Training examples that the prompt of `present` doesn't show."""
+        size, seed, labels = self._params.pool, self._params.seed, self._inputs.config.task.labels
+        return draw_pool(self._inputs.train, size, labels, self.in_prompt(present), seed, number)
+
+    def in_prompt(self, instructions: Sequence[Instruction]) -> set[str]:
+        """Ids of the training examples that the prompt of `instructions` shows."""
+        scorer = self._inputs.scorer
+        exemplars = exemplars_of(instructions, scorer.rules, scorer.train)
+        return shown_examples(scorer.config.task, instructions, exemplars, scorer.config.rendering)
+
+    def shown(
+        self, number: int, failed: Sequence[Answered], succeeded: Sequence[Answered]
+    ) -> tuple[list[Answered], list[Answered]]:
+        """The failures that the proposer sees, and the successes beside them."""
+        size, seed = self._params.failures, self._params.seed
+        if self._params.sampler == "random":
+            failures = draw(failed, size, seed, number)
+            return failures, draw(succeeded, len(failures), seed, number)
+        failures = cover(failed, size, self.cluster_of)
+        new = [found.example for found in (*failures, *succeeded) if found.example.id not in self._vectors]
+        if new:
+            vectors = self._embed([render_input(self._inputs.config.task, example.inputs) for example in new])
+            self._vectors.update(zip((example.id for example in new), vectors, strict=True))
+        return failures, guards(failures, succeeded, self._vectors)
+
+    def cluster_of(self, example_id: str) -> int | None:
+        """The cluster of the example's own rule; None if it has no rule, or a noise rule."""
+        rule = self._rule_of.get(example_id)
+        return self._inputs.clusters.get(rule.id) if rule else None
 
 
 def draw_pool(
     train: Sequence[Example], size: int, labels: Sequence[str], exclude: Collection[str], seed: int, round: int
 ) -> list[Example]:
-    """At most `size` examples of `train`, in its order, without those whose ids are in `exclude`.
+    """At most `size` examples of `train`, in its order, without the ids in `exclude`.
 
-    Labels have the shares that they have in `train`, but none less than half of an equal share, as far as it has
-    examples; within a label the groups take turns, so that no one contract dominates. Drawn by the hash of the ids:
-    data that are added later change few of the draws.
+    Stratified by label, with at least half of an equal share for each label; within a label, round-robin over groups,
+    so that no single contract dominates. Drawn by hash of the ids: adding data changes few of the draws.
     """
     free = [example for example in train if example.id not in exclude]
     quotas = _quotas(Counter(example.label for example in free), size, labels)
@@ -40,20 +84,20 @@ def draw_pool(
         of_group: dict[str, list[str]] = defaultdict(list)
         for _, group, identity in hashed:
             of_group[group].append(identity)
-        drawn.update(list(in_turn(of_group.values()))[:quota])
+        drawn.update(list(round_robin(of_group.values()))[:quota])
     return [example for example in free if example.id in drawn]
 
 
 def answered(examples: Sequence[Example], scores: Scores, labels: Sequence[str]) -> list[Answered]:
-    """`examples` [n] with their answers by `scores` [n, k] and the margins that Answered names; an example that could
-    not be scored is a failure without an answer, and its margin is 0."""
+    """`examples` [n] with their answers by `scores` [n, k]; one that could not be scored is a failure without answer
+    and with margin 0."""
     if not examples:
         return []
     rows = np.arange(len(examples))
     gold = indices([example.label for example in examples], labels)
     best = choose(scores)
     others = scores.copy()
-    others[rows, gold] = -np.inf  # so that their best is a failure's answer and a success's runner-up
+    others[rows, gold] = -np.inf  # the best of them: a failure's answer, a success's runner-up
     margins = np.abs(others.max(axis=1) - scores[rows, gold])
     return [
         Answered(example, labels[place] if place >= 0 else None, float(margin) if place >= 0 else 0.0)
@@ -62,7 +106,7 @@ def answered(examples: Sequence[Example], scores: Scores, labels: Sequence[str])
 
 
 def cells(failed: Iterable[Answered]) -> dict[str, list[Answered]]:
-    """Confusion cell → its failures in the order given; the fullest cell first, ties by the first failure's place."""
+    """Confusion cell → its failures in the order given; largest cell first, ties by first failure."""
     found: dict[str, list[Answered]] = defaultdict(list)
     for failure in failed:
         found[failure.cell].append(failure)
@@ -72,22 +116,21 @@ def cells(failed: Iterable[Answered]) -> dict[str, list[Answered]]:
 def cover(failed: Sequence[Answered], size: int, cluster_of: ClusterOf) -> list[Answered]:
     """At most `size` failures that cover the confusion cells, and within a cell the clusters of their own rules.
 
-    Cells take turns, the fullest first (ties by name); so do a cell's clusters (no rule is one of its own). Within a
-    cluster the largest margin comes first: a confident error is systematic, a small margin is a coin flip.
+    Round-robin over cells, the largest first (ties by name), and within a cell over clusters (no rule counts as one).
+    Within a cluster the largest margin comes first: a confident error is systematic, a small margin is a coin flip.
     """
     by_cell = cells(sorted(failed, key=lambda failure: failure.cell))
-    return list(in_turn(_clusters_in_turn(own, cluster_of) for own in by_cell.values()))[:size]
+    return list(round_robin(_clusters_round_robin(own, cluster_of) for own in by_cell.values()))[:size]
 
 
 def draw(found: Sequence[Answered], size: int, seed: int, round: int) -> list[Answered]:
-    """At most `size` of `found`, at random: what `cover` and `guards` are compared with."""
+    """At most `size` of `found` at random: the baseline for `cover` and `guards`."""
     return sorted(found, key=lambda answer: content_id([seed, "shown", round, answer.example.id]))[:size]
 
 
 def guards(shown: Sequence[Answered], succeeded: Sequence[Answered], vectors: Mapping[str, Vectors]) -> list[Answered]:
-    """As many successes as failures are `shown` (or all there are), which an Edit must not break: the failures take
-    turns, and each takes the nearest success that is left. `vectors`: example id → embedding [d] of its input, of
-    length one."""
+    """As many successes as failures are `shown` (or all there are), which an Edit must not break: each failure takes
+    the nearest success that is left. `vectors`: example id → unit-length embedding [d] of its input."""
     if not shown or not succeeded:
         return []
     ordered = sorted(succeeded, key=lambda success: success.example.id)
@@ -102,10 +145,12 @@ def guards(shown: Sequence[Answered], succeeded: Sequence[Answered], vectors: Ma
     return taken
 
 
-def shown_rows(failures: Sequence[Answered], successes: Sequence[Answered], cluster_of: ClusterOf) -> list[Shown]:
+def shown_rows(
+    failures: Sequence[Answered], successes: Sequence[Answered], cluster_of: ClusterOf
+) -> list[ShownExample]:
     """shown.jsonl, the failures first."""
     return [
-        Shown(
+        ShownExample(
             example_id=answer.example.id,
             kind="success" if answer.right else "failure",
             label=answer.example.label,
@@ -117,8 +162,8 @@ def shown_rows(failures: Sequence[Answered], successes: Sequence[Answered], clus
     ]
 
 
-def in_turn(columns: Iterable[Iterable[T]]) -> Iterator[T]:
-    """One of each column that has more, round after round."""
+def round_robin(columns: Iterable[Iterable[T]]) -> Iterator[T]:
+    """The items of `columns`, round-robin."""
     running = [iter(column) for column in columns]
     while running:
         left = []
@@ -131,12 +176,12 @@ def in_turn(columns: Iterable[Iterable[T]]) -> Iterator[T]:
 
 
 def _quotas(available: Mapping[str, int], size: int, labels: Sequence[str]) -> dict[str, int]:
-    """How many of each label: in proportion to what is `available`, by largest remainder, with a floor."""
+    """Examples per label: in proportion to those `available`, by largest remainder, with a floor."""
     counts = {label: available.get(label, 0) for label in labels}
     size = min(size, sum(counts.values()))
     floors = {label: min(count, size // (2 * len(labels))) for label, count in counts.items()}
     quotas: dict[str, int] = {}
-    # a label that would fall below its floor gets it, and the others share what is left
+    # a label that would fall below its floor gets the floor; the others share the rest
     while below := [label for label in counts if label not in quotas and _below(label, counts, floors, quotas, size)]:
         quotas |= {label: floors[label] for label in below}
     rest = size - sum(quotas.values())
@@ -157,11 +202,10 @@ def _below(
     return rest * counts[label] < floors[label] * total
 
 
-def _clusters_in_turn(own: Sequence[Answered], cluster_of: ClusterOf) -> Iterator[Answered]:
-    """One cell's failures."""
+def _clusters_round_robin(own: Sequence[Answered], cluster_of: ClusterOf) -> Iterator[Answered]:
     by_cluster: dict[int | None, list[Answered]] = defaultdict(list)
     for failure in sorted(own, key=lambda failure: (-failure.margin, failure.example.id)):
         by_cluster[cluster_of(failure.example.id)].append(failure)
     # sorted is stable: of clusters of one size that with the most confident failure comes first
     fullest_first: list[list[Answered]] = sorted(by_cluster.values(), key=len, reverse=True)
-    return in_turn(fullest_first)
+    return round_robin(fullest_first)

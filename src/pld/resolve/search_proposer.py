@@ -1,7 +1,7 @@
-"""Edits without an LLM: rules that the Teacher wrote already are added and exchanged, instructions removed and moved.
+"""Proposes Edits without an LLM: adds and swaps in rules that the Teacher wrote, removes and moves instructions.
 
-Every text is that of a rule of the same label, so nothing is invented and nothing costs a call. What stands
-where in the order of guesses was measured (docs/explanation/decisions.md).
+Every text is a rule of the same label, so nothing is invented and no call is paid for. The order of the guesses was
+measured (docs/explanation/decisions.md).
 """
 
 from collections import defaultdict
@@ -14,17 +14,16 @@ from pld.records import Instruction, Rule
 from pld.resolve.blame import most_blamed, rise_of
 from pld.resolve.proposer import Answered, Evidence, Proposal, Proposals
 from pld.resolve.records import Add, Edit, Move, Remove, Revise
-from pld.resolve.sampling import cells, in_turn
+from pld.resolve.sampling import cells, round_robin
 
 
 class SearchProposer:
-    """Guesses per confusion cell: add a rule of its failures, reword an instruction, remove or move the culprit."""
+    """Per confusion cell: add a rule of its failures, reword an instruction, remove or move the blamed one."""
 
     name = "search"
 
     def propose(self, evidence: Evidence) -> Proposals:
-        """No Edit twice, nor one that was tried on this list before; they end when rules and instructions are used up.
-        None without a shown failure."""
+        """No Edit twice, and none that was tried on this list before; ends when rules and instructions are used up."""
         if not evidence.failures:
             return Proposals((), trouble="no failure was shown")
         known = _Known(evidence)
@@ -35,7 +34,7 @@ class SearchProposer:
 
 
 class _Known:
-    """A round's evidence and what it is looked up by. Rules are places in `evidence.rules`."""
+    """A round's evidence, indexed. Rules are indices into `evidence.rules`."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
@@ -50,15 +49,14 @@ class _Known:
         self._texts = {instruction.text for instruction in self.instructions}
 
     def is_new(self, rule: Rule) -> bool:
-        """Whether no instruction of the present list says just this."""
+        """Whether no present instruction has this text."""
         return rule.text not in self._texts
 
     def nearest_first(self, places: Sequence[int], centre: Sequence[int]) -> list[int]:
-        """`places` by cosine to the centroid of the rules at `centre` (none: as they stand); rules whose label the
-        Teacher doubts come last."""
+        """`places` by cosine to the centroid of the rules at `centre` (none: unchanged); doubtful rules last."""
         if not places or not centre:
             return sorted(places, key=lambda at: self.rules[at].doubtful)
-        # rows have length one, so this is the order of the cosine; rounded, so that ties are ties on every machine
+        # unit rows: ordered by cosine; rounded, so that ties are ties on every machine
         near = np.round(self._vectors[list(places)] @ self._vectors[list(centre)].mean(axis=0), 6)
         near_of = dict(zip(places, near, strict=True))
         return sorted(places, key=lambda at: (self.rules[at].doubtful, -near_of[at], self.rules[at].id))
@@ -67,7 +65,7 @@ class _Known:
         return [self.place[rule_id] for rule_id in instruction.rule_ids]
 
     def alike(self, at: int, places: Sequence[int]) -> list[int]:
-        """Those of `places` that share the cluster of the rule at `at`; none for noise."""
+        """Those of `places` in the cluster of the rule at `at`; none for noise."""
         cluster = self.evidence.clusters.get(self.rules[at].id)
         if cluster is None:
             return []
@@ -75,7 +73,7 @@ class _Known:
 
 
 class _Guesses:
-    """What may mend the failures `failed`: those of one confusion cell, or all that are shown (`cell` is None)."""
+    """Edits that may fix the failures `failed`: those of one confusion cell, or all that are shown (`cell` None)."""
 
     def __init__(self, known: _Known, failed: Sequence[Answered], cell: str | None = None) -> None:
         self.known = known
@@ -89,20 +87,20 @@ class _Guesses:
         self.charges = self._charges(cell)
 
     def all(self) -> Iterator[Proposal]:
-        """The kinds take turns, each with its best guess first. A new instruction at the end, next to the input, often
-        drowns the others: that is the last kind."""
+        """Round-robin over kinds, each with its best guess first; additions at the end come last, since there, next to
+        the input, they often drown out the other instructions."""
         front, end = self._additions(0), self._additions(len(self.known.instructions))
-        return in_turn((front, self._of_culprits(), self._removals_and_moves(), self._of_gold(), end))
+        return round_robin((front, self._of_culprits(), self._removals_and_moves(), self._of_gold(), end))
 
     def of_the_culprit(self) -> Iterator[Proposal]:
-        """Without the most blamed instruction, and with its next-best rule."""
+        """Remove the most blamed instruction, or reword it by its next-best rule."""
         for culprit, charge in self.charges[:1]:
             if len(self.known.instructions) > 1:
                 yield self._proposal(Remove(id=culprit.id, reason=charge))
             yield from islice(self._rewordings(culprit, self.known.behind(culprit), charge), 1)
 
     def _additions(self, position: int) -> Iterator[Proposal]:
-        """Rules of the failures, then further rules of the gold label on which no instruction rests."""
+        """Rules of the failures, then unused rules of the gold label."""
         known, rules = self.known, self.known.rules
         spare = [at for at, rule in enumerate(rules) if rule.label == self.gold and rule.id not in known.used]
         spare = known.nearest_first([at for at in spare if at not in self.own], self.own or spare)
@@ -115,15 +113,15 @@ class _Guesses:
             yield self._proposal(Add(text=rules[at].text, label=self.gold, position=position, reason=reason), behind)
 
     def _of_culprits(self) -> Iterator[Proposal]:
-        """Their next-best rules."""
+        """Reword the blamed instructions by their next-best rules."""
         for culprit, charge in self.charges:
             yield from self._rewordings(culprit, self.known.behind(culprit), charge)
 
     def _of_gold(self) -> Iterator[Proposal]:
-        """The instructions that lead to the gold label, each with its rule nearest to the failures."""
+        """Reword the gold label's instructions by their rules nearest to the failures."""
         known = self.known
         why = f"{'its rule nearest to' if self.own else 'its next-best rule for'} the failures {self.where}"
-        return in_turn(
+        return round_robin(
             self._rewordings(instruction, known.nearest_first(known.behind(instruction), self.own), why)
             for instruction in known.instructions
             if instruction.label == self.gold
@@ -142,14 +140,13 @@ class _Guesses:
             return
         for culprit, charge in self.charges:
             yield self._proposal(Remove(id=culprit.id, reason=charge))
-            # what stands last weighs most: away from there with what leads elsewhere
+            # the last place weighs most: move instructions of other labels away from it
             for position in (last, 0) if culprit.label == self.gold else (0, last):
                 if instructions[position].id != culprit.id:
                     yield self._proposal(Move(id=culprit.id, position=position, reason=charge))
 
     def _charges(self, cell: str | None) -> list[tuple[Instruction, str]]:
-        """The instructions without which the gold label's probability rises, the most blamed first, each with the words
-        of the charge."""
+        """The instructions without which the gold label's probability rises, most blamed first, each with a reason."""
         by_id = {instruction.id: instruction for instruction in self.known.instructions}
         rises = {found.instruction_id: rise_of(found, cell) for found in self.known.evidence.blames}
         guilty = [identity for identity in most_blamed(self.known.evidence.blames, cell) if rises[identity] > 0]
@@ -163,7 +160,7 @@ class _Guesses:
 
 
 def _once(proposals: Iterable[Proposal], before: Iterable[Edit]) -> Iterator[Proposal]:
-    """Without an Edit that was there `before`, whatever its reason."""
+    """Without repetitions and Edits made `before`, whatever their reasons."""
     seen = {edit.model_copy(update={"reason": ""}) for edit in before}
     for proposal in proposals:
         bare = proposal.edit.model_copy(update={"reason": ""})
@@ -173,8 +170,8 @@ def _once(proposals: Iterable[Proposal], before: Iterable[Edit]) -> Iterator[Pro
 
 
 def _staggered(streams: Iterable[Iterator[Proposal]]) -> Iterator[Proposal]:
-    """One of the first stream, then one each of the first two, and so on: with few tries the fullest cells get several
-    kinds of guesses, where strict turns would give each cell one rule to add and nothing else."""
+    """One of the first stream, then one each of the first two, and so on. With few tries, round-robin would give each
+    cell one rule to add and nothing else; this gives the fullest cells several kinds of guesses."""
     waiting = iter(streams)
     running: list[Iterator[Proposal]] = []
     while True:

@@ -1,6 +1,6 @@
-"""Edits by the Teacher: one structured call a round, which sees the instructions, failures and successes.
+"""Proposes Edits by the Teacher: one structured call per round, which sees instructions, failures and successes.
 
-Step 3 of Prompt-Level Distillation (arXiv 2602.21103), with more than rewriting: five kinds of Edits, each tried alone.
+Step 3 of Prompt-Level Distillation (arXiv 2602.21103), with five kinds of Edits instead of one, each tried alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from pld import prompts
-from pld.distill import structured_requests as asking
+from pld.distill import structured_requests
 from pld.distill.text_checks import Fault, FindPersonalData, personal_data_fault
 from pld.params import TeacherResolver
 from pld.ports import Teacher, TeacherRequest
@@ -20,7 +20,7 @@ from pld.resolve.records import Add, Edit
 
 ROLE = "resolve"
 _OUTCOMES = {"refused": "refused as it stands", "dropped": "no better", "rejected": "no better"}
-_FELT = 0.01  # nats: a smaller rise is bf16's noise, and names no culprit
+_LEAST_RISE = 0.01  # nats: a smaller rise is bfloat16 noise and blames no instruction
 
 
 class ResolveAnswer(Record):
@@ -30,11 +30,11 @@ class ResolveAnswer(Record):
 
 
 class TeacherProposer:
-    """Asks `teacher` once a round, and again (`attempts` times in all) where the answer can't be read; of its answer
-    the first `max_edits` are taken, unchecked.
+    """Asks `teacher` once per round, up to `attempts` times if the answer can't be parsed; takes the first `max_edits`
+    of its Edits, unchecked.
 
-    Once the answers used `max_tokens` in all rounds, it asks no more. A stored answer counts like a new one, so that a
-    run that is started again takes the same course and pays nothing twice.
+    Stops asking once the answers of all rounds used `max_tokens`. Stored answers count too, so that a restarted run
+    takes the same course and pays nothing twice.
     """
 
     name = "teacher"
@@ -53,38 +53,39 @@ class TeacherProposer:
         self._tokens = 0
 
     def propose(self, evidence: Evidence) -> Proposals:
-        """Where an Edit comes from: an added instruction from the failures shown that have its label as gold label,
-        and from their rules; any other Edit from the failures of the cells for which its instruction is blamed, or, if
-        there are none, from those that were answered with its label; its rules stay.
+        """An added instruction is credited to the failures with its gold label and their rules; any other Edit to the
+        failures of the cells that its instruction is blamed for, or else those answered with its label.
 
-        Raises TeacherError where the Teacher can't be asked.
+        Raises TeacherError if the Teacher can't be asked.
         """
         limit = self._params.max_tokens
         if limit is not None and self._tokens >= limit:
             return Proposals((), f"max_tokens: {self._tokens:,} of resolver.max_tokens {limit:,} are used")
         request = resolve_request(evidence, self._params)
         left = None if limit is None else limit - self._tokens
-        settled = asking.ask(self._teacher, [request], _judge, self._attempts, max_tokens=left).get(request.key)
+        settled = structured_requests.ask(self._teacher, [request], _parse_answer, self._attempts, max_tokens=left).get(
+            request.key
+        )
         if settled is None:
             return Proposals((), f"no_answer: {self._teacher.name} left the request out", calls=1)
-        self._tokens += asking.tokens_of(settled.usage)
+        self._tokens += structured_requests.tokens_of(settled.usage)
         found = settled.outcome
         if isinstance(found, Fault):
-            why = f"{found.reason}: {found.detail}{asking.after(settled.attempts)}"
+            why = f"{found.reason}: {found.detail}{structured_requests.after(settled.attempts)}"
             return Proposals((), why, settled.attempts, settled.usage)
         proposals = tuple(_proposal(self._fit(edit), evidence) for edit in found[: self._params.max_edits])
         none = None if proposals else "no_edits: the Teacher found nothing worth a try"
         return Proposals(proposals, none, settled.attempts, settled.usage)
 
     def _fit(self, edit: Edit) -> Edit:
-        """`edit` with a reason that may be written down; its text is judged like any other."""
+        """`edit` with a reason that may be stored; its text is checked later like any other."""
         withheld = personal_data_fault(edit.reason, self._personal_data)
         return edit.model_copy(update={"reason": f"(withheld: {withheld.detail})"}) if withheld else edit
 
 
 def resolve_request(evidence: Evidence, params: TeacherResolver) -> TeacherRequest:
-    """The question of one round. Only what is shown goes in, and no measured figure: asked again after a run was
-    killed, it must be the same to the byte, or a paid answer is paid for twice."""
+    """The request of one round. Contains no measured figure: repeated after a kill, it must match byte for byte, or the
+    answer is paid for twice."""
     shown = _shown(evidence)
     return TeacherRequest(
         key=content_id(shown),
@@ -102,8 +103,8 @@ def resolve_request(evidence: Evidence, params: TeacherResolver) -> TeacherReque
 
 
 def answer_schema() -> dict[str, Any]:
-    """The JSON schema of a ResolveAnswer. Ids and labels are plain strings on purpose: an answer that does not fit is
-    lost as a whole, and one Edit with an unknown label must be refused alone while the others live."""
+    """The JSON schema of a ResolveAnswer. Ids and labels are plain strings on purpose: an unknown label must refuse one
+    Edit, not the whole answer."""
     schema = ResolveAnswer.model_json_schema()
     del schema["description"]  # the classes' docstrings are for readers of the code
     del schema["properties"]["edits"]["items"]["discriminator"]  # OpenAPI's; each `op` is a constant already
@@ -145,17 +146,17 @@ def _example(example: Example) -> dict[str, Any]:
 
 
 def _blamed(evidence: Evidence) -> Mapping[str, str | None]:
-    """Cell of the failures → id of the instruction that is most to blame for it, if any is."""
+    """Confusion cell of the failures → id of its most blamed instruction, if any."""
     found: dict[str, str | None] = {}
     by_id = {blame.instruction_id: blame for blame in evidence.blames}
     for cell in dict.fromkeys(failure.cell for failure in evidence.failures):
         first = next(iter(most_blamed(evidence.blames, cell)), None)
-        found[cell] = first if first is not None and rise_of(by_id[first], cell) >= _FELT else None
+        found[cell] = first if first is not None and rise_of(by_id[first], cell) >= _LEAST_RISE else None
     return found
 
 
-def _judge(_: str, content: Mapping[str, Any]) -> Sequence[Edit] | Fault:
-    """The Edits, each still unchecked, or why the answer can't be read."""
+def _parse_answer(_: str, content: Mapping[str, Any]) -> Sequence[Edit] | Fault:
+    """The unchecked Edits, or why the answer can't be parsed."""
     try:
         return ResolveAnswer.model_validate(dict(content)).edits
     except ValidationError as error:

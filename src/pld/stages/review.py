@@ -9,49 +9,55 @@ from pld.config.settings import load_config
 from pld.errors import ArtifactError, ReviewError
 from pld.metrics import predictions
 from pld.params import Config
+from pld.ports import Student
 from pld.progress import progress
 from pld.records import DISTILLED, Instruction, Reviewed, sha256
 from pld.resolve.ablation import ablate
-from pld.resolve.inputs import load_answering
+from pld.resolve.inputs import load_inputs
 from pld.resolve.lineage import with_effects
 from pld.resolve.records import Descent
 from pld.review.decisions import ReviewEntry, applied_entries, apply_decisions, descents_after, final_prompt
 from pld.review.log import log_path, read_log
 
 ARTIFACTS = Path("artifacts")
-LEFT = ARTIFACTS / "resolve/final"
+LEFT = Path("resolve/final")
 
 
 def run() -> None:
-    config = load_config()
-    came_in = sha256(read_text(LEFT / "system_prompt.md"))
+    compute(load_config(), ARTIFACTS)
+
+
+def compute(config: Config, folder: Path, student: Student | None = None) -> None:
+    """Write `folder`/review/. `student`: None for the one that `config` names, loaded only if there are edits."""
+    came_in = sha256(read_text(folder / LEFT / "system_prompt.md"))
     log = read_log(config.task.name)
     applied = applied_entries(log, came_in)
     if applied:
-        _write_edited(config, applied)
+        _write_edited(config, folder, student, applied)
     else:
-        with atomic_folder(ARTIFACTS / SHIPS) as folder:
-            shutil.copytree(LEFT, folder, dirs_exist_ok=True)
+        with atomic_folder(folder / SHIPS) as written:
+            shutil.copytree(folder / LEFT, written, dirs_exist_ok=True)
         if any(not entry.approves for entry in log):
             print(f"review: no sheet of {log_path(config.task.name)} changes prompt {came_in[:12]}: it ships unchanged")
-    sheets = tuple(entry.number for entry in applied)
-    write_json(
-        ARTIFACTS / "review/review.json", Reviewed(came_in=came_in, ships=final_prompt(applied, came_in), sheets=sheets)
-    )
+    ships, sheets = final_prompt(applied, came_in), tuple(entry.number for entry in applied)
+    write_json(folder / "review/review.json", Reviewed(came_in=came_in, ships=ships, sheets=sheets))
 
 
-def _write_edited(config: Config, applied: Sequence[ReviewEntry]) -> None:
-    lists = load_answering(config, ARTIFACTS)
-    config, answering, validation = lists.config, lists.answering, lists.validation
-    instructions = read_jsonl(LEFT / "instructions.jsonl", Instruction)
-    descents = read_jsonl(LEFT / "descent.jsonl", Descent)
+def _write_edited(config: Config, folder: Path, student: Student | None, applied: Sequence[ReviewEntry]) -> None:
+    inputs = load_inputs(config, folder, student)
+    config, scorer, validation = inputs.config, inputs.scorer, inputs.validation
+    left = folder / LEFT
+    instructions = read_jsonl(left / "instructions.jsonl", Instruction)
+    descents = read_jsonl(left / "descent.jsonl", Descent)
     if [own.id for own in instructions] != [own.instruction_id for own in descents]:
-        raise ArtifactError(f"expected a line for each of instructions.jsonl ({LEFT}/descent.jsonl); run `dvc repro`")
+        raise ArtifactError(
+            f"expected one line per line of instructions.jsonl, got others ({left}/descent.jsonl); run `dvc repro`"
+        )
     came_in = len(instructions)
     for entry in applied:
         instructions = apply_decisions(instructions, entry.decisions)
         descents = descents_after(descents, entry, instructions)
-        prompt = answering.prompt(instructions)
+        prompt = scorer.prompt(instructions)
         if prompt.sha256 != entry.makes:
             raise ReviewError(
                 f"expected prompt {entry.makes[:12]} of sheet {entry.number}, got {prompt.sha256[:12]}: rendering "
@@ -60,20 +66,20 @@ def _write_edited(config: Config, applied: Sequence[ReviewEntry]) -> None:
             )
     batch = config.calibration.method == "batch"
     lists_asked = 1 + config.resolution.ablation * len(instructions)
-    most = len(validation) * lists_asked + len(answering.calibrated_on) * (lists_asked if batch else 1)
+    most = len(validation) * lists_asked + len(scorer.calibrated_on) * (lists_asked if batch else 1)
     with progress("review: answers", most) as advance:
-        answering.on_progress = advance
-        report = answering.report(prompt, validation)
-        effects = ablate(instructions, answering, validation) if config.resolution.ablation else None
-        scores, calibration = answering.scores(prompt, validation), answering.calibration(prompt)
-    with atomic_folder(ARTIFACTS / SHIPS) as folder:
-        write_jsonl(folder / "instructions.jsonl", instructions)
-        write_text(folder / "system_prompt.md", prompt.text)
-        write_json(folder / "calibration.json", calibration)
-        write_jsonl(folder / "predictions.jsonl", predictions(validation, DISTILLED, scores, config.task.labels))
-        write_jsonl(folder / "descent.jsonl", with_effects(descents, effects))
+        scorer.on_progress = advance
+        report = scorer.report(prompt, validation)
+        effects = ablate(instructions, scorer, validation) if config.resolution.ablation else None
+        scores, calibration = scorer.scores(prompt, validation), scorer.calibration(prompt)
+    with atomic_folder(folder / SHIPS) as written:
+        write_jsonl(written / "instructions.jsonl", instructions)
+        write_text(written / "system_prompt.md", prompt.text)
+        write_json(written / "calibration.json", calibration)
+        write_jsonl(written / "predictions.jsonl", predictions(validation, DISTILLED, scores, config.task.labels))
+        write_jsonl(written / "descent.jsonl", with_effects(descents, effects))
         if effects is not None:
-            write_jsonl(folder / "ablation.jsonl", effects)
+            write_jsonl(written / "ablation.jsonl", effects)
     said = "; ".join(f"sheet {entry.number}: {entry.summary}" for entry in applied)
     found = report.macro_f1
     print(
