@@ -86,7 +86,7 @@ def test_it_opens_from_disk_without_an_error_a_request_or_a_script_that_is_not_i
     assert (written / "index.html").stat().st_size < 5_000_000
     names = ["systems", "rules", "tree", "trials", "lists"]
     assert opened.page.locator(".plot :is(svg, canvas)").count() == len(names)
-    assert sorted(path.stem for path in (written / "pictures").glob("*.png")) == sorted(names)
+    assert sorted(path.stem for path in (written / "pictures").glob("*.png")) == sorted([*names, "confusion"])
 
     # the Teacher's text is text, whatever it says
     assert opened.page.evaluate("window.broken") is None

@@ -9,6 +9,7 @@ from pld.artifacts import SHIPS, read_record, write_json, write_jsonl, write_tex
 from pld.config.composition import with_settings
 from pld.data.splits import SplitSummary
 from pld.distill.extract import ExtractionSummary
+from pld.evaluate.latency import report_sha256
 from pld.evaluate.measure import Answers, evaluation_report
 from pld.params import Config
 from pld.records import (
@@ -239,6 +240,7 @@ def _write_evaluation(folder: Path, config: Config, labels: tuple[str, ...], tim
         machine="a test",
         systems=dict.fromkeys(report.systems, timing),
         training_seconds={"tfidf_logreg": 0.42},
+        report_sha256=report_sha256(folder),
         trials={trial: timing.model_copy(update={"p50_ms": 10.0 + place}) for place, trial in enumerate(trials)}
         if timed
         else {},

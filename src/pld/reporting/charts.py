@@ -1,20 +1,22 @@
-"""All charts that a run can have."""
+"""All charts of a run: macro-F1 of systems, trials and the loop's lists, the confusion matrix, and the rules."""
 
 from collections.abc import Sequence
 
+import altair as alt
+
 from pld.adapters.clusterers.condensed_tree import TreeClusterer
 from pld.config.build import build
-from pld.records import Rule
-from pld.reporting.chart import Chart
+from pld.records import CALIBRATED, EvaluationReport, Interval, Rule
+from pld.reporting.chart import F1, LIGHT, TOOLTIPS, Chart, figures_of, spec_of
 from pld.reporting.outputs import Outputs
-from pld.reporting.quality_charts import lists_chart, systems_chart, trials_chart
-from pld.reporting.rows import system_rows, trial_points
-from pld.reporting.rule_charts import map_chart, tree_chart
-from pld.reporting.rule_map import map_of
+from pld.reporting.rows import SystemRow, TrialPoint, all_timed, system_rows, trial_points
+from pld.reporting.rule_charts import map_chart, map_of, tree_chart
+from pld.resolve.ablation import FrontPoint
+from pld.resolve.resolution import CAME_IN, LEFT
 
 
-def drawn(outputs: Outputs, shown: Sequence[Rule]) -> tuple[list[Chart], str | None]:
-    """All charts of a run, the `shown` rules in the map; without a tree, why there is none."""
+def charts_of(outputs: Outputs, shown: Sequence[Rule]) -> tuple[list[Chart], str | None]:
+    """The charts of the page, with the `shown` rules on the map, and why there is no tree, if there is none."""
     result, report = outputs.result, outputs.result.report
     rows = system_rows(report, result.latency, outputs.costs)
     charts = [systems_chart(rows, report.n, report.task, report.shipped)]
@@ -30,6 +32,190 @@ def drawn(outputs: Outputs, shown: Sequence[Rule]) -> tuple[list[Chart], str | N
     if outputs.lists:
         charts.append(lists_chart(outputs.lists))
     return charts, None if tree else _no_tree(clusterer)
+
+
+def systems_chart(rows: Sequence[SystemRow], n: int, task: str, shipped: str) -> Chart:
+    """Every system's macro-F1 on test with its interval; calibrated variants hollow."""
+    marks = []
+    for row in rows:
+        name = row.name if row.report.n == n else f"{row.name} (n = {row.report.n})"
+        variants = ((row.name, row.report, "as it answers"), (row.name + CALIBRATED, row.calibrated, "calibrated"))
+        for full, report, variant in variants:
+            if report is not None:
+                marks.append(
+                    {"system": name, "variant": variant, "ships": full == shipped, **figures_of(report.macro_f1)}
+                )
+    order = list(dict.fromkeys(row["system"] for row in marks))
+    title = f"{F1} on test [95 %]"
+    x = alt.X("macro_f1:Q", title=title, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=6, format=".1f"))
+    base = alt.Chart().encode(
+        y=alt.Y("system:N", sort=order, title=None),
+        yOffset=alt.YOffset("variant:N", sort=["as it answers", "calibrated"], scale=alt.Scale(paddingOuter=0.4)),
+        tooltip=[
+            alt.Tooltip("system:N"),
+            alt.Tooltip("variant:N"),
+            *TOOLTIPS,
+        ],
+    )
+    layers = []
+    for ships, plain, hollow in ((False, "plain", "hollow"), (True, "accent", "hollow-accent")):
+        own = base.transform_filter(f"datum.ships === {str(ships).lower()}")
+        layers.append(own.mark_rule(strokeWidth=1.5, style=plain).encode(x=alt.X("low:Q", title=title), x2="high:Q"))
+        for variant, style in (("as it answers", plain), ("calibrated", hollow)):
+            filtered = own.transform_filter(f"datum.variant === '{variant}'")
+            layers.append(
+                filtered.mark_point(size=64, filled=True, strokeWidth=1.5, opacity=1, style=style).encode(x=x)
+            )
+    return Chart(
+        name="systems",
+        about=f"{task}: every system on {n} test examples (hollow: calibrated; coloured: ships)",
+        description=f"{F1} with 95 % interval of {len(order)} systems. The figures stand in the table below.",
+        spec=spec_of(layers, height=36 * len(order)),
+        rows=marks,
+    )
+
+
+def trials_chart(points: Sequence[TrialPoint]) -> Chart:
+    """Every trial's macro-F1 on validation against tokens, by latency where all were timed; the front ringed."""
+    timed = all_timed(points)
+    marks = [
+        {
+            "trial": point.trial.trial_id,
+            "tokens": point.trial.report.prompt_tokens,
+            "latency": None if point.p50_ms is None else round(point.p50_ms, 1),
+            "front": point.on_front,
+            "won": point.won,
+            "settings": ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in point.trial.settings.items()),
+            **figures_of(point.trial.report.macro_f1),
+        }
+        for point in points
+    ]
+    tooltip = [
+        alt.Tooltip("trial:N"),
+        *TOOLTIPS,
+        alt.Tooltip("tokens:Q"),
+        *([alt.Tooltip("latency:Q", title="p50 ms")] if timed else []),
+        alt.Tooltip("settings:N"),
+    ]
+    base = alt.Chart().encode(
+        x=alt.X(
+            "tokens:Q",
+            title="prompt tokens",
+            scale=alt.Scale(zero=False, padding=40, nice=False),
+            axis=alt.Axis(grid=False, tickCount=6),
+        ),
+        tooltip=tooltip,
+    )
+    f1, low = _on_validation("macro_f1"), _on_validation("low")
+    dots = base.mark_point(filled=True, size=80, opacity=1, style="plain")
+    if timed:
+        dots = dots.encode(
+            color=alt.Color("latency:Q", title="p50 ms", legend=alt.Legend(orient="top", gradientLength=140))
+        )
+    won = base.transform_filter("datum.won")
+    layers = [
+        base.mark_rule(strokeWidth=1, style="pale").encode(y=low, y2="high:Q"),
+        dots.encode(y=f1),
+        base.transform_filter("datum.front").mark_point(size=210, strokeWidth=1.6, style="ring").encode(y=f1),
+        won.mark_text(dy=-17, style="words", text="won").encode(y=f1),
+    ]
+    front = "macro-F1, tokens and latency" if timed else "macro-F1 and tokens"
+    return Chart(
+        name="trials",
+        about=f"Trials of the sweep (ringed: Pareto front of {front})",
+        description=f"{F1} on validation against prompt tokens of {len(marks)} trials; the table below has them all.",
+        spec=spec_of(layers, height=320),
+        rows=marks,
+    )
+
+
+def lists_chart(points: Sequence[FrontPoint]) -> Chart:
+    """Every list of the loop that was measured on all of validation."""
+    ends = (LEFT, CAME_IN)
+    marks = [
+        {
+            "list": point.what,
+            "tokens": point.tokens,
+            "front": point.on_front,
+            "end": point.what if point.what in ends else None,
+            **figures_of(Interval(value=point.macro_f1, low=point.low, high=point.high)),
+        }
+        for point in points
+    ]
+    base = alt.Chart().encode(
+        x=alt.X(
+            "tokens:Q",
+            title="prompt tokens",
+            scale=alt.Scale(zero=False, padding=40, nice=False),
+            axis=alt.Axis(grid=False, tickCount=6),
+        ),
+        tooltip=[
+            alt.Tooltip("list:N"),
+            *TOOLTIPS,
+            alt.Tooltip("tokens:Q"),
+        ],
+    )
+    f1, low = _on_validation("macro_f1"), _on_validation("low")
+    named = base.transform_filter("datum.end !== null")
+    layers = [
+        base.mark_rule(strokeWidth=1, style="pale").encode(y=low, y2="high:Q"),
+        base.transform_filter("datum.end === null")
+        .mark_point(size=64, filled=True, opacity=1, style="plain")
+        .encode(y=f1),
+        named.mark_point(size=90, filled=True, opacity=1, style="accent").encode(y=f1),
+        base.transform_filter("datum.front").mark_point(size=210, strokeWidth=1.6, style="ring").encode(y=f1),
+        named.mark_text(dy=-17, style="words").encode(y=f1, text="end:N"),
+    ]
+    return Chart(
+        name="lists",
+        about="Lists of the loop (ringed: Pareto front of macro-F1 and tokens)",
+        description=f"{F1} on validation against prompt tokens of {len(marks)} lists; the table below has them all.",
+        spec=spec_of(layers, height=280),
+        rows=marks,
+    )
+
+
+def confusion_chart(report: EvaluationReport) -> Chart:
+    """What ships on test: gold labels down, answers across, shaded by the share of the gold label. A PNG file only: the
+    page has it as a table."""
+    shipped = report.systems[report.shipped]
+    marks = [
+        {
+            "gold": gold,
+            "answered": answered,
+            "examples": cell,
+            "share": round(cell / max(1, shipped.per_label[gold].support), 4),
+        }
+        for gold, row in zip(report.labels, shipped.confusion, strict=True)
+        for answered, cell in zip(report.labels, row, strict=True)
+    ]
+    order = list(report.labels)
+    base = alt.Chart().encode(
+        x=alt.X("answered:N", sort=order, title="answered", axis=alt.Axis(labelAngle=-30)),
+        y=alt.Y("gold:N", sort=order, title="gold label"),
+    )
+    share = alt.Color("share:Q", title="share of the gold label", scale=alt.Scale(domain=[0, 1], range="ramp"))
+    layers = [
+        base.mark_rect().encode(color=share),
+        base.transform_filter("datum.share <= 0.6").mark_text(style="words").encode(text="examples:Q"),
+        base.transform_filter("datum.share > 0.6").mark_text(color=LIGHT.ground).encode(text="examples:Q"),
+    ]
+    return Chart(
+        name="confusion",
+        about=f"{report.task}: {report.shipped} on test",
+        description=f"Confusion matrix of {report.shipped} over {len(order)} labels.",
+        spec=spec_of(layers, height=44 * len(order)),
+        rows=marks,
+    )
+
+
+def _on_validation(field: str) -> alt.Y:
+    return alt.Y(
+        f"{field}:Q",
+        title=f"{F1} on validation [95 %]",
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=6),
+    )
 
 
 def _no_tree(clusterer: object) -> str:

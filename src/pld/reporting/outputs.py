@@ -8,14 +8,14 @@ from pld.artifacts import SHIPS, read_jsonl, read_record, read_text
 from pld.config.composition import with_settings
 from pld.data.splits import SplitSummary
 from pld.distill.cluster import chosen_rules
+from pld.distill.embeddings import read_vectors
 from pld.distill.extract import ExtractionSummary
 from pld.params import Config
 from pld.ports import Vectors
 from pld.records import Cluster, CostReport, Instruction, Reviewed, Rule
 from pld.registry.result import PipelineResult, read_result
 from pld.resolve.ablation import FrontPoint, read_pareto_csv
-from pld.resolve.inputs import read_vectors
-from pld.resolve.records import Descent, EditVerdict, Effect
+from pld.resolve.records import Descent, EditResult, Effect
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Outputs:
     left: list[Instruction]
     descents: list[Descent]
     effects: list[Effect] | None
-    edits: list[EditVerdict]
+    edits: list[EditResult]
     lists: list[FrontPoint]
     reviewed: Reviewed
 
@@ -69,7 +69,7 @@ def read_outputs(config: Config, folder: Path) -> Outputs:
         edits=[
             edit
             for path in sorted((folder / "resolve/rounds").glob("*/edits.jsonl"))
-            for edit in read_jsonl(path, EditVerdict)
+            for edit in read_jsonl(path, EditResult)
         ],
         lists=read_pareto_csv(read_text(folder / "resolve/pareto.csv")),
         reviewed=read_record(folder / "review/review.json", Reviewed),

@@ -6,8 +6,10 @@ all scripts but its own and every request.
 
 import base64
 import hashlib
+import platform
 from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,32 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pld.artifacts import SHIPS
-from pld.distill.cost_estimate import dollars
-from pld.pricing import tokens_read, tokens_written, total_usd
+from pld.pricing import dollars, tokens_read, tokens_written, total_usd
 from pld.records import DISTILLED, Interval, Rule
 from pld.reporting import rows as shown
-from pld.reporting.chart import Chart
-from pld.reporting.environment import versions
+from pld.reporting.chart import DARK, LIGHT, Chart
 from pld.reporting.importances import EVALUATOR, Importances
 from pld.reporting.outputs import Outputs
-from pld.reporting.rule_charts import coloured_clusters, shape_of
-from pld.reporting.rule_map import FEWEST
-from pld.reporting.themes import DARK, LIGHT
-from pld.resolve.lineage import said_of, told
+from pld.reporting.rule_charts import FEWEST_FOR_MAP, coloured_clusters, shape_of
+from pld.resolve.lineage import describe_result, describe_step
 
 MOST_IDS = 60
 MOST_CLUSTERS = 60
+# those that a result may depend on
+_PACKAGES = (
+    "pld",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "umap-learn",
+    "hdbscan",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "optuna",
+    "altair",
+    "vl-convert-python",
+)
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -91,7 +104,7 @@ def _instructions(outputs: Outputs, rules: Sequence[Rule]) -> dict[str, Any]:
     return {
         "instructions": shown.instruction_views(outputs.result.instructions, outputs.descents, effects, rules),
         "prompt": outputs.result.prompt,
-        "told": told,
+        "told": describe_step,
         "measured": outputs.effects is not None,
         "scale": (min(ends), max(ends)),
     }
@@ -106,7 +119,7 @@ def _rules(outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], no_
         "clustered": len(outputs.rules),
         "by_size": ", ".join(f"{name} {value}" for name, value in outputs.result.best.by_size.items()),
         "shown": len(rules),
-        "fewest": FEWEST,
+        "fewest": FEWEST_FOR_MAP,
         "no_tree": no_tree,
         "coloured": coloured,
         "shapes": shape_of(outputs.result.report.labels),
@@ -137,7 +150,7 @@ def _loop(outputs: Outputs) -> dict[str, Any]:
         "resolution": result.resolution,
         "met": shown.met_the_gate(outputs.edits),
         "outcomes": shown.outcomes(outputs.edits),
-        "said_of": said_of,
+        "said_of": describe_result,
         "lists": [(own, Interval(value=own.macro_f1, low=own.low, high=own.high)) for own in outputs.lists],
         "reviewed": outputs.reviewed,
         "changes": shown.review_changes(outputs.left, result.instructions, outputs.descents),
@@ -171,9 +184,20 @@ def _reproduction(outputs: Outputs) -> dict[str, Any]:
         "ships": SHIPS.as_posix(),
         "datasets": result.datasets,
         "key": result.key,
-        "versions": versions(),
+        "versions": _versions(),
         "settings": settings,
     }
+
+
+def _versions() -> dict[str, str]:
+    """Name → version, Python's first; packages that are not installed are left out."""
+    found = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _on(value: float, scale: tuple[float, float]) -> str:

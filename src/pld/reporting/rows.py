@@ -8,7 +8,7 @@ from typing import Literal
 
 from pld.data.splits import SplitSummary
 from pld.distill.trial import objective
-from pld.evaluate.baselines import rivals
+from pld.evaluate.findings import rivals
 from pld.records import (
     CALIBRATED,
     CHAIN_OF_THOUGHT,
@@ -32,7 +32,7 @@ from pld.records import (
     content_id,
 )
 from pld.registry.promotion_gates import zero_shot_of
-from pld.resolve.records import Descent, EditVerdict, Effect, Step
+from pld.resolve.records import Descent, EditResult, Effect, Step
 
 MOST_RULES = 5_000
 MOST_BYTES = 2_000_000
@@ -261,11 +261,11 @@ def behind_none(rules: Sequence[Rule], ships: Sequence[Instruction]) -> list[Rul
     return [rule for rule in rules if rule.id not in used]
 
 
-def met_the_gate(edits: Sequence[EditVerdict]) -> list[EditVerdict]:
+def met_the_gate(edits: Sequence[EditResult]) -> list[EditResult]:
     return [edit for edit in edits if edit.gate is not None]
 
 
-def outcomes(edits: Sequence[EditVerdict]) -> dict[str, int]:
+def outcomes(edits: Sequence[EditResult]) -> dict[str, int]:
     """How often Edits ended in each way, the most frequent first."""
     return dict(Counter(edit.outcome for edit in edits).most_common())
 

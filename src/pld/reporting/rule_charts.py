@@ -1,5 +1,7 @@
-"""The Teacher's rules: where each lies among the others, and the tree that the winner's clusterer cuts."""
+"""Charts of the Teacher's rules: a two-dimensional map of their embeddings, and the cluster tree of the winner's
+clusterer."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,15 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.adapters.clusterers.condensed_tree import CondensedTree
+from pld.ports import Vectors
 from pld.records import Cluster, Rule
 from pld.reporting.chart import Chart, spec_of
 
+FEWEST_FOR_MAP = 6
+"""Rules. UMAP's spectral initialisation needs more rows than dimensions."""
 COLOURED = 8
-"""Clusters with a colour of their own, the largest; the others share a pale one."""
+"""The largest clusters have colours of their own; the others share a pale one."""
 
-_FEW = 1_000  # marks that have room on the map
+_FEW = 1_000  # marks on the map up to which they are drawn large
+_NEIGHBOURS = 15
 
-# of labels, in turn; paths in a box from -1 to 1, which the page's legend draws too
+# one for each label; paths in a box from -1 to 1, which the page's legend draws too
 SHAPES = (
     "M-1,0A1,1,0,1,0,1,0A1,1,0,1,0,-1,0Z",
     "M-0.87,-0.87H0.87V0.87H-0.87Z",
@@ -37,14 +43,34 @@ def shape_of(labels: Sequence[str]) -> dict[str, str]:
     return {label: SHAPES[place % len(SHAPES)] for place, label in enumerate(labels)}
 
 
+def map_of(vectors: Vectors, seed: int) -> npt.NDArray[np.float64] | None:
+    """Project `vectors` [n, d] to [n, 2] by UMAP (McInnes et al. 2018); deterministic for a seed. None for fewer than
+    `FEWEST_FOR_MAP` rows, or rows that are all equal."""
+    if len(vectors) < FEWEST_FOR_MAP or np.allclose(vectors, vectors[0], atol=1e-6):
+        return None
+    from umap import UMAP
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random_state sets n_jobs to 1, as intended
+        places = UMAP(
+            n_neighbors=min(_NEIGHBOURS, len(vectors) - 1),
+            n_components=2,
+            metric="cosine",
+            min_dist=0.1,
+            random_state=seed,
+            n_jobs=1,
+        ).fit_transform(vectors)
+    return np.asarray(places, dtype=np.float64)
+
+
 def map_chart(
     rules: Sequence[Rule],
     places: npt.NDArray[np.float64],
     cluster_of: Mapping[str, Cluster],
     labels: Sequence[str],
 ) -> Chart:
-    """Each of `rules` [n] at its place [n, 2]: colour by cluster, shape by label. The page adds the rules' texts, which
-    stand in it anyway, and hides what its legend does not choose."""
+    """Each of `rules` [n] at its place [n, 2]: colour by cluster, shape by label. The page's script adds the rules'
+    texts, which the page holds anyway, and the filter of its legend."""
     marks = [
         {
             "x": round(float(x), 3),
@@ -101,7 +127,7 @@ def map_chart(
 
 
 def tree_chart(tree: CondensedTree, rules: Sequence[Rule], cluster_of: Mapping[str, Cluster]) -> Chart:
-    """The condensed tree over `rules` [n], cut where it is coloured; the clusters as they are numbered."""
+    """The condensed tree over `rules` [n]; its branches are coloured by the cluster that was cut there."""
     named = {number: _cluster_name(cluster_of.get(rule.id)) for rule, number in zip(rules, tree.numbers, strict=True)}
     marks = [
         {
@@ -139,7 +165,7 @@ def tree_chart(tree: CondensedTree, rules: Sequence[Rule], cluster_of: Mapping[s
 
 
 def coloured_clusters(clusters: Sequence[Cluster]) -> dict[str, int]:
-    """Name of a cluster that has a colour → the place of its colour."""
+    """Name of each cluster that has a colour → index of the colour."""
     return {name: place for place, name in enumerate(_coloured(clusters))}
 
 
@@ -155,7 +181,7 @@ def _cluster_name(cluster: Cluster | None) -> str:
 def _by_cluster(
     styled: Callable[[list[str]], alt.Chart], marks: Sequence[Mapping[str, Any]], names: Sequence[str], *edge: str
 ) -> list[alt.Chart]:
-    """What `styled` makes in styles, coloured by its field `cluster`; pale, below the others, without a colour."""
+    """Layers of `styled`, coloured by the field `cluster`; clusters without a colour are pale, below the others."""
     present = {mark["cluster"] for mark in marks}
     own = f"indexof({list(names)!r}, datum.cluster) >= 0"
     colour = alt.Color("cluster:N", scale=alt.Scale(domain=list(names)), title="cluster")
