@@ -11,7 +11,7 @@ import pytest
 from pld.adapters.students.engine.chat import Chat
 from pld.adapters.students.engine.weights import Source, load_model, load_tokenizer, locate
 from pld.errors import ConfigError, StudentError
-from pld.evaluate.lora import (
+from pld.evaluate.baselines.lora import (
     RECORD,
     TARGET,
     TrainingSequence,
@@ -166,7 +166,7 @@ def test_another_commit_of_a_hugging_face_id_is_another_training(tmp_path, monke
         (folder / "refs/main").write_text(commit)
         found.append(identity(Source("some/model", local=False, sha256=None)))
     assert found == [f"some/model@{'a' * 40}", f"some/model@{'b' * 40}"]
-    with pytest.raises(StudentError, match=r"some/other: wanted its config\.json"):
+    with pytest.raises(StudentError, match=r"expected its config\.json"):
         identity(Source("some/other", local=False, sha256=None))
 
 
@@ -175,7 +175,7 @@ def test_an_example_above_the_limit_is_left_out_and_counted(section):
     found = tuned(section, ["long " * 80, *INPUTS], ["warm", *ANSWERS], finished.append, epochs=2)
     assert (found.training.examples, found.training.left_out) == (16, 1)
     assert sum(finished) == 2 * 17
-    with pytest.raises(ConfigError, match=r"max_tokens: wanted training examples of at most 5 tokens, found none"):
+    with pytest.raises(ConfigError, match=r"expected training examples of at most 5 tokens, got none"):
         tuned(section, max_tokens=5)
 
 
@@ -198,7 +198,7 @@ def test_the_loss_is_what_scoring_measures(section, make_student):
     import torch
 
     student = make_student(model=section["model"])
-    (prompt,) = student._ready_chat().prompts(SYSTEM, ["The fire"], LABELS)
+    (prompt,) = student._chat.prompts(SYSTEM, ["The fire"], LABELS)
     model = load_model(locate(section["model"], None), torch.float32, "none", "cpu", "sdpa")
     with torch.no_grad():
         losses = [answer_loss(model, [TrainingSequence(prompt.ids, label)]).item() for label in prompt.labels]
@@ -218,13 +218,13 @@ def test_a_quantised_student_is_quantised_again_after_the_merge(section):
 
 
 def test_a_training_that_diverges_is_one_line_and_leaves_nothing(section, tmp_path):
-    with pytest.raises(StudentError, match=r"learning_rate: wanted a loss that falls, found (nan|inf) .*; lower it"):
+    with pytest.raises(StudentError, match=r"expected a loss that falls, got (nan|inf) .*; lower it"):
         tuned(section, learning_rate=1e30)
     assert [path for path in (tmp_path / "cache/students").iterdir() if path.is_dir()] == []
 
 
 def test_a_student_without_weights_here_is_refused():
-    with pytest.raises(ConfigError, match=r"found pld\.adapters\.students\.other\.Other.*baselines\.lora=null"):
+    with pytest.raises(ConfigError, match=r"got pld\.adapters\.students\.other\.Other.*baselines\.lora=null"):
         check({"_target_": "pld.adapters.students.other.Other"})
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pld.adapters.students.engine.trie_scorer import Scorer
+from pld.adapters.students.engine.trie_scorer import TrieScorer
 from pld.config.build import build
+from pld.config.settings import load_config
 from pld.distill.render import prompt_messages
 from pld.errors import DataError, RegistryError
 from pld.evaluate.systems import Prompted
 from pld.metrics import calibrate, predictions
-from pld.params import load_config
 from pld.ports import Student
 from pld.records import Calibration, Example, Task, inputs_id, sha256
 from pld.registry.packaging import requirements, spec_of
@@ -84,22 +84,22 @@ def test_fields_are_found_by_name_and_never_by_place() -> None:
 @pytest.mark.parametrize(
     ("task", "given", "message"),
     [
-        (TWO, ["x"], "row 1: wanted records with the fields premise, claim, found 'x'"),
-        (TWO, [{"premise": "p"}], "row 1: wanted the field 'claim', found premise"),
-        (ONE, [{"text": "x"}, {"txt": "y"}], "row 2: wanted the field 'text', found txt"),
-        (ONE, pd.DataFrame({"a": ["x"], "b": ["y"]}), "wanted one column 'text', found a, b"),
-        (ONE, pd.DataFrame({"txt": ["x"]}), "wanted one column 'text', found txt"),
-        (TWO, pd.DataFrame([["x", "y"]]), "wanted columns with names, premise, claim among them, found none"),
-        (ONE, ["x", None], "row 2: wanted texts or records with the field text, found null"),
-        (ONE, [{"text": None}], "row 1: wanted text in 'text', found null"),
-        (ONE, pd.DataFrame({"text": ["x", np.nan]}), "row 2: wanted text in 'text', found null"),
-        (ONE, [{"text": "  "}], "row 1: wanted text in 'text', found '  '"),
-        (ONE, [{"text": 3}], "row 1: wanted text in 'text', found 3"),
-        (ONE, ["x", 3], "row 2: wanted texts or records with the field text, found 3"),
-        (ONE, 3, "wanted texts or records with the field text, found 3"),
-        (ONE, ["a\x00"], "row 1: column 'text': wanted text, found a NUL character"),
-        (ONE, ["\ud800"], "row 1: column 'text': wanted Unicode text, found half of a surrogate pair"),
-        (TWO, {"premise": ["p", "q"], "claim": ["c"]}, "wanted columns of one length, found premise 2, claim 1"),
+        (TWO, ["x"], "expected records with the fields premise, claim, got 'x' (row 1)"),
+        (TWO, [{"premise": "p"}], "expected the field 'claim', got premise (row 1)"),
+        (ONE, [{"text": "x"}, {"txt": "y"}], "expected the field 'text', got txt (row 2)"),
+        (ONE, pd.DataFrame({"a": ["x"], "b": ["y"]}), "expected one column 'text', got a, b"),
+        (ONE, pd.DataFrame({"txt": ["x"]}), "expected one column 'text', got txt"),
+        (TWO, pd.DataFrame([["x", "y"]]), "expected columns with names, premise, claim among them, got none"),
+        (ONE, ["x", None], "expected texts or records with the field text, got null (row 2)"),
+        (ONE, [{"text": None}], "expected text in 'text', got null (row 1)"),
+        (ONE, pd.DataFrame({"text": ["x", np.nan]}), "expected text in 'text', got null (row 2)"),
+        (ONE, [{"text": "  "}], "expected text in 'text', got '  ' (row 1)"),
+        (ONE, [{"text": 3}], "expected text in 'text', got 3 (row 1)"),
+        (ONE, ["x", 3], "expected texts or records with the field text, got 3 (row 2)"),
+        (ONE, 3, "expected texts or records with the field text, got 3"),
+        (ONE, ["a\x00"], "expected text, got a NUL character (row 1: column 'text')"),
+        (ONE, ["\ud800"], "expected Unicode text, got half of a surrogate pair (row 1: column 'text')"),
+        (TWO, {"premise": ["p", "q"], "claim": ["c"]}, "expected columns of one length, got premise 2, claim 1"),
     ],
 )
 def test_wrong_input_is_refused_with_its_row_and_what_was_wanted(task: Task, given: object, message: str) -> None:
@@ -134,7 +134,7 @@ def test_no_rows_are_no_answers_with_the_same_columns() -> None:
 
 def test_a_prompt_that_is_not_the_registered_one_is_not_served(tmp_path: Path) -> None:
     write_files(tmp_path, spec(), "be verbose")
-    with pytest.raises(RegistryError, match="wanted the text with sha256"):
+    with pytest.raises(RegistryError, match="expected the text with sha256"):
         PromptClassifier.load(tmp_path)
 
 
@@ -285,50 +285,53 @@ def test_what_is_longer_than_the_context_has_no_label_beside_one_that_has(server
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
     [
-        ({"dataframe_records": [{"txt": A}]}, JSON, "row 1: wanted the field 'text', found txt"),
-        ({"instances": [{"text": A}, {"other": B}]}, JSON, "row 2: wanted the field 'text', found other"),
-        ({"inputs": [{}]}, JSON, "row 1: wanted the field 'text', found none"),
-        ({"inputs": ""}, JSON, "row 1: wanted text in 'text', found ''"),
-        ({"inputs": [A, " \n"]}, JSON, "row 2: wanted text in 'text', found ' \\n'"),
-        ({"inputs": [A, 3]}, JSON, "row 2: wanted texts or records with the field text, found 3"),
-        ({"inputs": 3.5}, JSON, "wanted texts or records with the field text, found 3.5"),
-        ({"inputs": [None]}, JSON, "row 1: wanted texts or records with the field text, found null"),
-        ({"inputs": None}, JSON, "wanted texts or records with the field text, found null"),
-        ({"dataframe_records": [{"text": A}, {"text": None}]}, JSON, "row 2: wanted text in 'text', found null"),
-        ({"dataframe_records": [{"text": 1}]}, JSON, "row 1: wanted text in 'text', found 1"),
-        ({"dataframe_records": [{"text": True}]}, JSON, "row 1: wanted text in 'text', found True"),
-        ({"inputs": [{"text": [A]}]}, JSON, "row 1: wanted text in 'text', found a list"),
-        ({"inputs": [{"text": {"a": A}}]}, JSON, "row 1: wanted text in 'text', found an object"),
-        ({"inputs": [[A]]}, JSON, "row 1: wanted texts or records with the field text, found a list"),
-        ({"inputs": ["\ud800"]}, JSON, "row 1: column 'text': wanted Unicode text, found half of a surrogate pair"),
-        ({"inputs": ["a\x00"]}, JSON, "row 1: column 'text': wanted text, found a NUL character"),
-        ({"inputs": {"text": [A, B], "z": [A]}}, JSON, "wanted columns of one length, found text 2, z 1"),
-        ({"inputs": [A], "instances": [A]}, JSON, "wanted exactly one of dataframe_records, dataframe_split, inputs"),
+        ({"dataframe_records": [{"txt": A}]}, JSON, "expected the field 'text', got txt (row 1)"),
+        ({"instances": [{"text": A}, {"other": B}]}, JSON, "expected the field 'text', got other (row 2)"),
+        ({"inputs": [{}]}, JSON, "expected the field 'text', got none (row 1)"),
+        ({"inputs": ""}, JSON, "expected text in 'text', got '' (row 1)"),
+        ({"inputs": [A, " \n"]}, JSON, "expected text in 'text', got ' \\n' (row 2)"),
+        ({"inputs": [A, 3]}, JSON, "expected texts or records with the field text, got 3 (row 2)"),
+        ({"inputs": 3.5}, JSON, "expected texts or records with the field text, got 3.5"),
+        ({"inputs": [None]}, JSON, "expected texts or records with the field text, got null (row 1)"),
+        ({"inputs": None}, JSON, "expected texts or records with the field text, got null"),
+        ({"dataframe_records": [{"text": A}, {"text": None}]}, JSON, "expected text in 'text', got null (row 2)"),
+        ({"dataframe_records": [{"text": 1}]}, JSON, "expected text in 'text', got 1 (row 1)"),
+        ({"dataframe_records": [{"text": True}]}, JSON, "expected text in 'text', got True (row 1)"),
+        ({"inputs": [{"text": [A]}]}, JSON, "expected text in 'text', got a list (row 1)"),
+        ({"inputs": [{"text": {"a": A}}]}, JSON, "expected text in 'text', got an object (row 1)"),
+        ({"inputs": [[A]]}, JSON, "expected texts or records with the field text, got a list (row 1)"),
+        ({"inputs": ["\ud800"]}, JSON, "expected Unicode text, got half of a surrogate pair (row 1: column 'text')"),
+        ({"inputs": ["a\x00"]}, JSON, "expected text, got a NUL character (row 1: column 'text')"),
+        ({"inputs": {"text": [A, B], "z": [A]}}, JSON, "expected columns of one length, got text 2, z 1"),
+        ({"inputs": [A], "instances": [A]}, JSON, ("expected exactly one of dataframe_records, dataframe_split, "
+                                                  "inputs")),
         ({"texts": [A]}, JSON, "dataframe_records, dataframe_split, inputs, instances, found texts"),
         ({"messages": [{"role": "user", "content": A}]}, JSON, "instances, found messages"),
-        ([A], JSON, "wanted a JSON object with one of dataframe_records"),
-        ({"dataframe_records": {"text": A}}, JSON, "wanted a list of records in dataframe_records, found an object"),
-        ({"dataframe_split": [A]}, JSON, "wanted dataframe_split with columns and data, found a list"),
-        ({"dataframe_split": {"columns": ["text"]}}, JSON, "wanted dataframe_split with columns and data"),
-        ({"dataframe_split": {"columns": "text", "data": [[A]]}}, JSON, "wanted a list of names"),
-        ({"dataframe_split": {"columns": ["text"], "data": [A]}}, JSON, "wanted a list of lists"),
-        ({"dataframe_split": {"columns": ["text"], "data": [[A, B]]}}, JSON, "row 1: wanted 1 cells, one a column"),
+        ([A], JSON, "expected a JSON object with one of dataframe_records"),
+        ({"dataframe_records": {"text": A}}, JSON, "expected a list of records in dataframe_records, got an object"),
+        ({"dataframe_split": [A]}, JSON, "expected dataframe_split with columns and data, got a list"),
+        ({"dataframe_split": {"columns": ["text"]}}, JSON, "expected dataframe_split with columns and data"),
+        ({"dataframe_split": {"columns": "text", "data": [[A]]}}, JSON, "expected a list of names"),
+        ({"dataframe_split": {"columns": ["text"], "data": [A]}}, JSON, "expected a list of lists"),
+        ({"dataframe_split": {"columns": ["text"], "data": [[A, B]]}}, JSON, ("expected 1 cells, one a column (row "
+                                                                             "1)")),
         ({"dataframe_split": {"columns": ["text", "text"], "data": [[A, B]]}}, JSON, "one column 'text', found 2"),
-        ("", JSON, "wanted JSON, found Expecting value"),
-        ('{"inputs": [', JSON, "wanted JSON, found Expecting value"),
-        (b'{"inputs": ["\xff"]}', JSON, "wanted UTF-8, found the byte 0xff"),
-        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", JSON, "wanted JSON, found it nested too deeply"),
-        ('{"inputs": [' + "9" * 5000 + "]}", JSON, "wanted JSON, found Exceeds the limit (4300 digits)"),
-        ('{"inputs": [NaN]}', JSON, "row 1: wanted texts or records with the field text, found null"),
-        (json.dumps({"inputs": [A]}), None, "wanted the content type application/json, text/csv, application/vnd.apa"),
+        ("", JSON, "expected JSON, got Expecting value"),
+        ('{"inputs": [', JSON, "expected JSON, got Expecting value"),
+        (b'{"inputs": ["\xff"]}', JSON, "expected UTF-8, got the byte 0xff"),
+        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", JSON, "expected JSON, got it nested too deeply"),
+        ('{"inputs": [' + "9" * 5000 + "]}", JSON, "expected JSON, got Exceeds the limit (4300 digits)"),
+        ('{"inputs": [NaN]}', JSON, "expected texts or records with the field text, got null (row 1)"),
+        (json.dumps({"inputs": [A]}), None, ("expected the content type application/json, text/csv, "
+                                            "application/vnd.apa")),
         (A, "text/plain", "application/vnd.apache.parquet, found text/plain"),
-        ({"inputs": [A]}, "application/json; charset=latin1", "wanted UTF-8, found charset latin1"),
-        ("txt\nx\n", CSV, "wanted one column 'text', found txt"),
-        ("", CSV, "wanted one column 'text', found none"),
-        ("text,id\nx,1,2\n", CSV, "row 1: wanted 2 cells, one a column, found 3"),
-        ('text\n"x\n', CSV, "wanted CSV with a header, found broken quotes"),
-        (b"abc", PARQUET, "wanted Parquet, found "),
-        (parquet(txt=[A]), PARQUET, "wanted one column 'text', found txt"),
+        ({"inputs": [A]}, "application/json; charset=latin1", "expected UTF-8, got charset latin1"),
+        ("txt\nx\n", CSV, "expected one column 'text', got txt"),
+        ("", CSV, "expected one column 'text', got none"),
+        ("text,id\nx,1,2\n", CSV, "expected 2 cells, one a column, got 3 (row 1)"),
+        ('text\n"x\n', CSV, "expected CSV with a header, got broken quotes"),
+        (b"abc", PARQUET, "expected Parquet, got "),
+        (parquet(txt=[A]), PARQUET, "expected one column 'text', got txt"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_status_400_with_its_reason_in_one_line(
@@ -383,8 +386,8 @@ def test_the_prompt_is_computed_when_the_model_is_loaded_and_never_by_a_request(
     import mlflow
 
     run: list[int] = []
-    forward = Scorer._forward
-    monkeypatch.setattr(Scorer, "_forward", lambda self, ids, pass_: run.append(len(ids)) or forward(self, ids, pass_))
+    forward = TrieScorer._forward
+    monkeypatch.setattr(TrieScorer, "_forward", lambda self, ids, pass_: run.append(len(ids)) or forward(self, ids, pass_))
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}@production")
     prompt = student.count_tokens(prompt_messages(PROMPT))

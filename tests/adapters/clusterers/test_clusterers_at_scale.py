@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from pld.adapters.clusterers import dbscan as module
-from pld.adapters.clusterers import umap_hdbscan
-from pld.adapters.clusterers.by_size import in_proportion
+from pld.adapters.clusterers import dbscan, in_proportion, umap_hdbscan
 from pld.adapters.clusterers.dbscan import DbscanClusterer
 from pld.adapters.clusterers.umap_hdbscan import UmapHdbscanClusterer
 from pld.config.build import build
@@ -50,7 +48,7 @@ def test_dbscan_by_blocks_answers_what_scikit_learn_answers_with_all_neighbours_
     n, seed, spread, eps, min_samples, tile
 ):
     vectors = rows_of(seed, n, 4, spread)
-    with patch.object(module, "_TILE", tile):
+    with patch.object(dbscan, "_TILE", tile):
         found = DbscanClusterer(eps=eps, min_samples=min_samples, grow_from=None).cluster(vectors)
     wanted = DBSCAN(eps=eps, min_samples=min_samples, metric="cosine").fit_predict(vectors)
     assert found.tolist() == wanted.tolist()
@@ -99,7 +97,7 @@ def test_few_rules_are_clustered_as_configured_and_many_by_their_number(option):
 
 
 def test_a_size_to_grow_from_is_above_nothing(option):
-    with pytest.raises(ConfigError, match=r"clusterer\.grow_from.*greater than 0"):
+    with pytest.raises(ConfigError, match=r"greater than 0, got 0 .*clusterer\.grow_from"):
         build(option | {"grow_from": 0}, "clusterer")
 
 

@@ -45,7 +45,7 @@ def test_progress_counts_every_text_by_batches_of_different_ones(embedder):
 
 def test_equal_texts_are_embedded_once_and_are_the_same_bits(embedder, monkeypatch):
     encoded = []
-    model = embedder._ready()
+    model = embedder._model
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda texts, **options: encoded.extend(texts) or encode(texts, **options))
     vectors = embedder.embed(TEXTS)

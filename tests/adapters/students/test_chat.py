@@ -151,7 +151,7 @@ def test_the_end_of_a_turn_is_the_templates(both):
 
 def test_roles_that_the_template_refuses_are_one_line():
     chat = Chat(_folding_tokenizer("first"), "folding")
-    with pytest.raises(StudentError, match=r"expected a chat of user, user, got .*roles must alternate.*folding"):
+    with pytest.raises(StudentError, match=r"expected a chat template that takes user, user, got .*roles must alternate.*folding"):
         chat.prompts([Message(role="user", content="a")], ["b"], [])
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pld.adapters.students.engine import trie_scorer as scorer
+from pld.adapters.students.engine import trie_scorer
 from pld.records import Message
 
 # log-probabilities in float32: products are summed in another order
@@ -69,7 +69,7 @@ def test_smollm_scores_equal_plain_forwards_with_labels_that_share_tokens_and_ne
 @pytest.fixture
 def asked_for_cascade(monkeypatch):
     """A function: whether the two parts of attention may be computed apart."""
-    return lambda wanted: monkeypatch.setattr(scorer, "can_cascade", lambda device: wanted)
+    return lambda wanted: monkeypatch.setattr(trie_scorer, "can_cascade", lambda device: wanted)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3", "mistral"])
@@ -96,7 +96,7 @@ def test_every_architecture_scores_as_plain_forwards_do(
     def check(system, inputs, labels):
         messages = [] if system is None else [Message(role="system", content=system)]
         scores = student.score(messages, inputs, labels)
-        chat = student._ready_chat()
+        chat = student._chat
         tokens = chat.prompts(messages, ["x"], labels)[0].labels
         nested = any(a != b and b[: len(a)] == a for a in tokens for b in tokens)
         end = "<|im_end|>" if nested else ""

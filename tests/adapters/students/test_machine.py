@@ -1,6 +1,6 @@
 import pytest
 
-from pld.adapters.students.engine.machine import held_bytes, pack_nodes
+from pld.adapters.students.engine.machine import cache_bytes, pack_nodes
 
 
 class Sizes:
@@ -18,9 +18,9 @@ def test_a_forward_on_a_gpu_is_as_large_as_its_free_memory_lets_it_be(free_gib, 
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free_gib * 2**30), 80 * 2**30))
     assert pack_nodes("cuda", Sizes) == nodes
-    assert held_bytes("cuda") == int(free_gib * 2**30) // 4
+    assert cache_bytes("cuda") == int(free_gib * 2**30) // 4
 
 
 def test_on_a_cpu_a_forward_is_as_large_as_keeps_its_products_busy():
     assert pack_nodes("cpu", Sizes) == 384
-    assert 2**28 < held_bytes("cpu") < 2**40
+    assert 2**28 < cache_bytes("cpu") < 2**40

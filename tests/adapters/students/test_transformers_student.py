@@ -22,7 +22,7 @@ def tiny(tiny_folder, make_student):
 
 def counted(student):
     """The token counts of all forwards from here on."""
-    sizes, scorer = [], student._ready_scorer()
+    sizes, scorer = [], student._scorer
     forward = scorer._forward
     scorer._forward = lambda ids, run: sizes.append(len(ids)) or forward(ids, run)
     return sizes
@@ -64,7 +64,7 @@ def test_a_prompt_longer_than_the_context_is_nan_and_the_others_are_not(tiny, ti
 
 def test_the_longest_prompt_that_fits_is_scored(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"))
-    (prompt,) = student._ready_chat().prompts(SYSTEM, ["a"], ["religious belief"])
+    (prompt,) = student._chat.prompts(SYSTEM, ["a"], ["religious belief"])
     # a label's last token is foretold, never fed
     used = len(prompt.ids) + len(prompt.labels[0]) - 1
     assert len(prompt.labels[0]) > 1
@@ -99,8 +99,8 @@ def test_prefixes_are_held_up_to_a_bound_and_the_ones_used_last_stay(tiny_folder
 
     assert [prefilled(messages) for messages in others * 2] == [True] * 3 + [False] * 3
     student.prefill(others[0])
-    layers = student._ready_scorer().prefill(student._ready_chat().shared_ids(others[0]))
-    student._ready_scorer()._store._limit = 2.5 * sum(tensor.nbytes for pair in layers.values() for tensor in pair)
+    layers = student._scorer.prefill(student._chat.shared_ids(others[0]))
+    student._scorer._cache._limit = 2.5 * sum(tensor.nbytes for pair in layers.values() for tensor in pair)
     assert [prefilled(messages) for messages in others] == [False, True, True]
     assert [prefilled(messages) for messages in others[::-1]] == [False, False, True]
 
@@ -111,7 +111,7 @@ def test_an_edited_prompt_is_computed_again_from_the_edit_on(dtype, piece, tiny_
     rules = [f"rule {n}" for n in range(200)]
     before = [Message(role="system", content="\n".join(rules))]
     edited = [Message(role="system", content="\n".join([*rules[:150], "another one", *rules[151:]]))]
-    chat = student._ready_chat()
+    chat = student._chat
     whole = chat.shared_ids(edited)
     common = common_length([chat.shared_ids(before), whole])
     assert 128 < common < len(whole) - 100
@@ -168,7 +168,7 @@ def test_bitsandbytes_weights_score_near_the_full_ones(quantization, smollm, mak
     scores = student.score(SYSTEM, ["Nuns pray.", "She sews."], LABELS)
     np.testing.assert_allclose(scores, smollm.score(SYSTEM, ["Nuns pray.", "She sews."], LABELS), atol=3)
     assert student.describe()["quantization"] == quantization
-    weight = student._model_loaded.get_decoder().layers[0].mlp.up_proj.weight
+    weight = student._loaded[0].get_decoder().layers[0].mlp.up_proj.weight
     assert weight.dtype.itemsize == 1
     assert "will be cast" not in caplog.text
 
@@ -252,7 +252,7 @@ def test_free_text_is_what_plain_greedy_steps_give_and_says_whether_it_ended(smo
     finished = []
     written = smollm.generate(chats, 12, finished.append)
     model = AutoModelForCausalLM.from_pretrained(smollm_folder, dtype=torch.float32).eval()
-    chat = smollm._ready_chat()
+    chat = smollm._chat
     for one, found in zip(chats, written, strict=True):
         (prompt,) = chat.prompts(one[:-1], [one[-1].content], ())
         ids = list(prompt.ids)
@@ -270,10 +270,10 @@ def test_free_text_is_what_plain_greedy_steps_give_and_says_whether_it_ended(smo
 
 def test_requests_of_several_threads_are_answered_as_if_alone(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"), pack_tokens=16)
-    student._ready_scorer()._store._limit = 0
+    student._scorer._cache._limit = 0
     asked = [([Message(role="system", content=f"prompt {n % 3}")], [f"input {n}", "b", "c"], LABELS) for n in range(12)]
     alone = [student.score(*one) for one in asked]
-    watched = Counted(student._ready_scorer())
+    watched = Counted(student._scorer)
     student._scorer = watched
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(lambda one: student.score(*one), asked * 3))

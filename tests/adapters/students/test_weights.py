@@ -110,4 +110,4 @@ def test_an_unknown_way_to_split_text_is_refused(monkeypatch):
     metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "of-tomorrow"}
     monkeypatch.setattr(gguf, "read_gguf_metadata", lambda path: (metadata, ()))
     with pytest.raises(StudentError, match="'of-tomorrow'"):
-        weights._mend_pre_tokenizer(None, Path("x.gguf"))
+        weights._fix_pre_tokenizer(None, Path("x.gguf"))

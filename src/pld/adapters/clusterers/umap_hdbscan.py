@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from pld.adapters.clusterers.by_size import in_proportion
+from pld.adapters.clusterers import in_proportion
 from pld.adapters.clusterers.condensed_tree import CondensedTree, condensed
 from pld.ports import Vectors
 

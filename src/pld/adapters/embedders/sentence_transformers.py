@@ -1,5 +1,6 @@
-"""Sentence vectors from a sentence-transformers model: an asset, a local folder or a Hugging Face id."""
+"""Embed texts with a sentence-transformers model: an asset, a local folder or a Hugging Face id."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,21 @@ class SentenceTransformersEmbedder:
     """`model` is `asset:<name>`, a local folder or a Hugging Face id; loaded on first use."""
 
     def __init__(self, *, model: str, batch_size: int) -> None:
-        self._model_name = model
+        self._name = model
         self._batch_size = batch_size
-        self._loaded: Any = None
 
     def embed(self, texts: Sequence[str], on_progress: OnProgress | None = None) -> Vectors:
         """`texts` [n] → [n, d] float32, rows L2-normalised; equal texts are embedded once. Raises AssetError or
         ConfigError."""
-        model = self._ready()
-        vectors = np.zeros((len(texts), model.get_embedding_dimension()), dtype=np.float32)
+        vectors = np.zeros((len(texts), self._model.get_embedding_dimension()), dtype=np.float32)
         places: dict[str, list[int]] = {}
         for at, text in enumerate(texts):
             places.setdefault(text, []).append(at)
-        # texts of like length share a batch; the order depends on the texts alone, so the same list gives the same bits
+        # texts of similar length share a batch; the order depends on the texts only, so that the bits repeat
         order = sorted(places, key=lambda text: (len(text), text))
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            rows = model.encode(
+            rows = self._model.encode(
                 batch, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
             ).astype(np.float32)
             for text, row in zip(batch, rows, strict=True):
@@ -41,14 +40,12 @@ class SentenceTransformersEmbedder:
                 on_progress(sum(len(places[text]) for text in batch))
         return vectors
 
-    def _ready(self) -> Any:
-        if self._loaded is None:
-            if self._model_name.startswith(ASSET_PREFIX):
-                self._loaded = _load(str(asset_folder_or_file(self._model_name)), local=True)
-            else:
-                folder = Path(self._model_name).expanduser()
-                self._loaded = _load(str(folder) if folder.is_dir() else self._model_name, local=folder.is_dir())
-        return self._loaded
+    @functools.cached_property
+    def _model(self) -> Any:
+        if self._name.startswith(ASSET_PREFIX):
+            return _load(str(asset_folder_or_file(self._name)), local=True)
+        folder = Path(self._name).expanduser()
+        return _load(str(folder) if folder.is_dir() else self._name, local=folder.is_dir())
 
 
 def _load(location: str, local: bool) -> Any:

@@ -1,18 +1,18 @@
 """A Student behind an OpenAI-compatible server: vLLM, SGLang or llama.cpp's, with their own prefix caches."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from pld.adapters.students.label_walk import LabelWalk, Place
-from pld.adapters.students.openai_server import OpenAIServer, TooLongError
-from pld.adapters.students.server_dialects import ServerKind
+from pld.adapters.students.openai_server import TooLongError
+from pld.adapters.students.server_kinds import SERVERS, ServerKind
+from pld.adapters.students.server_label_tree import ServerLabelTree
 from pld.ports import Generation, OnProgress, Scores, Student
 from pld.records import Message
 
@@ -20,33 +20,29 @@ Choice = Literal["logprobs", "constrained"]
 Chat = tuple[Message, ...]
 T = TypeVar("T")
 R = TypeVar("R")
-# what a server reports for a probability that float32 holds as 0 (-9999, -3.4e38) is no measurement; below this
-# logarithm float32 holds none
+# servers report values like -9999 or -3.4e38 for a probability that underflows; float32 holds none below this logarithm
 _LEAST = -103.0
-_BIAS = 1000.0  # so much more likely that the server samples no other token
-# requests handed to the threads ahead of time, per thread
-_AHEAD = 4
+_BIAS = 1000.0  # added to a token's logit, so that no other token is sampled
 
 
-@dataclass(frozen=True)
-class _LogProb:
-    """Of a token; not `exact`: it is at most this."""
+class _LogProb(NamedTuple):
+    """A token's log-probability, or an upper bound on it."""
 
     value: float
     exact: bool
 
 
 class OpenAICompatibleStudent:
-    """`choice: logprobs` asks for the log-probabilities of the next token at every place where labels part (one
-    request per place, all with the same beginning: what the server's prefix cache is for); `choice: constrained` asks
-    once, for an answer that the server's constrained decoding holds to the labels.
+    """`choice: logprobs` asks for the log-probabilities of the next token at every place where labels diverge: one
+    request per place, which share their beginning and so the server's prefix cache. `choice: constrained` asks once,
+    with constrained decoding to one of the labels.
 
-    logprobs: scores are the model's own, summed over the label's tokens. A token that is not among the server's
-    `top_logprobs` is asked for by itself where the dialect can (vLLM, llama.cpp); else its score is the upper bound
-    that the list gives, and a row whose best label rests on a bound is NaN: its choice is not proved.
-    constrained: 0 for the answered label and -1 for every other one: an order, no probabilities.
+    logprobs: a score is the model's own log-likelihood, summed over the label's tokens. A token outside the server's
+    `top_logprobs` is requested separately where the server can (vLLM, llama.cpp). Elsewhere the list gives an upper
+    bound, and a row whose best label depends on a bound is NaN, because its choice isn't proved.
+    constrained: 0 for the answered label and -1 for every other: a ranking, no probabilities.
 
-    Unlike in process, the server reads control tokens in an input as control tokens.
+    Unlike in process, the server reads special tokens in an input as special tokens.
     """
 
     def __init__(
@@ -70,9 +66,8 @@ class OpenAICompatibleStudent:
         self._choice: Choice = choice
         self._top_logprobs = top_logprobs
         self._max_concurrency = max_concurrency
-        self._server = OpenAIServer(
+        self._server = SERVERS[server](
             student=name,
-            kind=server,
             base_url=base_url,
             model=model,
             api_key_variable=api_key_variable,
@@ -80,7 +75,7 @@ class OpenAICompatibleStudent:
             timeout_s=timeout_s,
             extra_body=extra_body,
         )
-        self._walks: dict[tuple[str, ...], LabelWalk] = {}
+        self._trees: dict[tuple[str, ...], ServerLabelTree] = {}
         self._warned = False
 
     def score(
@@ -101,9 +96,9 @@ class OpenAICompatibleStudent:
         rows: dict[Chat, list[int]] = {}
         for at, chat in enumerate(chats):
             rows.setdefault(tuple(chat), []).append(at)
-        answer = self._walked if self._choice == "logprobs" else self._constrained
+        score_row = self._by_logprobs if self._choice == "logprobs" else self._by_constraint
         advance = on_progress or (lambda _finished: None)
-        for chat, row in answer(list(rows), tuple(labels)):
+        for chat, row in self._concurrently(score_row(tuple(labels)), list(rows)):
             scores[rows[chat]] = row
             advance(len(rows[chat]))
         return scores
@@ -111,23 +106,21 @@ class OpenAICompatibleStudent:
     def generate(
         self, chats: Sequence[Sequence[Message]], max_tokens: int, on_progress: OnProgress | None = None
     ) -> list[Generation]:
+        advance = on_progress or (lambda _finished: None)
         answers: dict[int, Generation] = {}
         for at, answer in self._concurrently(lambda at: self._generated(chats[at], max_tokens), range(len(chats))):
             answers[at] = answer
-            if on_progress is not None:
-                on_progress(1)
+            advance(1)
         return [answers[at] for at in range(len(chats))]
 
     def prefill(self, messages: Sequence[Message]) -> None:
-        """One request for which the server computes the whole prompt. A server's cache can't be emptied for one
-        client: vLLM and SGLang compute it under a salt, so the requests that follow fill the cache once more."""
-        try:
-            self._server.complete((*messages, _user("a")), **self._server.dialect.uncached())
-        except TooLongError:
-            return
+        """One request for which the server computes the whole prompt. One client can't empty a server's cache: vLLM and
+        SGLang compute the prompt under a new salt, so the next requests compute it once more."""
+        with contextlib.suppress(TooLongError):
+            self._server.complete((*messages, _user("a")), **self._server.uncached())
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As the server counts; SGLang's includes the opening of the assistant's turn."""
+        """As the server counts; SGLang includes the assistant's header."""
         return self._server.count_chat(messages) if messages else 0
 
     def count_text_tokens(self, text: str) -> int:
@@ -137,118 +130,116 @@ class OpenAICompatibleStudent:
         return self
 
     def describe(self) -> Mapping[str, str]:
-        """No address: where a replica stands does not determine scores, and is nobody else's business."""
+        """Without the address: it doesn't determine scores, and should not be published."""
         choice = f"logprobs, top {self._top_logprobs}" if self._choice == "logprobs" else self._choice
         return {"model": self._model, "sha256": "unknown", "server": self._kind, "choice": choice}
 
-    def _walked(self, chats: Sequence[Chat], labels: tuple[str, ...]) -> Iterator[tuple[Chat, Scores]]:
-        if labels not in self._walks:
-            self._walks[labels] = LabelWalk.of(labels, self._server)
-        walk = self._walks[labels]
-        yield from self._concurrently(lambda chat: self._row(chat, walk), chats)
+    def _by_logprobs(self, labels: tuple[str, ...]) -> Callable[[Chat], Scores]:
+        if labels not in self._trees:
+            self._trees[labels] = ServerLabelTree.of(labels, self._server)
+        tree = self._trees[labels]
 
-    def _row(self, chat: Chat, walk: LabelWalk) -> Scores:
-        """[k]. One place after the other: the first request leaves the chat's own text in the server's cache."""
-        try:
-            found = [self._next_tokens(chat, walk, place) for place in walk.places]
-        except TooLongError:
-            return np.full(len(walk.steps), np.nan)
-        row = np.array([sum(found[place][token].value for place, token in steps) for steps in walk.steps])
-        exact = [all(found[place][token].exact for place, token in steps) for steps in walk.steps]
-        if not all(exact):
-            self._warn_of_bounds()
-        return row if exact[int(row.argmax())] else np.full(len(row), np.nan)
+        def score(chat: Chat) -> Scores:
+            """[k]. Sequential requests: the first leaves the chat in the server's prefix cache."""
+            try:
+                found = [self._next_tokens(chat, tree, place) for place in range(len(tree.texts))]
+            except TooLongError:
+                return np.full(len(labels), np.nan)
+            steps = [[found[place][token] for place, token in one] for one in tree.tree.steps]
+            row = np.array([sum(step.value for step in one) for one in steps])
+            exact = [all(step.exact for step in one) for one in steps]
+            if not all(exact):
+                self._warn_of_bounds()
+            return row if exact[int(row.argmax())] else np.full(len(row), np.nan)
 
-    def _next_tokens(self, chat: Chat, walk: LabelWalk, place: Place) -> dict[int, _LogProb]:
-        """What each of the place's tokens has. Raises TooLongError."""
-        dialect, names = self._server.dialect, walk.names
-        asked = {dialect.asks_for: list(place.next)} if dialect.asks_for else {}
-        entry = self._first_token(chat, place.text, self._top_logprobs, asked)
-        listed = {dialect.token_name(item): item.logprob for item in (*entry.top_logprobs, entry)}
+        return score
+
+    def _next_tokens(self, chat: Chat, tree: ServerLabelTree, place: int) -> dict[int, _LogProb]:
+        """The log-probabilities of the tokens that continue a label at the place. Raises TooLongError."""
+        server, text, tokens = self._server, tree.texts[place], tree.next[place]
+        fields = {server.token_ids_field: list(tokens)} if server.token_ids_field else {}
+        entry = self._first_token(chat, text, self._top_logprobs, fields)
+        listed = {server.token_name(item): item.logprob for item in (*entry.top_logprobs, entry)}
         found: dict[int, _LogProb] = {}
-        for token in place.next:
-            if names[token] in listed:
-                found[token] = _measured(listed[names[token]])
-            elif dialect.reports_unbiased:
-                found[token] = self._forced(chat, place.text, token, names[token])
+        for token in tokens:
+            name = tree.names[token]
+            if name in listed:
+                found[token] = _measured(listed[name])
+            elif server.unbiased_logprobs:
+                found[token] = self._forced(chat, text, token, name)
             else:
                 found[token] = self._bound(entry)
         return found
 
     def _forced(self, chat: Chat, answer: str, token: int, name: str) -> _LogProb:
-        """The token's own log-probability, from a request in which it is the only one that can be sampled."""
+        """The token's own log-probability, from a request in which only this token can be sampled."""
         entry = self._first_token(chat, answer, 1, {"logit_bias": {str(token): _BIAS}})
-        if self._server.dialect.token_name(entry) != name:
-            self._server.refuse(f"the token {name}, by logit_bias", f"{entry.token!r}", "check student.server")
+        if self._server.token_name(entry) != name:
+            self._server.refuse(f"the token {name} because of logit_bias", f"{entry.token!r}", "check student.server")
         return _measured(entry.logprob)
 
     def _bound(self, entry: Any) -> _LogProb:
-        """The most that a token outside of the listed ones can have: no more than the last of them, and no more than
-        they leave."""
+        """An upper bound for a token outside the list: the last listed probability, and what the list leaves of 1."""
         listed: list[float] = [item.logprob for item in entry.top_logprobs]
         if len(listed) < self._top_logprobs:
-            found = f"{len(listed)}, without all that was expected"
-            self._server.refuse(f"{self._top_logprobs} top_logprobs", found, "lower student.top_logprobs to that")
+            got = f"{len(listed)}, without some label's token"
+            self._server.refuse(f"{self._top_logprobs} top_logprobs", got, "lower student.top_logprobs to that number")
         left = 1.0 - math.fsum(math.exp(value) for value in listed)
         return _LogProb(max(_LEAST, min([*listed, math.log(left) if left > 0 else math.inf])), exact=False)
 
-    def _first_token(self, chat: Chat, answer: str, count: int, more: Mapping[str, Any]) -> Any:
-        """What the server says of the next token after the beginning of an answer."""
-        completion = self._server.complete(chat, answer=answer, top_logprobs=count, **more)
+    def _first_token(self, chat: Chat, answer: str, count: int, fields: Mapping[str, Any]) -> Any:
+        """The server's `logprobs` entry of the first token after the beginning of an answer."""
+        completion = self._server.complete(chat, answer=answer, top_logprobs=count, **fields)
         logprobs = completion.choices[0].logprobs
         if logprobs is None or not logprobs.content or logprobs.content[0].top_logprobs is None:
             self._server.refuse("log-probabilities", "none", "set student.choice=constrained")
         return logprobs.content[0]
 
-    def _constrained(self, chats: Sequence[Chat], labels: tuple[str, ...]) -> Iterator[tuple[Chat, Scores]]:
-        constraint = self._server.dialect.constrained(labels)
-        # a token is at least one byte, and one more ends the answer
+    def _by_constraint(self, labels: tuple[str, ...]) -> Callable[[Chat], Scores]:
+        constraint = self._server.constrained(labels)
+        # a token has at least one byte, and one more token ends the answer
         longest = 1 + max(len(label.encode()) for label in labels)
 
-        def ask(chat: Chat) -> Scores:
+        def score(chat: Chat) -> Scores:
+            """[k]."""
             try:
                 completion = self._server.complete(chat, max_tokens=longest, **constraint)
             except TooLongError:
                 return np.full(len(labels), np.nan)
             answer = (completion.choices[0].message.content or "").strip()
             if answer not in labels:
-                found = f"{answer!r:.80}: the constraint was not obeyed"
-                self._server.refuse(f"one of {', '.join(labels)}", found, "check student.server")
+                got = f"{answer!r:.80}, against the constraint"
+                self._server.refuse(f"one of {', '.join(labels)}", got, "check student.server")
             return np.array([0.0 if label == answer else -1.0 for label in labels])
 
-        yield from self._concurrently(ask, chats)
+        return score
 
     def _generated(self, chat: Sequence[Message], max_tokens: int) -> Generation:
-        nothing = Generation("", 0, False)
+        no_room = Generation("", 0, False)
         try:
             completion = self._server.complete(tuple(chat), max_tokens=max_tokens)
         except TooLongError:
-            return nothing
+            return no_room
         usage, context = completion.usage, self._server.context
         if usage is None:
-            self._server.refuse("usage with the answer", "none", "check student.server")
+            self._server.refuse("token usage in the answer", "none", "check student.server")
         if context is not None and usage.prompt_tokens + max_tokens > context:
-            return nothing
+            return no_room
         choice = completion.choices[0]
         finished = choice.finish_reason == "stop"
-        # the token that ends the turn is counted by the server
+        # the server also counts the token that ends the turn
         return Generation(choice.message.content or "", usage.completion_tokens - finished, finished)
 
     def _concurrently(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
-        """Each item with its result as they come, `max_concurrency` at a time. The first fault ends it: what waits is
-        dropped, what is under way is awaited."""
+        """Each item with its result as they finish, `max_concurrency` at a time. The first error cancels what waits."""
         if not items:
             return
         self._server.connect()
         pool = ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="student")
-        running: dict[Future[R], T] = {}
         try:
-            for item in items:
-                running[pool.submit(work, item)] = item
-                if len(running) >= _AHEAD * self._max_concurrency:
-                    yield from _finished(running)
-            while running:
-                yield from _finished(running)
+            futures = {pool.submit(work, item): item for item in items}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -256,16 +247,11 @@ class OpenAICompatibleStudent:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"student {self.name}: some labels' tokens are not among the server's top {self._top_logprobs}: their "
-                "scores are upper bounds, and a row whose best label rests on one counts as unparsable; "
+                f"expected all label tokens among the top {self._top_logprobs}, got fewer (student {self.name}); "
+                "their scores are upper bounds, and rows whose best label depends on one count as unparsable: "
                 "raise student.top_logprobs",
                 stacklevel=2,
             )
-
-
-def _finished(running: dict[Future[R], T]) -> list[tuple[T, R]]:
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    return [(running.pop(future), future.result()) for future in done]
 
 
 def _user(text: str) -> Message:

@@ -1,1 +1,1 @@
-"""Score labels with a local model: tokens, the shared prefix, the token trie, attention, the LM head."""
+"""Score labels with a local model: chat tokens, prefix cache, packed token trie, attention, LM head."""

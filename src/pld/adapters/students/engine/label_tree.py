@@ -1,4 +1,4 @@
-"""The token tree of the labels: what several labels begin with is computed once per row."""
+"""The token trie of the labels: a prefix that several labels share is scored once per prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LabelTree:
-    """`tokens` [T] and `parents` [T] of the nodes: 0 for the prompt's last token, else 1 + a node that comes before.
+    """Places where a label's next token is predicted: 0 is the prompt's last token, 1 + i is node i.
 
-    `steps[label]` are the label's tokens as (where, token): `where` is 0 for the prompt's last token, which foretells
-    the label's first, and 1 + node for a node.
+    `tokens` [T] and `parents` [T] of the nodes; a parent is an earlier place. `steps[label]`: the label's tokens as
+    (place that predicts it, token).
     """
 
     tokens: Ids
@@ -30,10 +30,8 @@ class LabelTree:
 
 
 def with_end(labels: Sequence[Ids], end: int) -> tuple[Ids, ...]:
-    """The labels, each closed by `end` if one of them is the proper beginning of another.
-
-    Without it the shorter label could never score below the longer one.
-    """
+    """The labels, each followed by `end` if one is a proper prefix of another: else the shorter could never score
+    below the longer."""
     nested = any(
         len(short) < len(long) and long[: len(short)] == short for short in set(labels) for long in set(labels)
     )
@@ -41,7 +39,7 @@ def with_end(labels: Sequence[Ids], end: int) -> tuple[Ids, ...]:
 
 
 def common_length(sequences: Sequence[Ids]) -> int:
-    """Length of the longest beginning that all of the one or more sequences share."""
+    """Length of the longest common prefix of one or more sequences."""
     # the first and the last in sorted order differ at least as early as any two
     first, last = min(sequences), max(sequences)
     return next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))

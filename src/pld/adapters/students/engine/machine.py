@@ -1,4 +1,4 @@
-"""What this machine can do: device, bfloat16, and fast float32 products that are float32."""
+"""Choose device, precision and batch sizes for this machine."""
 
 import contextlib
 import functools
@@ -10,22 +10,22 @@ from typing import Any
 from pld.errors import StudentError
 
 CPU_NODES = 384
-"""Tokens of one forward on a CPU: for fewer the products are slower, for more no faster."""
+"""Tokens of one forward pass on a CPU: fewer make the matrix products slower, more make them no faster."""
 _MOST_NODES = 4096
 
 
-def choose_device(wanted: str) -> str:
-    """`auto` is CUDA where there is one. Raises StudentError for a CUDA device that is not there."""
+def choose_device(device: str) -> str:
+    """`auto` becomes cuda where there is one, else cpu. Raises StudentError for cuda without a device."""
     import torch
 
-    found = torch.cuda.is_available()
-    if wanted == "cuda" and not found:
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
         raise StudentError("expected a CUDA device, got none (student.device); set student.device=auto or cpu")
-    return "cuda" if found and wanted in ("auto", "cuda") else "cpu"
+    return "cuda" if available and device in ("auto", "cuda") else "cpu"
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether products in bfloat16 have instructions of their own."""
+    """Whether the device multiplies bfloat16 in hardware."""
     if device == "cuda":
         return True
     try:
@@ -36,10 +36,10 @@ def has_bfloat16(device: str) -> bool:
 
 
 def pack_nodes(device: Any, text: Any) -> int:
-    """Tokens of one forward: enough to keep the products busy, on a GPU as many as its free memory lets be.
+    """Tokens of one forward pass: enough to keep a CPU busy, or what fits into a quarter of the GPU's free memory.
 
-    `text` is the model's configuration; a token's activations in one layer at a time are taken as 16 hidden and 4
-    intermediate vectors of 4 bytes, and a quarter of the free memory is for them.
+    `text`: the text model's configuration. A token's activations are estimated as 16 hidden and 4 intermediate vectors
+    of 4 bytes, for one layer at a time.
     """
     import torch
 
@@ -50,8 +50,8 @@ def pack_nodes(device: Any, text: Any) -> int:
     return max(CPU_NODES, min(_MOST_NODES, int(free) // 4 // token))
 
 
-def held_bytes(device: Any) -> int:
-    """Memory for held prefixes: a sixteenth of the machine's, or a quarter of what is free on a GPU."""
+def cache_bytes(device: Any) -> int:
+    """Memory for the prefix cache: a sixteenth of the machine's, or a quarter of what is free on a GPU."""
     import torch
 
     if torch.device(device).type != "cuda":
@@ -61,7 +61,7 @@ def held_bytes(device: Any) -> int:
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
-    """The fastest float32 products that stay float32, while the block runs."""
+    """Within the block, the fastest float32 matrix products that are accurate to float32."""
     import torch
 
     before = torch.get_float32_matmul_precision()
@@ -74,8 +74,8 @@ def exact_products() -> Iterator[None]:
 
 @functools.cache
 def _precision() -> str:
-    """ "medium" where it measures as float32: on some CPUs it picks faster true float32 kernels, on others (AMX) and
-    on GPUs it rounds to bfloat16, with a relative error of 2e-3."""
+    """ "medium" where a measurement shows float32 accuracy: on some CPUs it selects faster float32 kernels, on others
+    (AMX) and on GPUs it rounds to bfloat16, with a relative error of 2e-3."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""Linear layers of a CPU model with their weights in the layout that oneDNN multiplies by.
+"""Prepack a CPU model's linear layers: store weights in oneDNN's own layout.
 
-torch's own linear layer rearranges its weights at each call; for the few hundred rows of a pack that costs about as
-much as a quarter of the product, for one request more. torch.compile prepacks by the same operators when it freezes.
+torch's linear layer rearranges its weights at each call, which costs about a quarter of the product for the few hundred
+rows of a pack, and more for a single request. torch.compile prepacks with the same operators when it freezes a model.
 """
 
 from typing import Any
@@ -12,8 +12,7 @@ _ACTIVATIONS = {"SiLU": ("swish", ""), "SiLUActivation": ("swish", ""), "GELUTan
 
 
 def prepack(decoder: Any) -> None:
-    """Replace the linear layers of `decoder` (in place), and join each gated MLP's activation and product with its
-    linear layers, where this machine's torch has what it takes."""
+    """Replace the linear layers of `decoder` in place and fuse each gated MLP, where this machine's torch can."""
     import torch
 
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -38,7 +37,7 @@ def _multiplies(dtype: Any) -> bool:
 
 
 def _gated(gate: Any, up: Any, down: Any, activation: str, algorithm: str) -> Any:
-    """x → down(activation(gate(x)) · up(x)), the activation and the product inside the linear layers' kernels."""
+    """x → down(activation(gate(x)) · up(x)), with activation and product fused into the linear layers' kernels."""
     import torch
 
     ops = torch.ops.mkldnn
@@ -51,13 +50,13 @@ def _gated(gate: Any, up: Any, down: Any, activation: str, algorithm: str) -> An
 
 
 def _layer_type() -> Any:
-    """Made here, because torch is imported on first use."""
+    """In a function, because torch is imported on first use."""
     import torch
 
     class PrepackedLinear(torch.nn.Module):  # type: ignore[misc]
         def __init__(self, linear: Any) -> None:
             super().__init__()
-            # the layout is chosen for a product of about a pack's rows
+            # oneDNN chooses the layout for the number of rows: about a pack's
             self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), CPU_NODES)
             self.bias = linear.bias
 

@@ -1,9 +1,9 @@
-"""What remains of many prompts after their shared prefix, as a token trie in packs: no padding, no token twice.
+"""Pack what follows many prompts' shared prefix into token tries: no padding, and no token computed twice.
 
-A pack is one sequence. Each of its nodes stands at its depth in the trie and sees the prefix and its own ancestors, so
-that beginnings which prompts share, and the labels' tokens after each prompt, are computed once (after Hydragen,
-arXiv 2402.05099, and tree attention, arXiv 2305.09781, for scoring). A long beginning that the prompts of several packs
-share becomes a prefix of its own (`Branch`); a shorter one is computed again in each of those packs.
+A pack is one sequence for one forward pass. Each of its nodes is at its depth in the trie and attends to the prefix and
+to its own ancestors, so prefixes that prompts share, and the labels' tokens after each prompt, are computed once (after
+Hydragen, arXiv 2402.05099, and tree attention, arXiv 2305.09781, for scoring). A long prefix that prompts of several
+packs share becomes a cached prefix of its own (`Branch`); a short one is recomputed in each of those packs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from pld.adapters.students.engine.label_tree import Ids, LabelTree, common_length
 
-# a beginning of fewer tokens is cheaper to compute again than to make a forward of its own for it
+# recomputing a shorter shared prefix is cheaper than a forward pass for it
 WORTH_A_BRANCH = 32
-# a smaller pack spends more time on reading the model's weights than on its nodes
+# a smaller pack spends more time reading the model's weights than computing
 _WORTH_A_PACK = 96
 
 
 @dataclass(frozen=True)
 class Rest:
-    """A prompt's tokens `ids` after the prefix, one or more, its labels' tree, and its `index` among the prompts."""
+    """One or more tokens `ids` of a prompt after the shared prefix; `index`: of the prompt."""
 
     index: int
     ids: Ids
@@ -31,10 +31,10 @@ class Rest:
 
 @dataclass
 class Pack:
-    """Nodes in an order in which every ancestor comes first.
+    """Nodes in an order in which ancestors come first.
 
-    `tokens`, `depths` (0: the first after the prefix) and `parents` (-1: the prefix) have one entry a node [Q].
-    `places` maps a prompt's index to the nodes that foretell its labels' tokens: its last one's, then its label tree's.
+    `tokens`, `depths` (0: the first after the prefix) and `parents` (-1: the prefix) have one entry per node [Q].
+    `places`: index of a prompt → the nodes that predict its labels' tokens: its last one, then those of its label tree.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -43,23 +43,26 @@ class Pack:
     places: dict[int, list[int]] = field(default_factory=dict)
     _children: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def add(self, rest: Rest, start: int) -> None:
-        """Put the nodes of `rest` beyond its first `start` tokens, which the pack's prefix holds already."""
-        end = -1
-        for token in rest.ids[start:]:
-            end = self._child(end, token)
-        places = [end]
-        for token, parent in zip(rest.tree.tokens, rest.tree.parents, strict=True):
-            places.append(self._child(places[parent], token))
-        self.places[rest.index] = places
+    @classmethod
+    def of(cls, rests: Sequence[Rest], start: int) -> "Pack":
+        """`rests` without their first `start` tokens, which the pack's prefix contains."""
+        pack = cls()
+        for rest in rests:
+            node = -1
+            for token in rest.ids[start:]:
+                node = pack._child(node, token)
+            pack.places[rest.index] = places = [node]
+            for token, parent in zip(rest.tree.tokens, rest.tree.parents, strict=True):
+                places.append(pack._child(places[parent], token))
+        return pack
 
-    def sees(self) -> npt.NDArray[np.bool_]:
-        """[Q, Q]: True where a node (first axis) sees another: its ancestors and itself."""
-        seen = np.eye(len(self.tokens), dtype=bool)
+    def visible(self) -> npt.NDArray[np.bool_]:
+        """[Q, Q]: True where a node (first axis) attends to another: its ancestors and itself."""
+        visible = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
-                seen[node] |= seen[parent]
-        return seen
+                visible[node] |= visible[parent]
+        return visible
 
     def _child(self, parent: int, token: int) -> int:
         key = (parent, token)
@@ -73,19 +76,15 @@ class Pack:
 
 @dataclass
 class Branch:
-    """`packs` and further `branches` after the prefix and `ids`, which continue it (none at the trie's root)."""
+    """`packs` and further `branches` after the prefix extended by `ids` (none at the root)."""
 
     ids: Ids
     packs: list[Pack]
     branches: list["Branch"]
 
-    def computed(self) -> int:
-        """Tokens of all forwards."""
-        return (
-            len(self.ids)
-            + sum(len(pack.tokens) for pack in self.packs)
-            + sum(branch.computed() for branch in self.branches)
-        )
+
+_Unit = tuple[Sequence[Rest], int]
+"""Prompts that stay in one pack, and how many nodes they need."""
 
 
 def plan(rests: Sequence[Rest], nodes: int, parallel: int = 1) -> Branch:
@@ -94,30 +93,22 @@ def plan(rests: Sequence[Rest], nodes: int, parallel: int = 1) -> Branch:
 
 
 def _branch(rests: Sequence[Rest], start: int, ids: Ids, nodes: int, parallel: int) -> Branch:
-    """`rests` are sorted and alike in their first `start` tokens, the last of which are `ids`."""
+    """`rests` are sorted and share their first `start` tokens, the last of which are `ids`."""
     units: list[_Unit] = []
     branches: list[Branch] = []
-    for run in _alike(rests, start):
+    for run in _sharing(rests, start):
         size = _size(run, start)
         shared = min(common_length([rest.ids for rest in run]), min(len(rest.ids) for rest in run) - 1)
         if size <= nodes:
-            units.append(_Unit(run, size))
+            units.append((run, size))
         elif shared >= start + min(WORTH_A_BRANCH, nodes):
             branches.append(_branch(run, shared, run[0].ids[start:shared], nodes, parallel))
         else:
-            units += [_Unit([rest], _size([rest], start)) for rest in run]
-    return Branch(ids, [_packed(part, start) for part in _parts(units, nodes, parallel)], branches)
+            units += [([rest], _size([rest], start)) for rest in run]
+    return Branch(ids, [Pack.of(part, start) for part in _parts(units, nodes, parallel)], branches)
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """Prompts that stay in one pack, and the nodes that they take."""
-
-    rests: Sequence[Rest]
-    size: int
-
-
-def _alike(rests: Sequence[Rest], start: int) -> Iterator[list[Rest]]:
+def _sharing(rests: Sequence[Rest], start: int) -> Iterator[list[Rest]]:
     """Runs of neighbours in sorted order that share at least `WORTH_A_BRANCH` tokens after the first `start`."""
     run: list[Rest] = []
     for rest in rests:
@@ -130,7 +121,7 @@ def _alike(rests: Sequence[Rest], start: int) -> Iterator[list[Rest]]:
 
 
 def _size(rests: Sequence[Rest], start: int) -> int:
-    """Nodes of sorted `rests`; where a label's tokens are another prompt's, a few less."""
+    """Nodes of sorted `rests` at most: fewer where a label's tokens also continue another prompt."""
     total, before = 0, None
     for rest in rests:
         common = start if before is None else max(start, common_length([before.ids, rest.ids]))
@@ -139,30 +130,22 @@ def _size(rests: Sequence[Rest], start: int) -> int:
     return total
 
 
-def _parts(units: Sequence[_Unit], nodes: int, parallel: int) -> Iterator[list[_Unit]]:
+def _parts(units: Sequence[_Unit], nodes: int, parallel: int) -> Iterator[list[Rest]]:
     """Neighbouring units, at most `nodes` nodes together, in parts of about the same size."""
-    total = sum(unit.size for unit in units)
+    total = sum(size for _, size in units)
     fewest = -(-total // nodes)
-    # with few packs, one more for some workers than for others would leave those idle; but each pack reads all weights
+    # an uneven number of packs leaves workers idle, but each pack reads all weights
     even = -(-fewest // parallel) * parallel if fewest > 1 else 1
-    wanted = max(fewest, min(even, total // _WORTH_A_PACK))
-    part: list[_Unit] = []
+    count = max(fewest, min(even, total // _WORTH_A_PACK))
+    part: list[Rest] = []
     taken, before, number = 0, 0, 1
-    for unit in units:
-        beyond = before + taken + unit.size / 2 > total * number / wanted
-        if part and (beyond or taken + unit.size > nodes):
+    for rests, size in units:
+        beyond = before + taken + size / 2 > total * number / count
+        if part and (beyond or taken + size > nodes):
             yield part
             before, number = before + taken, number + 1
             part, taken = [], 0
-        part.append(unit)
-        taken += unit.size
+        part += rests
+        taken += size
     if part:
         yield part
-
-
-def _packed(units: Sequence[_Unit], start: int) -> Pack:
-    pack = Pack()
-    for unit in units:
-        for rest in unit.rests:
-            pack.add(rest, start)
-    return pack

@@ -1,4 +1,4 @@
-"""Finding and loading a Student's model and tokenizer: an asset, a local folder or a Hugging Face id, GGUF or not."""
+"""Locate and load a Student's model and tokenizer: an asset, a local folder or a Hugging Face id, GGUF or not."""
 
 import logging
 import sys
@@ -12,13 +12,13 @@ from pld.config.assets import ASSET_PREFIX, asset, asset_folder_or_file, cache_f
 from pld.errors import StudentError
 
 Quantization = Literal["none", "int8", "nf4"]
-# part of the key of converted weights: raise it when `_convert` writes something else
+# part of the key of converted weights; raise it when `_convert` writes something else
 CONVERSION = 1
 
 
 @dataclass(frozen=True)
 class Source:
-    """What transformers loads: a folder or a Hugging Face id; `sha256` of the file that it was made of, if known."""
+    """What transformers loads: a folder or a Hugging Face id. `sha256`: of the original file, if known."""
 
     location: str
     local: bool
@@ -31,25 +31,25 @@ def locate(model: str, gguf_file: str | None) -> Source:
     Raises AssetError or StudentError.
     """
     if model.startswith(ASSET_PREFIX):
-        wanted = asset(model)
-        if wanted.file_name.endswith(".gguf"):
-            converted = converted_folder(wanted.sha256)
-            if not converted.exists():
-                converted = _convert(asset_folder_or_file(model), wanted.sha256)
-            return Source(str(converted), local=True, sha256=wanted.sha256)
-        return Source(str(asset_folder_or_file(model)), local=True, sha256=wanted.sha256)
+        sha256 = asset(model).sha256
+        location = converted_folder(sha256)
+        if not asset(model).file_name.endswith(".gguf"):
+            location = asset_folder_or_file(model)
+        elif not location.exists():
+            _convert(asset_folder_or_file(model), sha256)
+        return Source(str(location), local=True, sha256=sha256)
     folder = Path(model).expanduser()
     if gguf_file is None:
         return Source(str(folder) if folder.is_dir() else model, local=folder.is_dir(), sha256=None)
     file = folder / gguf_file if folder.is_dir() else _from_hub(model, gguf_file)
     if not file.is_file():
-        raise StudentError(f"expected a GGUF file, got no such file ({file}); mend student.gguf_file")
+        raise StudentError(f"expected a GGUF file, got no such file ({file}); correct student.gguf_file")
     sha256 = file_sha256(file)
     return Source(str(_convert(file, sha256)), local=True, sha256=sha256)
 
 
 def load_tokenizer(source: Source) -> Any:
-    """The tokenizer beside the model. Raises StudentError."""
+    """The model's tokenizer. Raises StudentError."""
     from transformers import AutoTokenizer
 
     # mistral_format=False: mistral-common, where installed, has neither template nor tokenizer.json
@@ -59,8 +59,8 @@ def load_tokenizer(source: Source) -> Any:
 
 
 def load_model(source: Source, dtype: Any, quantization: Quantization, device: str, attention: str | None) -> Any:
-    """The model in evaluation mode on `device`. `dtype` is torch's, or "auto"; `attention` one of transformers' names,
-    or None for its own choice. Raises StudentError."""
+    """The model in evaluation mode on `device`. `dtype`: a torch dtype or "auto"; `attention`: a name that transformers
+    knows, or None for its own choice. Raises StudentError."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -83,7 +83,7 @@ def _bitsandbytes(quantization: Quantization, dtype: Any) -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
-    # bitsandbytes 0.50 says at each product of each layer that int8 takes its inputs as float16
+    # bitsandbytes 0.50 warns at every matrix product that int8 casts its inputs to float16
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -117,7 +117,7 @@ def converted_folder(sha256: str) -> Path:
 
 
 def _convert(file: Path, sha256: str) -> Path:
-    """The GGUF file as a folder of float32 safetensors in the cache, made by the first process that asks."""
+    """Dequantise a GGUF file into a cached folder of float32 safetensors; the first process that needs it does so."""
     from filelock import FileLock
 
     folder = converted_folder(sha256)
@@ -140,37 +140,37 @@ def _write_converted(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    _mend_pre_tokenizer(tokenizer, file)
+    _fix_pre_tokenizer(tokenizer, file)
     tokenizer.save_pretrained(folder)
-    # without dequantize=True transformers 5.23 keeps the weights packed, with kernels that are slow in bf16
+    # without dequantize=True transformers 5.23 keeps the weights packed, with kernels that are slow in bfloat16
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     )
-    _tie_again(model)
+    _tie_weights(model)
     model.save_pretrained(folder)
 
 
-def _tie_again(model: Any) -> None:
-    """One matrix for embedding and head where the file holds it twice, quantised differently.
+def _tie_weights(model: Any) -> None:
+    """Tie embedding and LM head where the file holds one matrix twice, quantised differently.
 
-    transformers 5.23 calls any GGUF file with an output.weight untied: 630M instead of 494M parameters for Qwen 0.5B.
-    The head's copy is the one that is kept: llama.cpp quantises it more finely.
+    transformers 5.23 treats any GGUF file with an output.weight as untied: 630M instead of 494M parameters for Qwen
+    0.5B. Keeps the head's copy, which llama.cpp quantises less.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embedding.weight is head.weight or embedding.weight.shape != head.weight.shape:
         return
     difference = (embedding.weight - head.weight).norm() / head.weight.norm()
-    if difference < 0.2:  # quantisation of either differs by a few per cent, unrelated matrices by more than 1
+    if difference < 0.2:  # two quantisations differ by a few per cent, unrelated matrices by more than 1
         embedding.weight = head.weight
         model.config.tie_word_embeddings = True
         model.tie_weights()
 
 
-def _mend_pre_tokenizer(tokenizer: Any, file: Path) -> None:
-    """Split text before its merges as the file says.
+def _fix_pre_tokenizer(tokenizer: Any, file: Path) -> None:
+    """Set the pre-tokenizer that the file names.
 
-    transformers 5.23 knows only some of llama.cpp's names for it and silently splits as GPT-2 for all others; for
-    SmolLM2's `smollm` that loses the `Digits` step (a newline before a digit then splits otherwise).
+    transformers 5.23 knows only some of llama.cpp's names and silently uses GPT-2's for all others; for SmolLM2's
+    `smollm` that loses the `Digits` step, so that a newline before a digit is split differently.
     """
     from tokenizers import pre_tokenizers
     from transformers.integrations.gguf import read_gguf_metadata
@@ -189,6 +189,6 @@ def _mend_pre_tokenizer(tokenizer: Any, file: Path) -> None:
         )
     elif name not in GGUF_PRE_TOKENIZER_SPLITS and name not in ("gpt-2", "default"):
         raise StudentError(
-            f"expected a tokenizer that is known, got tokenizer.ggml.pre {name!r} ({file}); name the model's "
+            f"expected a known pre-tokenizer, got tokenizer.ggml.pre {name!r} ({file}); name the model's "
             "original folder or Hugging Face id instead of its GGUF file"
         )

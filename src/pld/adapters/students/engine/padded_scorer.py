@@ -1,58 +1,45 @@
-"""Scoring for architectures that the trie is not known to be exact for: transformers' own attention and cache.
+"""The fallback scorer for other architectures: transformers' own attention and cache, on padded batches.
 
-The shared prefix is computed once and copied for each batch; what follows is padded on the right. Slower, and right for
-every causal model whose cache transformers can continue.
+The shared prefix is computed once and copied for each batch; what follows is padded on the right. Slower than the token
+trie, but right for every causal model whose cache transformers can extend.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from pld.adapters.students.engine.chat import Prompt
-from pld.adapters.students.engine.head import Head
 from pld.adapters.students.engine.label_tree import Ids, LabelTree
 from pld.adapters.students.engine.machine import exact_products
-from pld.adapters.students.engine.reference import Reference
+from pld.adapters.students.engine.scorer import PlainForward, Scorer
 from pld.errors import StudentError
 from pld.ports import Scores
 
 
-class PlainScorer:
-    """The same as `Scorer` for one loaded model; `batch_size` rows at a time, one for each prompt and label."""
+class PaddedScorer(Scorer):
+    """`batch_size` rows at a time, one per prompt and label. Caches the last prefix."""
 
     engine = "plain prefix cache"
 
     def __init__(self, model: Any, name: str, batch_size: int) -> None:
-        text = model.config.get_text_config()
-        self.context = int(getattr(text, "max_position_embeddings", None) or getattr(text, "seq_length", None) or 2048)
-        self.dtype = str(model.dtype).removeprefix("torch.")
+        super().__init__(model, name)
         self._batch_size = batch_size
-        self._body = model.get_decoder()
-        self._device = model.device
-        self._head = Head(model.get_output_embeddings(), getattr(text, "final_logit_softcapping", None))
+        # architectures with relative distances take no positions
+        self._takes_positions = "position_ids" in inspect.signature(self._body.forward).parameters
         self._held: tuple[Ids, Any] | None = None
-        reference = Reference.of(model)
-        try:
-            ours = float(self.score(reference.ids[:6], [reference.prompt], lambda _places: None)[0, 0])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            ours, found = float("nan"), f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        else:
-            found = f"a log-probability of {reference.log_probability:.4f} plainly and {ours:.4f} with a cached prefix"
-        self.forget()
-        if not reference.agrees(ours):
+        if difference := self.disagreement(PlainForward.of(model)):
             raise StudentError(
-                f"expected a causal language model whose cache can be continued, got {found} (student {name}); the "
-                f"architecture {text.model_type} is not supported, name another model"
+                f"expected a causal language model whose cache can be extended, got {difference} (student {name}); the "
+                f"architecture {model.config.get_text_config().model_type} is not supported, name another model"
             )
 
     def forget(self) -> None:
-        """Drop the held prefix."""
         self._held = None
 
     def prefill(self, ids: Ids) -> Any:
-        """transformers' cache of a prefix; the last one is held."""
         import torch
         from transformers import DynamicCache
 
@@ -64,24 +51,23 @@ class PlainScorer:
         return self._held[1]
 
     def score(self, prefix: Ids, prompts: Sequence[Prompt], on_scored: Callable[[Sequence[int]], object]) -> Scores:
-        """[n, k] for `prompts`, all of which begin with `prefix` and are longer and have k labels."""
         import torch
 
-        scores = np.full((len(prompts), len(prompts[0].labels)), np.nan)
+        labels = len(prompts[0].labels)
+        scores = np.full((len(prompts), labels), np.nan)
         order = sorted(range(len(prompts)), key=lambda at: len(prompts[at].ids))
-        per_prompt = len(prompts[0].labels)
-        step = max(1, self._batch_size // per_prompt)
+        step = max(1, self._batch_size // labels)
         with torch.inference_mode(), exact_products():
             for start in range(0, len(order), step):
                 places = order[start : start + step]
-                for at, values in zip(places, self._batch(prefix, [prompts[at] for at in places]), strict=True):
-                    scores[at] = values
+                scores[places] = self._batch(prefix, [prompts[at] for at in places])
                 on_scored(places)
         return scores
 
     def _batch(self, prefix: Ids, prompts: Sequence[Prompt]) -> list[Scores]:
         import torch
 
+        # tokens of a prompt and a label but for its last one → row of the batch
         rows: dict[Ids, int] = {}
         for prompt in prompts:
             for label in prompt.labels:
@@ -96,14 +82,14 @@ class PlainScorer:
         if prefix:
             cache = copy.deepcopy(self.prefill(prefix))
             cache.batch_repeat_interleave(len(rows))
-        positions = torch.arange(length, width).expand(len(rows), -1)
+        positions = torch.arange(length, width).expand(len(rows), -1).to(self._device)
         hidden = self._body(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
-            **self._positions(positions),
+            **({"position_ids": positions} if self._takes_positions else {}),
             past_key_values=cache,
             use_cache=cache is not None,
-        ).last_hidden_state
+        ).last_hidden_state  # [rows, width - length, d]
         trees = [LabelTree.of(prompt.labels) for prompt in prompts]
         states = [
             torch.stack([hidden[rows[row], at - length] for row, at in _places(prompt, tree)])
@@ -111,16 +97,9 @@ class PlainScorer:
         ]
         return list(self._head.scores(states, trees))
 
-    def _positions(self, positions: Any) -> dict[str, Any]:
-        """Some architectures have no positions but distances."""
-        import inspect
-
-        takes = "position_ids" in inspect.signature(self._body.forward).parameters
-        return {"position_ids": positions.to(self._device)} if takes else {}
-
 
 def _places(prompt: Prompt, tree: LabelTree) -> list[tuple[Ids, int]]:
-    """Where the prompt's last token and the tree's nodes stand: a row, and a position in it."""
+    """For each place of the tree, a row that contains it and its position there."""
     end = len(prompt.ids) - 1
     found: dict[int, tuple[Ids, int]] = {}
     for label, steps in zip(prompt.labels, tree.steps, strict=True):
