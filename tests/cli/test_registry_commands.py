@@ -56,7 +56,7 @@ def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.Cap
         (3, "rollback", 2, 1), (2, "force", 1, 2), (1, "promote", None, 1),
     ]  # fmt: skip
     assert set(lines[0]) == {
-        "number", "void", "at", "kind", "from", "to", "previous", "by", "reason", "prompt_sha256", "commit",
+        "number", "at", "kind", "from", "to", "previous", "by", "reason", "prompt_sha256", "commit",
     }  # fmt: skip
     assert lines[0]["prompt_sha256"] == sha256(PROMPT)
 
@@ -75,7 +75,7 @@ def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.Cap
             main(command)
         told = capsys.readouterr().err
         assert "no sheet decides on prompt" in told
-        assert ("no force passes over the review" in told) == (command[0] == "promote")
+        assert ("--force can't override the review" in told) == (command[0] == "promote")
     assert {gate["gate"]: gate["holds"] for gate in newest["gates"]}["better_than_zero_shot"] is False
     assert (oldest["promoted_at"], oldest["reviewed"], oldest["review"]) == (lines[0]["at"], False, None)
 
@@ -90,7 +90,7 @@ def test_before_anything_moved_there_is_no_history(project: Path) -> None:
 def test_force_and_reason_come_together(project: Path, arguments: list[str]) -> None:
     done = ran(promote, *arguments)
     assert done.exit_code == 2
-    assert "wanted --force and --reason TEXT together" in done.output
+    assert "expected --force and --reason TEXT together" in done.output
 
 
 def test_the_commands_are_imported_without_mlflow() -> None:

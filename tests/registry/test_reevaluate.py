@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from pld.config.settings import load_config
 from pld.errors import RegistryError, StudentError
-from pld.params import Config, load_config
-from pld.registry import reevaluate as remeasure
+from pld.params import Config
+from pld.registry import reevaluate
 from pld.registry.registry import Registry
 from pld.registry.release import fetch_release
 from support.artifact_tree import composed, write_artifacts
@@ -22,13 +23,13 @@ def students(monkeypatch: pytest.MonkeyPatch) -> list[MailStudent]:
         built.append(MailStudent())
         return built[-1]
 
-    monkeypatch.setattr(remeasure, "build", build)
+    monkeypatch.setattr(reevaluate, "build", build)
     return built
 
 
 def figures(registry: Registry, number: int, config: Config | None = None) -> dict[str, str]:
-    standing = registry.promote(config or load_config(), number)
-    return {verdict.gate: verdict.figures for verdict in standing.verdicts}
+    outcome = registry.promote(config or load_config(), number)
+    return {verdict.gate: verdict.figures for verdict in outcome.verdicts}
 
 
 def test_production_is_measured_again_on_the_present_test_set_and_only_once(
@@ -99,7 +100,7 @@ def test_a_student_that_can_not_be_loaded_any_more_fails_the_gate_in_one_line(
     def build(*_: object) -> None:
         raise StudentError("the weights are gone")
 
-    monkeypatch.setattr(remeasure, "build", build)
+    monkeypatch.setattr(reevaluate, "build", build)
     line = str(register(shelf.store, prompt=WORSE, test_size=63))
     assert "\n" not in line
     assert "version 2 was not measured on the present test set and Student, and can't be now: the weights are" in line
@@ -121,7 +122,7 @@ def test_a_test_set_that_is_not_the_evaluated_one_measures_nothing(
     write_tree(test_size=63)
     test = Path("artifacts/splits/test.jsonl")
     test.write_text(test.read_text().replace("parcel", "packet"))
-    with pytest.raises(RegistryError, match=r"splits/test.jsonl: wanted the test set that was evaluated \(md5 "):
+    with pytest.raises(RegistryError, match=r"expected the test set that was evaluated \(md5 .*splits/test.jsonl\)"):
         shelf.promote(load_config(), 3)
     assert students == []
 

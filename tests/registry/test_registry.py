@@ -10,11 +10,12 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from pld.config.settings import load_config
 from pld.errors import RegistryError, ReviewError
-from pld.params import Config, load_config
+from pld.params import Config
 from pld.records import sha256
 from pld.registry.promotion_gates import judge
-from pld.registry.registry import Registry, Standing, review_anchors
+from pld.registry.registry import Outcome, Registry, review_anchors
 from pld.registry.release import fetch_release
 from pld.registry.store import Store, connect
 from pld.registry.versions import Version
@@ -23,7 +24,7 @@ from support.artifact_tree import CLUSTERED, PROMPT, write_artifacts
 from support.shelf import BETTER, WORSE, aliases, raw_aliases, register
 
 AS_FILLED = {"production": 2, "previous": 1, "candidate": 3}
-Settle = Callable[..., Standing]
+Register = Callable[..., Outcome]
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def registry(store: Store) -> Registry:
 
 
 @pytest.fixture
-def settle(store: Store) -> Settle:
+def registered(store: Store) -> Register:
     return lambda **changes: register(store, **changes)
 
 
@@ -50,14 +51,14 @@ def any_gates() -> Config:
 
 
 def test_the_first_version_whose_gates_hold_is_production_and_no_longer_a_candidate(
-    settle: Settle, registry: Registry, project: Path
+    registered: Register, registry: Registry, project: Path
 ) -> None:
-    standing = settle()
-    assert str(standing).startswith("pld-mail version 1 is production: all gates hold (better_than_zero_shot macro-F1")
+    outcome = registered()
+    assert str(outcome).startswith("pld-mail version 1 is production: all gates hold (better_than_zero_shot macro-F1")
     assert aliases(registry) == {"production": 1}
     verdicts = {verdict.gate: verdict for verdict in of(registry, 1).verdicts}
     assert set(verdicts) == {"better_than_zero_shot", "not_worse_than_production", "max_unparsable_rate"}
-    assert verdicts["better_than_zero_shot"] in standing.verdicts, "with the figures it was judged on"
+    assert verdicts["better_than_zero_shot"] in outcome.verdicts, "with the figures it was judged on"
     # what ships is the loop's list, not what came into the loop
     final = (project / "artifacts/review/final/system_prompt.md").read_bytes()
     assert final != (project / "artifacts/best/system_prompt.md").read_bytes() == CLUSTERED.encode()
@@ -69,9 +70,9 @@ def test_the_first_version_whose_gates_hold_is_production_and_no_longer_a_candid
     assert of(registry, 1).prompt_sha256 == sha256(final.decode())
 
 
-def test_the_registered_prompt_is_the_measured_one_byte_for_byte(settle: Settle, registry: Registry) -> None:
+def test_the_registered_prompt_is_the_measured_one_byte_for_byte(registered: Register, registry: Registry) -> None:
     text = 'Über {{ name }}, {{undefined}} {% raw %} "quoted" \\ \r\n\ttabs, no newline at the end  '
-    settle(prompt=text)
+    registered(prompt=text)
     assert registry.store.client.get_prompt_version_by_alias("pld-mail-prompt", "production").template == text
     assert of(registry, 1).prompt_sha256 == sha256(text)
 
@@ -95,11 +96,11 @@ def test_a_candidate_that_fails_a_gate_stays_candidate_and_its_figures_are_kept(
     }
 
 
-def test_another_calibration_is_another_version_of_the_same_prompt(settle: Settle, registry: Registry) -> None:
+def test_another_calibration_is_another_version_of_the_same_prompt(registered: Register, registry: Registry) -> None:
     config = write_artifacts(Path("artifacts"))
-    settle()
+    registered()
     calibrated = config.calibration.model_copy(update={"method": "batch"})
-    settle(config=config.model_copy(update={"calibration": calibrated}))
+    registered(config=config.model_copy(update={"calibration": calibrated}))
     assert [version.number for version in registry.versions()] == [2, 1]
     assert len(list(registry.store.client.search_prompt_versions("pld-mail-prompt"))) == 1
 
@@ -131,19 +132,19 @@ def test_rolling_back_twice_is_where_it_began(shelf: Registry) -> None:
     assert aliases(shelf) == AS_FILLED
 
 
-def test_without_a_previous_version_there_is_nothing_to_roll_back_to(settle: Settle, registry: Registry) -> None:
-    with pytest.raises(RegistryError, match="wanted a candidate, found no version; run `make repro`"):
+def test_without_a_previous_version_there_is_nothing_to_roll_back_to(registered: Register, registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="expected version 'candidate', got no version; run `make repro`"):
         registry.promote(write_artifacts(Path("artifacts")))
-    settle()
-    with pytest.raises(RegistryError, match="wanted a previous version to roll back to, found none"):
+    registered()
+    with pytest.raises(RegistryError, match="expected a previous version to roll back to, got none"):
         registry.rollback()
-    with pytest.raises(RegistryError, match="wanted version 7, found 1"):
+    with pytest.raises(RegistryError, match="expected version '7', got 1 production"):
         registry.promote(load_config(), 7)
 
 
-def test_force_passes_over_failed_gates_and_keeps_the_reason(shelf: Registry) -> None:
-    standing = shelf.promote(load_config(), force="the demo is today")
-    assert "is production: forced (the demo is today) although better_than_zero_shot failed" in str(standing)
+def test_force_ignores_failed_gates_and_keeps_the_reason(shelf: Registry) -> None:
+    outcome = shelf.promote(load_config(), force="the demo is today")
+    assert "is production: forced (the demo is today) although better_than_zero_shot failed" in str(outcome)
     assert aliases(shelf) == {"production": 3, "previous": 2}
     kept = "forced: the demo is today (failed: better_than_zero_shot, not_worse_than_production)"
     assert of(shelf, 3).tags["pld.decision"] == kept
@@ -154,7 +155,7 @@ def test_every_move_is_in_the_history_with_who_what_and_why(shelf: Registry, mon
     monkeypatch.setattr(Registry, "_commit", lambda *_: "c0ffee")
     shelf.promote(load_config(), force="the demo is today")
     shelf.rollback("it answers refund to everything")
-    moves = [turn.move for turn in shelf.turns()]
+    moves = shelf.history()
     assert [(move.kind, move.was, move.to) for move in moves] == [
         ("promote", None, 1), ("promote", 1, 2), ("force", 2, 3), ("rollback", 3, 2),
     ]  # fmt: skip
@@ -168,14 +169,14 @@ def test_every_move_is_in_the_history_with_who_what_and_why(shelf: Registry, mon
         ("ada", sha256(BETTER), "c0ffee"),
     ]
     assert all(earlier.at <= later.at for earlier, later in itertools.pairwise(moves))
-    lines = shelf.store.client.search_prompt_versions("pld-mail-history")
-    assert lines[0].commit_message == "rollback: version 3 → version 2 by ada: it answers refund to everything"
+    tags = shelf.store.client.get_model_version("pld-mail", "2").tags
+    assert [key for key in sorted(tags) if key.startswith("pld.move.")] == ["pld.move.0002", "pld.move.0004"]
 
 
 @pytest.mark.parametrize("force", [None, "because"])
 def test_a_prompt_that_is_not_the_evaluated_one_is_never_promoted(shelf: Registry, force: str | None) -> None:
     shelf.store.client.set_prompt_version_tag("pld-mail-prompt", "3", "mlflow.prompt.text", "tampered with")
-    with pytest.raises(RegistryError, match="prompt pld-mail-prompt, for version 3: wanted the evaluated prompt"):
+    with pytest.raises(RegistryError, match="expected the evaluated prompt"):
         shelf.promote(load_config(), force=force)
     assert raw_aliases(shelf) == AS_FILLED
 
@@ -190,7 +191,7 @@ def test_a_version_whose_artifact_is_gone_is_refused_and_no_alias_moves(shelf: R
                 path.unlink()
 
     lose(3)
-    message = "version {}: wanted the files and the registered prompt that it answers with, found them gone"
+    message = r"expected the files and the registered prompt of a version, got .* \(pld-mail version {}\)"
     with pytest.raises(RegistryError, match=message.format(3)) as caught:
         shelf.promote(load_config(), force="because")
     assert "\n" not in str(caught.value)
@@ -200,7 +201,7 @@ def test_a_version_whose_artifact_is_gone_is_refused_and_no_alias_moves(shelf: R
     with pytest.raises(RegistryError, match=message.format(1)):
         fetch_release(load_config(), "previous")
     assert raw_aliases(shelf) == AS_FILLED
-    assert len(shelf.turns()) == 2
+    assert len(shelf.history()) == 2
 
 
 @pytest.mark.parametrize("variable", ["DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"])
@@ -214,7 +215,7 @@ def test_inside_a_dvc_experiment_no_alias_moves(
             move()
     shelf.store.client.set_registered_model_alias("pld-mail", "production", "3")
     shelf.versions()
-    assert len(shelf.turns()) == 2, "nor is anything written down"
+    assert len(shelf.history()) == 2, "nor is anything recorded"
 
 
 def test_promotions_at_once_leave_one_production_and_one_previous(
@@ -246,34 +247,36 @@ def test_promotions_at_once_leave_one_production_and_one_previous(
         worker.join()
     assert failures == []
     left = aliases(shelf)
-    moves = [turn.move for turn in shelf.turns()]
+    moves = shelf.history()
     assert (left["production"], left["previous"]) == (moves[-1].to, moves[-1].was)
     assert {move.to for move in moves[2:]} == {1, 3, 4}
-    assert not any(turn.void for turn in shelf.turns()), "each was judged against the production that it replaced"
+    assert [move.was for move in moves[1:]] == [move.to for move in moves[:-1]], "each replaced the one judged against"
     assert "candidate" not in left
 
 
-def interrupted(shelf: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A move to version 3 is written down, and the store goes away before an alias is moved."""
+def interrupted(shelf: Registry, monkeypatch: pytest.MonkeyPatch, *, moved: bool) -> None:
+    """A move to version 3 is announced, and the store goes away before or (`moved`) after production moves."""
 
     def gone(*_: object, **__: object) -> None:
         raise MlflowException("connection refused\nand more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shelf.store.client, "set_registered_model_alias", gone)
+        patch.setattr(shelf.store.client, "set_model_version_tag" if moved else "set_registered_model_alias", gone)
+        if moved:
+            patch.setattr(Registry, "_tag", lambda *_: None)  # of the gates, before the move
         with pytest.raises(RegistryError) as caught:
             shelf.promote(any_gates())
     assert "\n" not in str(caught.value)
     assert "connection refused" in str(caught.value)
-    assert "is finished by the next `pld` command" in str(caught.value)
-    assert raw_aliases(shelf) == AS_FILLED
+    assert "the next `pld` command that reaches the store finishes or drops the move" in str(caught.value)
+    assert raw_aliases(shelf) == (AS_FILLED | {"production": 3} if moved else AS_FILLED)
 
 
 @pytest.mark.parametrize("command", ["status", "history", "promote", "rollback", "release"])
-def test_a_move_that_was_begun_is_finished_by_the_next_command_which_says_so(
+def test_an_interrupted_move_is_finished_by_the_next_command_which_says_so(
     shelf: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    interrupted(shelf, monkeypatch)
+    interrupted(shelf, monkeypatch, moved=True)
     capsys.readouterr()
     later = Registry(connect(None), "mail")
     if command == "rollback":
@@ -283,7 +286,7 @@ def test_a_move_that_was_begun_is_finished_by_the_next_command_which_says_so(
     elif command == "release":
         assert fetch_release(load_config(), "production").number == 3
     else:
-        {"status": later.versions, "history": later.turns}[command]()
+        {"status": later.versions, "history": later.history}[command]()
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "pld-mail: finished a move that was begun at 20" in told
@@ -292,20 +295,17 @@ def test_a_move_that_was_begun_is_finished_by_the_next_command_which_says_so(
     )
 
 
-def test_a_move_that_was_begun_is_taken_back_when_its_version_is_gone(
+def test_a_move_that_is_interrupted_before_production_moves_is_dropped(
     shelf: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    interrupted(shelf, monkeypatch)
-    shelf.store.client.delete_prompt_version("pld-mail-prompt", "3")
-    later = Registry(connect(None), "mail")
+    interrupted(shelf, monkeypatch, moved=False)
     capsys.readouterr()
-    assert raw_aliases(later) == AS_FILLED
-    assert [(turn.move.kind, turn.move.to) for turn in later.turns()[2:]] == [("promote", 3), ("recovered", 2)]
+    later = Registry(connect(None), "mail")
+    assert len(later.history()) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "took back a move of production to version 3 that was not finished: pld-mail version 3: wanted" in told
-    assert {key: raw_aliases(later)[key] for key in ("production", "previous")} == {"production": 2, "previous": 1}
-    assert "stays candidate: it was rolled back" in str(register(later.store, prompt=WORSE, right=0.4))
+    assert "pld-mail: dropped a move that was begun at 20" in told
+    assert aliases(later) == AS_FILLED
 
 
 def test_aliases_that_somebody_moved_in_mlflow_are_kept_and_written_down(
@@ -313,8 +313,8 @@ def test_aliases_that_somebody_moved_in_mlflow_are_kept_and_written_down(
 ) -> None:
     shelf.store.client.set_registered_model_alias("pld-mail", "production", "3")
     assert aliases(shelf) == {"production": 3, "previous": 1}
-    assert "its aliases were moved by something else than pld; found: production version 3" in capsys.readouterr().err
-    assert [(turn.move.kind, turn.move.was, turn.move.to) for turn in shelf.turns()[2:]] == [("outside", 2, 3)]
+    assert "something other than pld moved its aliases; found: production version 3" in capsys.readouterr().err
+    assert [(move.kind, move.was, move.to) for move in shelf.history()[2:]] == [("outside", 2, 3)]
     assert shelf.rollback() == (1, 3)
 
 
@@ -324,7 +324,7 @@ def test_an_alias_of_a_version_that_pld_did_not_register_is_refused_in_one_line(
     client.create_model_version("pld-mail", source=client.get_run(run).info.artifact_uri, run_id=run)
     client.set_registered_model_alias("pld-mail", "production", "4")
     for command in (shelf.versions, shelf.rollback, lambda: shelf.promote(load_config(), 1)):
-        with pytest.raises(RegistryError, match="of which version 4 is none; move that alias in MLflow") as caught:
+        with pytest.raises(RegistryError, match="got version 4 as production .*move that alias in MLflow") as caught:
             command()
         assert "\n" not in str(caught.value)
     assert raw_aliases(shelf) == {**AS_FILLED, "production": 4}
@@ -335,23 +335,24 @@ def test_an_alias_of_a_version_that_pld_did_not_register_is_refused_in_one_line(
 def test_a_deleted_version_leaves_a_registry_that_works(shelf: Registry) -> None:
     shelf.store.client.delete_model_version("pld-mail", "1")
     assert aliases(shelf) == {"production": 2, "candidate": 3}
-    with pytest.raises(RegistryError, match="wanted a previous version to roll back to, found none"):
+    with pytest.raises(RegistryError, match="expected a previous version to roll back to, got none"):
         shelf.rollback()
     shelf.promote(any_gates())
     assert aliases(shelf) == {"production": 3, "previous": 2}
 
 
-def test_with_a_deleted_history_the_aliases_are_as_they_were(
+def test_with_a_deleted_history_the_aliases_stay_and_a_new_one_begins(
     shelf: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shelf.store.client.delete_prompt("pld-mail-history")
+    for move in shelf.history():
+        shelf.store.client.delete_model_version_tag("pld-mail", str(move.to), f"pld.move.{move.number:04}")
     assert aliases(shelf) == AS_FILLED
-    assert "pld-mail-history: its last lines, up to number 2, were deleted" in capsys.readouterr().err
-    assert [(turn.move.kind, turn.move.to, turn.move.previous) for turn in shelf.turns()] == [("outside", 2, 1)]
+    assert "it had no history; found: production version 2, previous version 1" in capsys.readouterr().err
+    assert [(move.kind, move.to, move.previous) for move in shelf.history()] == [("outside", 2, 1)]
     assert shelf.rollback() == (1, 2)
 
 
-def standing(approved: bool, words: str = "3 of 3 approved", entries: int = 2) -> Callable[..., ReviewStanding]:
+def review(approved: bool, words: str = "3 of 3 approved", entries: int = 2) -> Callable[..., ReviewStanding]:
     return lambda *_: ReviewStanding(approved=approved, words=words, entries=entries, head="f" * 64)
 
 
@@ -360,16 +361,16 @@ def test_where_a_review_is_required_only_an_approved_prompt_is_promoted_and_wher
 ) -> None:
     config = any_gates()
     asked = config.model_copy(update={"promotion": config.promotion.model_copy(update={"require_review": True})})
-    monkeypatch.setattr("pld.registry.registry.standing_of", standing(False, "2 of 3 approved"))
+    monkeypatch.setattr("pld.registry.registry.standing_of", review(False, "2 of 3 approved"))
     assert str(shelf.promote(asked)) == "pld-mail version 3 stays candidate: reviewed failed: 2 of 3 approved"
     assert shelf.promote(asked, force="in a hurry").alias == "candidate"
-    with pytest.raises(RegistryError, match=r"wanted a sheet that approves its prompt .* found: 2 of 3 approved"):
+    with pytest.raises(RegistryError, match=r"expected a sheet that approves its prompt .* got 2 of 3 approved"):
         shelf.rollback(require_review=True)
     assert review_anchors(load_config()) == []
     seen = []
     monkeypatch.setattr(
         "pld.registry.registry.standing_of",
-        lambda *arguments: (seen.append(arguments), standing(True)())[1],
+        lambda *arguments: (seen.append(arguments), review(True)())[1],
     )
     assert shelf.promote(asked).alias == "production"
     assert seen[0] == ("mail", sha256(WORSE), ("i1", "i2"))
@@ -395,7 +396,7 @@ def test_asking_for_anchors_makes_no_store(project: Path) -> None:
 
 
 def test_a_task_name_that_can_not_name_a_model_is_refused(store: Store) -> None:
-    with pytest.raises(RegistryError, match=r"task.name: wanted letters.*found 'a/b'"):
+    with pytest.raises(RegistryError, match=r"expected letters.* got 'a/b' \(task.name\)"):
         Registry(store, "a/b")
 
 
@@ -406,7 +407,7 @@ def test_a_fetched_release_is_what_was_registered(shelf: Registry) -> None:
     assert (len(release.instructions), len(release.predictions)) == (2, 60)
     assert {row.system for row in release.predictions} == {"distilled"}
     assert fetch_release(load_config(), "1").prompt == PROMPT
-    with pytest.raises(RegistryError, match=r"wanted version 'best', found 3 candidate, 2 production, 1 previous"):
+    with pytest.raises(RegistryError, match=r"expected version 'best', got 3 candidate, 2 production, 1 previous"):
         fetch_release(load_config(), "best")
     for folder in Path("mlartifacts").rglob("evaluation"):
         shutil.rmtree(folder)

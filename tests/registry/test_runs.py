@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from pld.artifacts import read_record, write_json
+from pld.config.settings import load_config
 from pld.errors import ArtifactError
-from pld.params import Config, NoResolver, load_config
+from pld.params import Config, NoResolver
 from pld.records import Latency, Reviewed, RoleSpending, sha256
 from pld.registry.result import PipelineResult, flattened, read_result, settings
 from pld.registry.runs import LoggedRun, log_result
@@ -317,7 +318,9 @@ def test_a_prompt_that_was_edited_after_the_evaluation_is_refused(project: Path)
     # what came into the loop is not what was measured as shipped either
     for text in ("something else", CLUSTERED):
         (project / "artifacts/review/final/system_prompt.md").write_text(text)
-        with pytest.raises(ArtifactError, match=r"review/final/system_prompt.md: wanted the text that was evaluated"):
+        with pytest.raises(
+            ArtifactError, match=r"expected the text that was evaluated .*review/final/system_prompt.md"
+        ):
             read_result(config)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import requests
 
+from pld.config.settings import load_config
 from pld.errors import RegistryError
-from pld.params import load_config
 from pld.registry.registry import Registry
 from pld.registry.release import fetch_release
 from pld.registry.result import read_result
@@ -64,8 +64,8 @@ def test_logging_and_promoting_work_through_a_server(server: str, project: Path)
     registry = Registry(store, "mail")
     result = read_result(write_artifacts(project / "artifacts", groups=True))
     logged = log_result(store, result)
-    standing = registry.settle(result, logged.run_id)
-    assert (standing.version, standing.alias) == (1, "production")
+    outcome = registry.register_and_promote(result, logged.run_id)
+    assert (outcome.version, outcome.alias) == (1, "production")
     assert store.client.get_prompt_version_by_alias("pld-mail-prompt", "production").template == PROMPT
     assert [sorted(version.aliases) for version in registry.versions()] == [["production"]]
     assert not log_result(store, result).new
@@ -113,7 +113,7 @@ def test_a_server_that_goes_away_between_any_two_requests_leaves_the_aliases_as_
         before = raw_aliases(registry)
         after = one if before == other else other
         wire.cut_after(sent)
-        with pytest.raises(RegistryError, match=r"wanted an MLflow store .*the server is gone") as cut:
+        with pytest.raises(RegistryError, match=r"expected an MLflow store .*the server is gone") as cut:
             registry.rollback()
         assert "\n" not in str(cut.value)
         wire.cut_after(None)
@@ -127,12 +127,12 @@ def test_a_server_that_goes_away_between_any_two_requests_leaves_the_aliases_as_
         ends.append(left == after)
     assert aliases(registry) in (one, other), "and the prompt's are in step"
     moves = sum(ends)
-    assert ends == sorted(ends), "from the request on that writes it down, a move counts"
+    assert ends == sorted(ends), "from the request on that moves production, a move counts"
     assert 0 < moves < len(ends)
-    assert [turn.number for turn in registry.turns()] == list(range(1, 4 + moves))
+    assert [move.number for move in registry.history()] == list(range(1, 4 + moves))
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert fetch_release(load_config(), "candidate").prompt == WORSE
-    standing = registry.promote(load_config(), force="to look at it")
-    assert standing.alias == "production"
-    assert registry.turns()[-1].move.reason.startswith("to look at it (failed: ")
+    outcome = registry.promote(load_config(), force="to look at it")
+    assert outcome.alias == "production"
+    assert registry.history()[-1].reason.startswith("to look at it (failed: ")

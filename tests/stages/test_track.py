@@ -11,9 +11,9 @@ def test_it_says_what_was_logged_where_the_winner_stands_and_how_to_look(
 ) -> None:
     write_artifacts(project / "artifacts", right=0.7)
     track.run()
-    logged, standing, ui = capsys.readouterr().out.splitlines()
+    logged, outcome, ui = capsys.readouterr().out.splitlines()
     assert logged.startswith("logged as MLflow run ")
-    assert standing.startswith("pld-mail version 1 is production: all gates hold")
+    assert outcome.startswith("pld-mail version 1 is production: all gates hold")
     assert ui == "look at the runs: `make ui`"
     track.run()
     again = capsys.readouterr().out.splitlines()

@@ -1,31 +1,30 @@
-"""A registry of made-up versions, without the hundred runs that the whole of `track` logs beside them."""
+"""A registry of made-up versions, without the hundred runs that `track` logs beside them."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from pld.artifacts import SHIPS, read_record, write_json
-from pld.params import load_config
+from pld.config.settings import load_config
 from pld.records import EvaluationReport, sha256
-from pld.registry.registry import Registry, Standing
+from pld.registry import packaging
+from pld.registry.registry import Outcome, Registry
 from pld.registry.result import PipelineResult, read_result
 from pld.registry.store import Store, experiment_id
-from pld.serving import model as serving
 from support.artifact_tree import PROMPT, write_artifacts
 
 BETTER, WORSE = PROMPT + "- thanks: praise\n", PROMPT + "- anything: praise\n"
 
 
-def register(store: Store, engine: str = "", **changes: Any) -> Standing:
-    """Write artifacts with some changes (`engine`: of the Student), and ask for promotion: what `track` does.
+def register(store: Store, engine: str = "", **changes: Any) -> Outcome:
+    """Write artifacts with some changes (`engine`: of the Student), and ask for promotion, as `track` does.
 
-    The copy of the package that travels with a model is a small one: hundreds of files, and nobody loads the model.
+    The copy of the package that travels with a model is replaced by a small folder: nobody loads the model.
     """
     write_tree(engine, **changes)
     result = read_result(load_config())
-    with mock.patch.object(serving, "pld", SimpleNamespace(__path__=[Path(__file__).parent / "no_network"])):
-        return Registry(store, result.report.task).settle(result, measured(store, result))
+    with mock.patch.object(packaging, "_PACKAGE", Path(__file__).parent / "no_network"):
+        return Registry(store, result.report.task).register_and_promote(result, measured(store, result))
 
 
 def write_tree(engine: str = "", **changes: Any) -> None:
@@ -36,7 +35,7 @@ def write_tree(engine: str = "", **changes: Any) -> None:
 
 
 def measured(store: Store, result: PipelineResult) -> str:
-    """A run with that part of a result's run that the registry reads."""
+    """A run with the part of a result's run that the registry reads."""
     run = str(store.client.create_run(experiment_id(store, result.report.task)).info.run_id)
     store.client.log_artifacts(run, str(result.folder / "evaluation"), "evaluation")
     store.client.log_artifact(run, str(result.folder / SHIPS / "instructions.jsonl"))
@@ -44,7 +43,7 @@ def measured(store: Store, result: PipelineResult) -> str:
 
 
 def aliases(registry: Registry) -> dict[str, int]:
-    """Of the model; those of the prompt must be the same but for its own version numbers."""
+    """The model's, after the repair that opens the registry; the prompt's must be the same versions."""
     versions = {version.number: version for version in registry.versions()}
     found = {alias: version.number for version in versions.values() for alias in version.aliases}
     client = registry.store.client
@@ -55,6 +54,6 @@ def aliases(registry: Registry) -> dict[str, int]:
 
 
 def raw_aliases(registry: Registry) -> dict[str, int]:
-    """As they stand, without opening the registry, which finishes what is half done."""
+    """The model's, without opening the registry, which would finish an interrupted move."""
     found = registry.store.client.get_registered_model(registry.model).aliases
     return {alias: int(number) for alias, number in found.items()}

@@ -1,4 +1,4 @@
-"""`pld classify`."""
+"""`pld classify`: label the rows of a file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: not when the CLI starts
     from pld.params import Config
-    from pld.registry.release import Release
     from pld.serving.batch import Done
+    from pld.serving.model import Release
 
 
 @click.command()
@@ -19,20 +19,20 @@ if TYPE_CHECKING:  # MLflow takes seconds to import: not when the CLI starts
 @click.option("--alias", help="The version with this alias (default: production).")
 @click.option("--version", "number", type=int, help="The version with this number.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The CSV file to write, a new one.")
-@click.option("--prefix", default="", help="Stands before the names of the columns that are written.")
-@click.option("--skip-bad", is_flag=True, help="Pass over rows without a text; a column `reason` says why.")
+@click.option("--prefix", default="", help="Prefix of the names of the written columns.")
+@click.option("--skip-bad", is_flag=True, help="Skip rows without a text; a column `reason` says why.")
 def classify(file: Path, alias: str | None, number: int | None, out: Path, prefix: str, skip_bad: bool) -> None:
     """Classify the rows of FILE (.csv, .jsonl or .parquet) by a registered version.
 
     The input is in the columns that the task's reader names in conf/task/. OUT holds FILE's own columns, then label,
-    score_<label> of every label, margin (the best score less the second), prompt_sha256 and prompt_version, in FILE's
-    order. Interrupted, the same command goes on from the last finished chunk, which stands in OUT.partial.
+    score_<label> of every label, margin (best score minus the second), prompt_sha256 and prompt_version, in FILE's
+    order. After an interruption, the same command continues from the last finished chunk, which OUT.partial keeps.
     """
     if alias is not None and number is not None:
-        raise click.UsageError("wanted --alias or --version, found both")
+        raise click.UsageError("expected --alias or --version, got both")
     if out.suffix.lower() != ".csv":
-        raise click.UsageError(f"--out: wanted a name that ends in .csv, found {out.name}")
-    from pld.params import load_config
+        raise click.UsageError(f"expected a name that ends in .csv, got {out.name} (--out)")
+    from pld.config.settings import load_config
     from pld.registry.release import fetch_release
     from pld.serving.batch import Batch, classify_file
     from pld.serving.batch_rows import check_file
@@ -42,15 +42,14 @@ def classify(file: Path, alias: str | None, number: int | None, out: Path, prefi
     release = fetch_release(config, str(number) if number is not None else alias or "production")
     batch = Batch(check_file(file, _columns(config, release)), out, prefix, skip_bad)
     try:
-        done = classify_file(batch, release.model, release.number, PromptClassifier(release.spec, release.prompt))
+        done = classify_file(batch, release, PromptClassifier(release.spec, release.prompt))
     except KeyboardInterrupt:
         click.echo(
-            f"interrupted; {batch.partial} keeps what is finished, the same command goes on from there", err=True
+            f"interrupted; {batch.partial} keeps what is finished, the same command continues from there", err=True
         )
         sys.exit(130)
-    click.echo(
-        f"{out}: {_said(done)}, by {release.model} version {release.number} (prompt {release.spec.prompt_sha256[:12]})"
-    )
+    prompt = release.spec.prompt_sha256[:12]
+    click.echo(f"{out}: {_counts(done)}, by {release.model} version {release.number} (prompt {prompt})")
 
 
 def _columns(config: Config, release: Release) -> dict[str, str]:
@@ -62,13 +61,13 @@ def _columns(config: Config, release: Release) -> dict[str, str]:
     return {field: named.get(field, field) for field in release.spec.task.fields}
 
 
-def _said(done: Done) -> str:
+def _counts(done: Done) -> str:
     counts = [
         f"{label} {count:,}" for label, count in sorted(done.labels.items(), key=lambda item: (-item[1], item[0]))
     ]
     if done.too_long:
         counts.append(f"without a label, longer than the Student's context {done.too_long:,}")
-    if done.passed_over:
-        counts.append(f"passed over {done.passed_over:,}")
+    if done.skipped:
+        counts.append(f"skipped {done.skipped:,}")
     resumed = f", {done.resumed:,} of them from before" if done.resumed else ""
     return f"{done.rows:,} rows{resumed} ({', '.join(counts)})"

@@ -1,4 +1,4 @@
-"""`pld export`: the prompt as another runtime wants it."""
+"""`pld export`: print a prompt in another runtime's format."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pld.artifacts import write_text
-from pld.serving.export import FORMATS, Shipment, exported, notes
+from pld.serving.export import FORMATS, exported, notes
 
 ARTIFACTS = Path("artifacts")
 
@@ -24,22 +24,17 @@ def export(alias: str | None, number: int | None, format: str, model: str | None
     with how an input becomes the user's turn and how the label is read. What a format can't carry is refused.
     """
     if alias is not None and number is not None:
-        raise click.UsageError("wanted --alias or --version, found both")
-    wanted = alias if alias is not None else None if number is None else str(number)
-    shipment = _shipment(wanted)
-    text = exported(shipment, format, model)
+        raise click.UsageError("expected --alias or --version, got both")
+    from pld.config.settings import load_config
+    from pld.registry.release import fetch_release, read_release
+
+    config = load_config()
+    wanted = alias if number is None else str(number)
+    release = read_release(config, ARTIFACTS) if wanted is None else fetch_release(config, wanted)
+    text = exported(release, format, model)
     if out is None:
         sys.stdout.buffer.write(text.encode())
     else:
         write_text(out, text)
-    for line in notes(shipment, format, model):
+    for line in notes(release, format, model):
         click.echo(f"pld: {line}", err=True)
-
-
-def _shipment(wanted: str | None) -> Shipment:
-    from pld.params import load_config
-    from pld.registry.release import fetch_release
-    from pld.registry.shipped import read_shipped, shipment_of
-
-    config = load_config()
-    return read_shipped(config, ARTIFACTS) if wanted is None else shipment_of(fetch_release(config, wanted))

@@ -1,4 +1,4 @@
-"""`pld monitor`: a serving log against what was measured before the version was served."""
+"""`pld monitor`: compare a serving log with the answers on the test set."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pld.registry.reference_predictions import Measured
+    from pld.registry.release import Reference
     from pld.serving.drift import MonitorReport, Window, WindowSize
 
+EVALUATION = Path("artifacts/evaluation")
 DRIFTED = 3
 """Exit status with --fail-on-drift."""
 
 
 @click.command()
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--version", "number", type=int, help="The version whose answers are looked at.")
+@click.option("--version", "number", type=int, help="The version whose answers are examined.")
 @click.option("--alias", help="The same by alias (default: production).")
 @click.option(
     "--evaluation",
@@ -55,50 +56,45 @@ def monitor(
 ) -> None:
     """Compare what a version answered in serving (LOGS, JSON lines) with what it answered on the test set.
 
-    Drift is said of the labels, the margins (best log-score less the second) or the share of inputs without an answer,
-    where a difference is both significant and large enough to matter. Each different input counts once. How often the
-    answers are right can't be seen without labels: `pld data add-from-log` writes the least certain inputs to label.
+    Reports drift of the labels, the margins (best log-score minus the second) or the share of inputs without an answer
+    where a difference is both significant and large enough to matter. Each distinct input counts once. Without labels,
+    accuracy can't be seen: `pld data add-from-log` writes the least certain inputs for labelling.
     """
-    if sum(wanted is not None for wanted in (number, alias, evaluation)) > 1:
-        raise click.UsageError("wanted one of --version, --alias and --evaluation, found several")
+    if sum(choice is not None for choice in (number, alias, evaluation)) > 1:
+        raise click.UsageError("expected one of --version, --alias and --evaluation, got several")
+    from pld.config.settings import load_config
+    from pld.registry.release import fetch_reference, read_reference
     from pld.serving.drift import monitor as compare
     from pld.serving.log import read
 
-    measured = _measured(str(number) if number is not None else alias or "production", evaluation)
-    start = None if since is None else since.replace(tzinfo=UTC)
+    if evaluation is not None:
+        reference = read_reference(evaluation)
+    else:
+        wanted = str(number) if number is not None else alias or "production"
+        reference = fetch_reference(load_config(), wanted, EVALUATION)
     report = compare(
         read(logs),
-        measured.predictions,
-        measured.labels,
-        measured.prompt_sha256,
+        reference.predictions,
+        reference.labels,
+        reference.prompt_sha256,
         alpha=alpha,
-        since=start,
+        since=None if since is None else since.replace(tzinfo=UTC),
         window=window,
     )
     if as_json:
         plain = report.model_dump(mode="json") | {"sentence": str(report)}
-        click.echo(json.dumps({"measured": measured.name, **plain}, ensure_ascii=False, indent=2))
+        click.echo(json.dumps({"measured": reference.name, **plain}, ensure_ascii=False, indent=2))
     else:
-        _show(report, measured, logs)
+        _show(report, reference, logs)
     if fail_on_drift and report.verdict == "drift":
         sys.exit(DRIFTED)
 
 
-def _measured(wanted: str, evaluation: Path | None) -> Measured:
-    from pld.registry.reference_predictions import measured_here, measured_release
-
-    if evaluation is not None:
-        return measured_here(evaluation)
-    from pld.params import load_config
-
-    return measured_release(load_config(), wanted)
-
-
-def _show(report: MonitorReport, measured: Measured, logs: tuple[Path, ...]) -> None:
+def _show(report: MonitorReport, reference: Reference, logs: tuple[Path, ...]) -> None:
     from rich.console import Console
 
     console = Console(width=None if Console().is_terminal else 120)
-    click.echo(_counted(report, measured))
+    click.echo(_counted(report, reference))
     if report.inputs:
         console.print(_labels(report))
         console.print(_tests(report))
@@ -109,8 +105,8 @@ def _show(report: MonitorReport, measured: Measured, logs: tuple[Path, ...]) -> 
         click.echo(f"next: `pld data add-from-log {' '.join(map(str, logs))} --out to_label.csv` for the least certain")
 
 
-def _counted(report: MonitorReport, measured: Measured) -> str:
-    parts = [f"{measured.name}, prompt {report.prompt_sha256[:12]}: {report.lines:,} answers"]
+def _counted(report: MonitorReport, reference: Reference) -> str:
+    parts = [f"{reference.name}, prompt {report.prompt_sha256[:12]}: {report.lines:,} answers"]
     if report.other_prompts:
         parts.append(f"{report.other_prompts:,} of other prompts left out")
     if report.earlier:

@@ -1,4 +1,4 @@
-"""`pld promote`, `pld rollback`, `pld status`, `pld history`: the registry by hand."""
+"""`pld promote`, `pld rollback`, `pld status`, `pld history`: the model registry from the command line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: not when the CLI starts
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from pld.registry.promotion_log import Turn
+    from rich.table import Table
+
+    from pld.registry.promotion import Move
     from pld.registry.registry import Registry
-    from pld.registry.versions import Version
 
 _WIDTH = 160  # off a terminal; rich would cut lines at 80 columns
 
@@ -20,35 +21,34 @@ _WIDTH = 160  # off a terminal; rich would cut lines at 80 columns
 @click.command()
 @click.option("--version", "number", type=int, help="The version to promote (default: the candidate).")
 @click.option("--force", is_flag=True, help="Promote although a gate fails; needs --reason.")
-@click.option("--reason", help="Why a failed gate is passed over; kept in the history.")
+@click.option("--reason", help="Why failed gates are ignored; kept in the history.")
 def promote(number: int | None, force: bool, reason: str | None) -> None:
     """Make a version production if the gates hold; the former one becomes previous.
 
-    Where production (or the version) was measured on another test set or Student than the present one, it is first
-    measured again.
+    A version that was measured on another test set or Student than the present one is measured again first.
     """
+    from pld.config.settings import load_config
     from pld.errors import RegistryError
-    from pld.params import load_config
     from pld.registry.promotion_gates import REVIEWED
     from pld.registry.registry import open_registry
     from pld.registry.versions import PRODUCTION
 
     if force != bool(reason and reason.strip()):
-        raise click.UsageError("wanted --force and --reason TEXT together, found one of them")
+        raise click.UsageError("expected --force and --reason TEXT together, got one of them")
     config = load_config()
-    standing = open_registry(config).promote(config, number, reason if force else None)
-    if standing.alias != PRODUCTION:
-        unreviewed = any(verdict.gate == REVIEWED and not verdict.holds for verdict in standing.verdicts)
-        way = "no force passes over the review" if unreviewed else "`--force --reason TEXT` promotes it all the same"
-        raise RegistryError(f"{standing}; {way}")
-    click.echo(str(standing))
+    outcome = open_registry(config).promote(config, number, reason if force else None)
+    if outcome.alias != PRODUCTION:
+        unreviewed = any(verdict.gate == REVIEWED and not verdict.holds for verdict in outcome.verdicts)
+        way = "--force can't override the review" if unreviewed else "`--force --reason TEXT` promotes it all the same"
+        raise RegistryError(f"{outcome}; {way}")
+    click.echo(str(outcome))
 
 
 @click.command()
 @click.option("--reason", default="", help="Why; kept in the history.")
 def rollback(reason: str) -> None:
-    """Swap production and previous; the version that leaves comes back only by `pld promote --version`."""
-    from pld.params import load_config
+    """Swap production and previous; only `pld promote --version` brings back the version that leaves."""
+    from pld.config.settings import load_config
     from pld.registry.registry import open_registry
 
     config = load_config()
@@ -60,15 +60,14 @@ def rollback(reason: str) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
 def status(as_json: bool) -> None:
-    """List the versions: aliases, prompt, macro-F1 on test, what the gates said, whether people approved every line."""
+    """List the versions: aliases, prompt, macro-F1 on test, gates, and whether people approved every instruction."""
     registry = _registry()
-    versions = registry.versions()
-    rows = _rows(registry, versions)
+    rows = _rows(registry)
     if as_json:
         whole = {"model": registry.model, "store": registry.store.shown, "versions": rows}
         click.echo(json.dumps(whole, ensure_ascii=False, indent=2))
         return
-    if not versions:
+    if not rows:
         click.echo(f"{registry.model} has no version yet; `make repro` registers one")
     else:
         _show(registry.model, rows)
@@ -80,20 +79,20 @@ def status(as_json: bool) -> None:
 def history(as_json: bool) -> None:
     """Every move of production, the newest first: when (UTC), from which version to which, by whom, and why."""
     registry = _registry()
-    turns = registry.turns()[::-1]
+    moves = registry.history()[::-1]
     if as_json:
-        click.echo(json.dumps([_line(turn) for turn in turns], ensure_ascii=False, indent=2))
-    elif not turns:
+        click.echo(json.dumps([_line(move) for move in moves], ensure_ascii=False, indent=2))
+    elif not moves:
         click.echo(f"{registry.model}: production was never moved")
     else:
-        _show_history(registry.model, turns)
+        _show_history(registry.model, moves)
 
 
-def _rows(registry: Registry, versions: Sequence[Version]) -> list[dict[str, Any]]:
-    from pld.registry.promotion_log import decisions, promoted_at
+def _rows(registry: Registry) -> list[dict[str, Any]]:
+    from pld.registry.promotion import history
 
-    turns = registry.turns() if versions else []
-    decided = decisions(turns)
+    versions = registry.versions()
+    promoted_at = {move.to: move.at for move in history(versions)}
     rows = []
     for version in versions:
         review = registry.review_of(version)
@@ -107,27 +106,25 @@ def _rows(registry: Registry, versions: Sequence[Version]) -> list[dict[str, Any
                 "gates": [verdict.model_dump() for verdict in version.verdicts],
                 "reviewed": review.approved,
                 "review": review.words if review.entries else None,
-                "promoted_at": promoted_at(turns, version.number),
-                "decision": decided.get(version.number),
+                "promoted_at": promoted_at.get(version.number),
+                "decision": version.decision,
             }
         )
     return rows
 
 
-def _line(turn: Turn) -> dict[str, Any]:
-    move = turn.move.model_dump()
-    order = ("at", "kind", "was", "to", "previous", "by", "reason", "prompt_sha256", "commit")
-    return {"number": turn.number, "void": turn.void} | {"from" if key == "was" else key: move[key] for key in order}
+def _line(move: Move) -> dict[str, Any]:
+    found = move.model_dump()
+    order = ("number", "at", "kind", "was", "to", "previous", "by", "reason", "prompt_sha256", "commit")
+    return {"from" if key == "was" else key: found[key] for key in order}
 
 
-def _show(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
+def _show(model: str, rows: Sequence[dict[str, Any]]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=model, title_justify="left")
-    for column in ("version", "aliases", "prompt", "macro-F1 (test)", "tokens", "gates", "reviewed", "promoted (UTC)"):
-        table.add_column(column)
+    table = _table(
+        model, "version", "aliases", "prompt", "macro-F1 (test)", "tokens", "gates", "reviewed", "promoted (UTC)"
+    )
     for row in rows:
         failed = [gate["gate"] for gate in row["gates"] if not gate["holds"]]
         table.add_row(
@@ -140,44 +137,51 @@ def _show(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
             "yes" if row["reviewed"] else "no",
             _minute(row["promoted_at"] or ""),
         )
-    Console(width=None if Console().is_terminal else _WIDTH).print(table)
+    _print(table)
     for row in rows:
         if row["aliases"]:
-            verdicts = [f"{g['gate']} {'holds' if g['holds'] else 'failed'}: {g['figures']}" for g in row["gates"]]
-            notes = [row["decision"], row["review"] and f"review: {row['review']}"]
-            for line in (*verdicts, *filter(None, notes)):
+            lines = [f"{g['gate']} {'holds' if g['holds'] else 'failed'}: {g['figures']}" for g in row["gates"]]
+            lines += filter(None, [row["decision"], row["review"] and f"review: {row['review']}"])
+            for line in lines:
                 click.echo(f"version {row['version']}: {line}")
 
 
-def _show_history(model: str, turns: Sequence[Turn]) -> None:
-    from rich.console import Console
+def _show_history(model: str, moves: Sequence[Move]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=f"{model}: moves of production", title_justify="left")
-    for column in ("", "when (UTC)", "from", "to", "kind", "by", "why", "prompt", "commit"):
-        table.add_column(column, overflow="fold")
-    for turn in turns:
-        move = turn.move
+    title = f"{model}: moves of production"
+    table = _table(title, "", "when (UTC)", "from", "to", "kind", "by", "why", "prompt", "commit")
+    for move in moves:
         table.add_row(
-            str(turn.number),
+            str(move.number),
             _minute(move.at),
-            _number(move.was),
-            _number(move.to),
-            f"{move.kind}, void: another was first" if turn.void else move.kind,
+            "none" if move.was is None else str(move.was),
+            str(move.to),
+            move.kind,
             escape(move.by),
             escape(move.reason),
             move.prompt_sha256[:12],
             move.commit[:10],
         )
-    Console(width=None if Console().is_terminal else _WIDTH).print(table)
-    missing = sorted(set(range(1, turns[0].number)) - {turn.number for turn in turns})
+    _print(table)
+    missing = sorted(set(range(1, moves[0].number)) - {move.number for move in moves})
     if missing:
         click.echo(f"deleted from the history: {', '.join(map(str, missing))}")
 
 
-def _number(version: int | None) -> str:
-    return "none" if version is None else str(version)
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console(width=None if Console().is_terminal else _WIDTH).print(table)
 
 
 def _minute(at: str) -> str:
@@ -185,7 +189,7 @@ def _minute(at: str) -> str:
 
 
 def _registry() -> Registry:
-    from pld.params import load_config
+    from pld.config.settings import load_config
     from pld.registry.registry import open_registry
 
     return open_registry(load_config())

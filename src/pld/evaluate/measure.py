@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pld.distill.trial import groups_of, sample
-from pld.evaluate.baselines import findings, loop_findings, rivals, shipped_system, unparsable_findings
+from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings
 from pld.evaluate.systems import Prompted, Replies, System
 from pld.metrics import (
     Indices,
@@ -103,7 +103,7 @@ def evaluation_report(
     test: Sequence[Example],
     answers: Mapping[str, Answers],
     student: Mapping[str, str],
-    resolution: ResolutionReport,
+    resolution: ResolutionReport | None,
 ) -> tuple[EvaluationReport, list[Prediction]]:
     """Every system, with calibration too where it has one; the distilled one compared with each of the others, of the
     same kind where there is one, on the examples that both answered. `student`: its own description; `resolution`:
@@ -128,11 +128,12 @@ def evaluation_report(
     comparisons = tuple(
         _comparison(config, test, name, rival, variants)
         for name in (shipped_system("none"), shipped_system("batch"))
+        if name in variants
         for rival in rivals(name, variants)
     )
     shipped = shipped_system(config.calibration.method)
     loop = None
-    if resolution.rounds or resolution.candidates:
+    if resolution is not None and (resolution.rounds or resolution.candidates):
         left = shipped.replace(DISTILLED, UNREVIEWED) if UNREVIEWED in answers else shipped
         before = CLUSTERED + (CALIBRATED if left.endswith(CALIBRATED) else "")
         loop = _loop_effect(resolution, _comparison(config, test, left, before, variants))

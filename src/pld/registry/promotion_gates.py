@@ -1,4 +1,4 @@
-"""Gates: what a candidate must show to become production, judged on figures that were measured before."""
+"""The gates that a candidate must pass to become production, judged on stored measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,12 @@ from pld.records import CALIBRATED, EvaluationReport, LatencyReport, Prediction,
 from pld.review.decisions import ReviewStanding
 
 ZERO_SHOT = "zero_shot"
-
-
 REVIEWED = "reviewed"
-"""The gate that no force passes over: where it is asked for, nothing reaches production without it."""
+"""The gate that `--force` can't override."""
 
 
 class Verdict(Record):
-    """What one gate says; `figures` are the numbers that it was judged on, in words."""
+    """Whether one gate `holds`, and the `figures` that it was judged on, in words."""
 
     gate: str
     holds: bool
@@ -40,7 +38,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Missing:
-    """A version is in production, but no measurement of it can be had."""
+    """A version is in production, but there is no measurement of it."""
 
     reason: str
 
@@ -56,7 +54,7 @@ def judge(
     production: Production,
     review: ReviewStanding | None = None,
 ) -> tuple[Verdict, ...]:
-    """A verdict for each gate that is asked for. `review`: what the log of reviews says of the candidate's prompt."""
+    """A verdict for each gate that is asked for. `review`: what the review log says of the candidate's prompt."""
     shipped = candidate.report.systems[candidate.report.shipped]
     verdicts = []
     if gates.better_than_zero_shot:
@@ -65,53 +63,39 @@ def judge(
         verdicts.append(not_worse_than_production(candidate, production, evaluation))
     if gates.max_p95_ms is not None:
         verdicts.append(_p95_within(gates.max_p95_ms, candidate))
-    if gates.max_prompt_tokens is not None:
-        verdicts.append(
-            Verdict(
-                gate="max_prompt_tokens",
-                holds=shipped.prompt_tokens <= gates.max_prompt_tokens,
-                figures=f"{shipped.prompt_tokens} tokens, limit {gates.max_prompt_tokens}",
-            )
-        )
-    if gates.max_unparsable_rate is not None:
+    if (most := gates.max_prompt_tokens) is not None:
+        figures = f"{shipped.prompt_tokens} tokens, limit {most}"
+        verdicts.append(_verdict("max_prompt_tokens", shipped.prompt_tokens <= most, figures))
+    if (highest := gates.max_unparsable_rate) is not None:
         rate = shipped.unparsable / shipped.n if shipped.n else 0.0
-        verdicts.append(
-            Verdict(
-                gate="max_unparsable_rate",
-                holds=rate <= gates.max_unparsable_rate,
-                figures=f"{shipped.unparsable} of {shipped.n} test examples without an answer ({rate:.3g}), "
-                f"limit {gates.max_unparsable_rate:g}",
-            )
-        )
+        figures = f"{shipped.unparsable} of {shipped.n} test examples without an answer ({rate:.3g}), limit {highest:g}"
+        verdicts.append(_verdict("max_unparsable_rate", rate <= highest, figures))
     if gates.min_label_recall is not None:
         verdicts.append(min_label_recall(shipped, gates.min_label_recall))
     if gates.require_review:
-        verdicts.append(
-            Verdict(
-                gate=REVIEWED,
-                holds=review is not None and review.approved,
-                figures=review.words if review else "there is no log of reviews",
-            )
-        )
+        approved = review is not None and review.approved
+        verdicts.append(_verdict(REVIEWED, approved, review.words if review else "there is no review log"))
     return tuple(verdicts)
 
 
+def _verdict(gate: str, holds: bool, figures: str) -> Verdict:
+    return Verdict(gate=gate, holds=holds, figures=figures)
+
+
 def min_label_recall(shipped: SystemReport, floor: float) -> Verdict:
-    """Holds when no declared label's recall on test is below `floor`. A label without test examples can't be judged:
-    it is named; with nothing to judge at all the gate fails."""
+    """Holds when no declared label's recall on test is below `floor`. Labels without test examples are named; if no
+    label has any, the gate fails."""
     judged = {label: score.recall for label, score in shipped.per_label.items() if score.support}
     unjudged = [label for label in shipped.per_label if label not in judged]
     low = {label: recall for label, recall in judged.items() if recall < floor}
     shown = low or dict([min(judged.items(), key=lambda item: item[1])] if judged else [])
     words = [f"recall of {label} {recall:.3f}" for label, recall in shown.items()]
     words += [f"{label} has no test example" for label in unjudged]
-    return Verdict(
-        gate="min_label_recall", holds=bool(judged) and not low, figures=f"{', '.join(words)}, floor {floor:g}"
-    )
+    return _verdict("min_label_recall", bool(judged) and not low, f"{', '.join(words)}, floor {floor:g}")
 
 
 def base_name(system: str) -> str:
-    """The system without the mark of its calibrated variant: the same prompt, hence the same latency."""
+    """The uncalibrated variant of the system: the same prompt, so the same latency."""
     return system.removesuffix(CALIBRATED)
 
 
@@ -122,41 +106,37 @@ def zero_shot_of(shipped: str) -> str:
 
 def better_than_zero_shot(report: EvaluationReport) -> Verdict:
     """Holds when the 95 % interval of the paired macro-F1 difference to zero-shot lies above 0."""
-    rival = zero_shot_of(report.shipped)
+    gate, rival = "better_than_zero_shot", zero_shot_of(report.shipped)
     for found in report.comparisons:
         if (found.a, found.b) == (report.shipped, rival):
-            return Verdict(
-                gate="better_than_zero_shot",
-                holds=found.macro_f1_delta.low > 0,
-                figures=f"macro-F1 {found.macro_f1_delta.signed} against {rival}, wanted the interval above 0",
-            )
-    return Verdict(
-        gate="better_than_zero_shot", holds=False, figures=f"the report compares {report.shipped} with no {rival}"
-    )
+            delta = found.macro_f1_delta
+            figures = f"macro-F1 {delta.signed} against {rival}, expected the interval above 0"
+            return _verdict(gate, delta.low > 0, figures)
+    return _verdict(gate, False, f"the report compares {report.shipped} with no {rival}")
 
 
 def not_worse_than_production(candidate: Evidence, production: Production, evaluation: EvaluationParams) -> Verdict:
-    """Holds unless the candidate is worse by more than noise: it fails when the whole 95 % interval of the paired
-    macro-F1 difference lies below 0. Both must have answered the same examples; otherwise it fails and says so."""
+    """Fails when the candidate is worse by more than noise: the whole 95 % interval of the paired macro-F1 difference
+    lies below 0. Both must have answered the same examples; otherwise it fails and says so."""
     gate = "not_worse_than_production"
     if production is None:
-        return Verdict(gate=gate, holds=True, figures="nothing is in production yet")
+        return _verdict(gate, True, "nothing is in production yet")
     if isinstance(production, Missing):
-        return Verdict(gate=gate, holds=False, figures=production.reason)
+        return _verdict(gate, False, production.reason)
     if candidate.report.labels != production.report.labels:
-        return Verdict(gate=gate, holds=False, figures="production was evaluated with other labels")
+        return _verdict(gate, False, "production was evaluated with other labels")
     if candidate.test_digest != production.test_digest:
-        return Verdict(
-            gate=gate,
-            holds=False,
-            figures=f"production was evaluated on another test set ({production.test_digest[:12]}, "
+        return _verdict(
+            gate,
+            False,
+            f"production was evaluated on another test set ({production.test_digest[:12]}, "
             f"the candidate's is {candidate.test_digest[:12]}); run `dvc repro`, then `pld promote`",
         )
     theirs = {row.example_id: row.predicted for row in production.predictions}
     if set(theirs) != {row.example_id for row in candidate.predictions}:
-        return Verdict(gate=gate, holds=False, figures="production's stored predictions are of other examples")
+        return _verdict(gate, False, "production's stored predictions are of other examples")
     labels = candidate.report.labels
-    found = compare(
+    delta = compare(
         "candidate",
         "production",
         indices([row.label for row in candidate.predictions], labels),
@@ -166,22 +146,15 @@ def not_worse_than_production(candidate: Evidence, production: Production, evalu
         [candidate.groups[row.example_id] for row in candidate.predictions] if candidate.groups else None,
         evaluation.resamples,
         evaluation.seed,
-    )
-    return Verdict(
-        gate=gate,
-        holds=found.macro_f1_delta.high >= 0,
-        figures=f"macro-F1 {found.macro_f1_delta.signed} against production on {len(theirs)} test examples, "
-        "wanted the interval to reach 0",
-    )
+    ).macro_f1_delta
+    figures = f"macro-F1 {delta.signed} against production on {len(theirs)} test examples, expected the interval to"
+    return _verdict(gate, delta.high >= 0, f"{figures} reach 0")
 
 
 def _p95_within(limit: float, candidate: Evidence) -> Verdict:
     shipped = candidate.report.shipped
     measured = candidate.latency.systems.get(shipped) or candidate.latency.systems.get(base_name(shipped))
     if measured is None:
-        return Verdict(gate="max_p95_ms", holds=False, figures=f"no latency was measured for {shipped}")
-    return Verdict(
-        gate="max_p95_ms",
-        holds=measured.p95_ms <= limit,
-        figures=f"p95 {measured.p95_ms:.1f} ms on {candidate.latency.machine}, limit {limit:g} ms",
-    )
+        return _verdict("max_p95_ms", False, f"no latency was measured for {shipped}")
+    figures = f"p95 {measured.p95_ms:.1f} ms on {candidate.latency.machine}, limit {limit:g} ms"
+    return _verdict("max_p95_ms", measured.p95_ms <= limit, figures)

@@ -1,7 +1,7 @@
-"""A version's measurement on the present test set: the stored one where it is of that, else a new one, made once.
+"""A version's measurement on the current test set and Student: the stored one where it fits, else a new one, made once.
 
-Beside `evaluate` this alone reads the test split: what compares two versions must be answers to the same examples,
-given by Students as they are now. A version is measured with its own prompt, calibration and Student.
+Apart from `evaluate`, only this reads the test split: two versions can be compared only by answers to the same examples
+from Students as they are now. A version is measured with its own prompt, calibration and Student.
 """
 
 import hashlib
@@ -15,11 +15,9 @@ from pld.config.build import build
 from pld.distill.render import base_messages, prompt_messages
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError, PldError, RegistryError
-from pld.evaluate.baselines import shipped_system
 from pld.evaluate.latency import measure_latency, served_by
-from pld.evaluate.measure import answers_of
+from pld.evaluate.measure import answers_of, evaluation_report
 from pld.evaluate.systems import Prompted, System
-from pld.metrics import calibrate, choose, compare, indices, predictions, system_report
 from pld.params import Config
 from pld.ports import Student
 from pld.progress import progress
@@ -32,11 +30,10 @@ from pld.records import (
     Example,
     LatencyReport,
     Prediction,
-    SystemReport,
     content_id,
 )
-from pld.registry.promotion_gates import Evidence, zero_shot_of
-from pld.registry.result import DataSet, PipelineResult, provenance
+from pld.registry.promotion_gates import Evidence
+from pld.registry.result import DataSet, provenance
 from pld.registry.runs import (
     EVALUATION,
     KEY,
@@ -45,7 +42,7 @@ from pld.registry.runs import (
     interval_words,
     metric_batch,
     system_metrics,
-    who,
+    user_tags,
 )
 from pld.registry.store import Store, experiment_id
 from pld.registry.versions import MACRO_F1, MEASURED, TEST_DIGEST, TOKENS, Version
@@ -56,9 +53,9 @@ Read = Callable[[Version], tuple[ServedSpec, str]]
 
 
 @dataclass(frozen=True)
-class Present:
-    """What versions are compared on: the test set (md5) that the artifacts in `folder` hold, and the Student as their
-    report describes it."""
+class Conditions:
+    """Under which versions are compared: the test set (md5 `test_digest`) in the artifacts `folder`, and the Student as
+    the report there describes it."""
 
     test_digest: str
     student: Mapping[str, str]
@@ -69,18 +66,14 @@ class Present:
         return content_id([self.test_digest, dict(self.student)])
 
 
-def present_of(result: PipelineResult) -> Present:
-    return Present(result.test_digest, result.report.student, result.folder)
-
-
-def find_present(config: Config, folder: Path = Path("artifacts")) -> Present | None:
-    """That of the artifacts as they lie there; None where they are not those of an evaluation of the task."""
+def current_conditions(config: Config, folder: Path = Path("artifacts")) -> Conditions | None:
+    """Those of the artifacts as they are now; None where they are not an evaluation of the task."""
     try:
         report = read_record(folder / "evaluation/report.json", EvaluationReport)
         digest = str(read_json(folder / "splits/md5.json")["test"])
     except ArtifactError:
         return None
-    return Present(digest, report.student, folder) if report.task == config.task.name else None
+    return Conditions(digest, report.student, folder) if report.task == config.task.name else None
 
 
 @dataclass(frozen=True)
@@ -105,56 +98,56 @@ class Measurements:
         self._model = model
         self._read = read
 
-    def evidence(self, version: Version, config: Config, present: Present | None) -> Evidence:
-        """What `version` was measured to do on `present` (None: on whatever it was measured on last).
+    def evidence(self, version: Version, config: Config, conditions: Conditions | None) -> Evidence:
+        """The measurement of `version` under `conditions` (None: its last one, whatever it was measured on).
 
-        Raises RegistryError where that is neither stored nor can be measured now.
+        Raises RegistryError where that is neither stored nor can be made now.
         """
         stored = self._stored(version.measured_run)
-        if present is None:
+        if conditions is None:
             if stored is None:
                 raise RegistryError(
-                    f"{self._model} version {version.number}: wanted its measurement in run {version.measured_run}, "
-                    "found it deleted or incomplete; run `dvc repro` on the commit that made it"
+                    f"expected its measurement in run {version.measured_run}, got it deleted or incomplete "
+                    f"({self._model} version {version.number}); run `dvc repro` on the commit that made it"
                 )
             return stored.evidence(version.test_digest)
-        if stored and version.test_digest == present.test_digest and stored.report.student == present.student:
+        if stored and version.test_digest == conditions.test_digest and stored.report.student == conditions.student:
             return stored.evidence(version.test_digest)
-        remembered = self._stored(version.tags.get(REMEASURED + present.key))
-        if remembered is not None:
-            return remembered.evidence(present.test_digest)
+        earlier = self._stored(version.tags.get(REMEASURED + conditions.key))
+        if earlier is not None:
+            return earlier.evidence(conditions.test_digest)
         try:
-            return self._anew(version, config, present, stored)
+            return self._remeasure(version, config, conditions, stored)
         except PldError as error:
             raise RegistryError(
                 f"{self._model} version {version.number} was not measured on the present test set and Student, and "
                 f"can't be now: {error}"
             ) from None
 
-    def _anew(self, version: Version, config: Config, present: Present, stored: _Stored | None) -> Evidence:
+    def _remeasure(self, version: Version, config: Config, conditions: Conditions, stored: _Stored | None) -> Evidence:
         spec, prompt = self._read(version)
         if spec.task.labels != config.task.labels:
             raise RegistryError(
                 f"it answers with the labels {', '.join(spec.task.labels)}, and the task's are now "
                 f"{', '.join(config.task.labels)}"
             )
-        test = _read_test(present)
-        student: Student = build(spec.student, "student")
-        found = _measured(f"{self._model} version {version.number}", spec, prompt, student, test, config, stored)
-        run = self._log(version, found, present)
+        test = _read_test(conditions)
+        name = f"{self._model} version {version.number}"
+        found = _measure(name, spec, prompt, test, config, _zero_shot_calibration(spec, stored))
+        run = self._log(version, found, conditions)
         shipped = found.report.systems[found.report.shipped]
         tags = {
-            REMEASURED + present.key: run,
+            REMEASURED + conditions.key: run,
             MEASURED: run,
-            TEST_DIGEST: present.test_digest,
+            TEST_DIGEST: conditions.test_digest,
             MACRO_F1: interval_words(shipped.macro_f1),
             TOKENS: str(shipped.prompt_tokens),
         }
         for key, value in tags.items():
             self._client.set_model_version_tag(self._model, str(version.number), key, value)
-        return found.evidence(present.test_digest)
+        return found.evidence(conditions.test_digest)
 
-    def _log(self, version: Version, found: _Stored, present: Present) -> str:
+    def _log(self, version: Version, found: _Stored, conditions: Conditions) -> str:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -162,12 +155,12 @@ class Measurements:
             nested = {"mlflow.parentRunId": version.evidence_run} if parent.info.lifecycle_stage == "active" else {}
         except MlflowException:
             nested = {}
-        key = content_id([version.number, present.key])
-        tags = {**provenance(), **who(), **nested, KIND: "measurement", KEY: key, "pld.shipped": "true"}
+        key = content_id([version.number, conditions.key])
+        tags = {**provenance(), **user_tags(), **nested, KIND: "measurement", KEY: key, "pld.shipped": "true"}
         experiment = experiment_id(self._store, self._task)
-        name = f"version {version.number} on test {present.test_digest[:8]}"
+        name = f"version {version.number} on test {conditions.test_digest[:8]}"
         run = str(self._client.create_run(experiment, run_name=name, tags=tags).info.run_id)
-        data = DataSet("test", present.folder / "splits/test.jsonl", present.test_digest)
+        data = DataSet("test", conditions.folder / "splits/test.jsonl", conditions.test_digest)
         self._client.log_inputs(run, data_inputs(self._task, [data]))
         metrics = system_metrics(found.report, found.latency, found.report.shipped)
         self._client.log_batch(run, metrics=metric_batch(metrics))
@@ -200,84 +193,44 @@ class Measurements:
                 return None
 
 
-def _read_test(present: Present) -> list[Example]:
-    path = present.folder / "splits/test.jsonl"
+def _read_test(conditions: Conditions) -> list[Example]:
+    path = conditions.folder / "splits/test.jsonl"
     test = read_jsonl(path, Example)
     digest = hashlib.md5(path.read_bytes()).hexdigest()
-    if digest != present.test_digest:
+    if digest != conditions.test_digest:
         raise ArtifactError(
-            f"{path}: wanted the test set that was evaluated (md5 {present.test_digest[:12]}), found {digest[:12]}; "
-            "run `dvc repro`"
+            f"expected the test set that was evaluated (md5 {conditions.test_digest[:12]}), got {digest[:12]} "
+            f"({path}); run `dvc repro`"
         )
     return test
 
 
-def _measured(
-    name: str,
-    spec: ServedSpec,
-    prompt: str,
-    student: Student,
-    test: list[Example],
-    config: Config,
-    stored: _Stored | None,
+def _measure(
+    name: str, spec: ServedSpec, prompt: str, test: list[Example], config: Config, zero_shot: Calibration | None
 ) -> _Stored:
-    """The version and zero-shot beside it, as `evaluate` measures them."""
-    task, settings = spec.task, config.evaluation
-    groups = groups_of(test)
-    gold = indices([example.label for example in test], task.labels)
-    shipped = shipped_system("batch" if spec.calibration else "none")
-    reports: dict[str, SystemReport] = {}
-    rows: list[Prediction] = []
-    latency = {}
-    beginnings = {ZERO_SHOT: base_messages(task), DISTILLED: prompt_messages(prompt)}
-    calibrations = {ZERO_SHOT: _zero_shot_calibration(spec, stored), DISTILLED: spec.calibration}
-    with progress(f"{name}, on the present test set", 2 * len(test)) as advance:
-        for base, beginning in beginnings.items():
-            calibration = calibrations[base]
-            answer = Prompted(task, student, beginning)
-            system = System(base, answer, readable="", student=student, beginning=beginning, calibration=calibration)
-            found = answers_of(system, test, task.labels, advance)
-            scores = calibrate(found.scores, calibration) if calibration else found.scores
-            own = base + (CALIBRATED if calibration else "")
-            reports[own] = system_report(
-                gold, choose(scores), task.labels, groups, settings.resamples, settings.seed, found.prompt_tokens
-            )
-            rows += predictions(test, own, scores, task.labels)
-            latency[own] = measure_latency(system, test, config.latency.requests)
-    chosen = {own: [row.predicted for row in rows if row.system == own] for own in reports}
-    comparisons = [
-        compare(
-            shipped,
-            rival,
-            gold,
-            indices(chosen[shipped], task.labels),
-            indices(chosen[rival], task.labels),
-            len(task.labels),
-            groups,
-            settings.resamples,
-            settings.seed,
+    """The version, and zero-shot with the calibration `zero_shot` beside it, measured as `evaluate` does."""
+    student: Student = build(spec.student, "student")
+    systems = [
+        System(base, Prompted(spec.task, student, messages), "", student, messages, calibration=calibration)
+        for base, messages, calibration in (
+            (ZERO_SHOT, base_messages(spec.task), zero_shot),
+            (DISTILLED, prompt_messages(prompt), spec.calibration),
         )
-        for rival in chosen
-        if rival == zero_shot_of(shipped)
     ]
-    report = EvaluationReport(
-        task=task.name,
-        split="test",
-        n=len(test),
-        labels=task.labels,
-        prompt_sha256=spec.prompt_sha256,
-        shipped=shipped,
-        systems=reports,
-        comparisons=tuple(comparisons),
-        student=dict(student.describe()),
-    )
+    with progress(f"{name}, on the present test set", 2 * len(test)) as advance:
+        answers = {system.name: answers_of(system, test, spec.task.labels, advance) for system in systems}
+        latency = {system.name: measure_latency(system, test, config.latency.requests) for system in systems}
+    calibration = config.calibration.model_copy(update={"method": "batch" if spec.calibration else "none"})
+    config = config.model_copy(update={"calibration": calibration})
+    report, rows = evaluation_report(config, spec.prompt_sha256, test, answers, student.describe(), None)
     timed = LatencyReport(machine=served_by(student), systems=latency)
-    return _Stored(report, timed, rows, dict(zip((example.id for example in test), groups or (), strict=False)))
+    groups = zip((example.id for example in test), groups_of(test) or (), strict=False)
+    return _Stored(report, timed, rows, dict(groups))
 
 
 def _zero_shot_calibration(spec: ServedSpec, stored: _Stored | None) -> Calibration | None:
-    """Zero-shot's calibration as it was when the version was made: what its calibrated scores lack of its plain ones.
-    The training examples of that time, of which it was the mean, may be gone."""
+    """Zero-shot's calibration when the version was made: the difference between its plain and its calibrated scores.
+    The training examples that it was fitted to may be gone."""
     if spec.calibration is None or stored is None:
         return None
     rows = {(row.system, row.example_id): row.scores for row in stored.rows if row.scores}

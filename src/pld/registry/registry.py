@@ -1,13 +1,12 @@
-"""The registry of one task: its versions, the gates, and what moves them.
+"""The versions of one task: registering what a pipeline result ships, and promoting it by the gates.
 
-Aliases move by the log of moves (`pld.registry.promotion`), under the store's lock, which is that of one checkout;
-the log itself orders those that can't see each other's lock.
+Everything that moves an alias runs under the store's file lock; see `pld.registry.promotion`.
 """
 
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from pld.errors import ArtifactError, RegistryError, ReviewError
 from pld.params import Config
 from pld.records import canonical_json, sha256
 from pld.registry.packaging import log_model, spec_of
-from pld.registry.promotion import Moves
+from pld.registry.promotion import Aliases, Move, history, was_rolled_back
 from pld.registry.promotion_gates import REVIEWED, Evidence, Missing, Production, Verdict, judge
-from pld.registry.promotion_log import Turn, was_rolled_back
-from pld.registry.reevaluate import Measurements, Present, find_present, present_of
+from pld.registry.reevaluate import Conditions, Measurements, current_conditions
 from pld.registry.result import PipelineResult
 from pld.registry.runs import interval_words, sentence
 from pld.registry.store import (
@@ -49,20 +47,20 @@ from pld.registry.versions import (
     TOKENS,
     VERSION_KEY,
     Version,
+    create_once,
     pages,
     read_versions,
-    unless_there,
 )
 from pld.review.decisions import ReviewStanding
 from pld.review.log import standing_of
 from pld.serving.model import PROMPT_FILE, SPEC_FILE, ServedSpec
 
-_ATTEMPTS = 5  # at a promotion before which another process moved production
+_ATTEMPTS = 5  # at a promotion during whose measurements another process moves production
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a version stands after it was asked to be promoted; `verdicts` is empty where no gate was asked."""
+class Outcome:
+    """The alias of a version after a promotion was asked for; `verdicts` is empty where no gate was asked."""
 
     model: str
     version: int
@@ -72,28 +70,28 @@ class Standing:
 
     def __str__(self) -> str:
         if self.alias == PRODUCTION:
-            why = self.note or f"all gates hold ({_figures(self.verdicts)})"
+            figures = "; ".join(f"{verdict.gate} {verdict.figures}" for verdict in self.verdicts) or "none is asked for"
+            why = self.note or f"all gates hold ({figures})"
             return f"{self.model} version {self.version} is production: {why}"
         failed = "; ".join(str(verdict) for verdict in self.verdicts if not verdict.holds)
         return f"{self.model} version {self.version} stays candidate: {failed or self.note}"
 
 
 class Registry:
-    """Versions of `pld-<task>` and of its prompt `pld-<task>-prompt`, and the log of their moves."""
+    """The registered model `pld-<task>` and its registered prompt `pld-<task>-prompt`."""
 
     def __init__(self, store: Store, task: str) -> None:
         if not re.fullmatch(r"[\w\-.]+", task, re.ASCII):
             raise RegistryError(
-                f"task.name: wanted letters, digits, hyphens, dots or underscores, from which the registered model is "
-                f"named, found {task!r}; rename the task in conf/task/"
+                "expected letters, digits, hyphens, dots or underscores, which can name a registered model, "
+                f"got {task!r} (task.name); rename the task in conf/task/"
             )
         self.store = store
         self._client = store.client
         self._task = task
         self.model = f"pld-{task}"
         self.prompt = f"pld-{task}-prompt"
-        self.history = f"pld-{task}-history"
-        self._moves = Moves(store, self.model, self.prompt, self.history, lambda: experiment_id(store, task))
+        self._aliases = Aliases(store, self.model, self.prompt)
         self._measurements = Measurements(store, task, self.model, self.read)
 
     def versions(self) -> list[Version]:
@@ -101,24 +99,17 @@ class Registry:
         with translated(self.store.uri), self.store.lock:
             return self._open()
 
-    def turns(self) -> list[Turn]:
-        """Every move, the oldest first."""
-        with translated(self.store.uri), self.store.lock:
-            self._open()
-            return self._moves.turns()
+    def history(self) -> list[Move]:
+        """Every move of `production`, the oldest first."""
+        return history(self.versions())
 
     def find(self, wanted: str) -> Version:
-        """The version with the alias or the number `wanted`. Raises RegistryError that names those that there are."""
-        versions = self.versions()
-        for version in versions:
-            if wanted in version.aliases or wanted == str(version.number):
-                return version
-        known = ", ".join(" ".join([str(item.number), *sorted(item.aliases)]) for item in versions)
-        raise RegistryError(f"{self.model}: wanted version {wanted!r}, found {known or 'no version; run `make repro`'}")
+        """The version with the alias or the number `wanted`. Raises RegistryError that names the existing ones."""
+        return self._pick(self.versions(), wanted)
 
     def read(self, version: Version) -> tuple[ServedSpec, str]:
-        """What `version` answers with. Raises RegistryError unless all of it is there, and the registered prompt and
-        the one inside the model are, byte for byte, what was evaluated."""
+        """The spec and the prompt that `version` answers with. Raises RegistryError where a part is gone, or where the
+        registered prompt or the one inside the model is not byte for byte the evaluated one."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -134,61 +125,61 @@ class Registry:
             except (MlflowException, ArtifactError, OSError) as error:
                 self.store.must_answer()
                 raise RegistryError(
-                    f"{self.model} version {version.number}: wanted the files and the registered prompt that it answers"
-                    f" with, found them gone or damaged ({first_line(error):.200}); delete that version in MLflow and "
-                    "run `dvc repro` on its commit"
+                    f"expected the files and the registered prompt of a version, got {first_line(error):.200} "
+                    f"({self.model} version {version.number}); delete that version in MLflow and run `dvc repro` on "
+                    "its commit"
                 ) from None
         texts = {f"prompt {self.prompt}": registered.template if registered else "", f"model {self.model}": served}
         for where, text in texts.items():
             if not sha256(text) == version.prompt_sha256 == spec.prompt_sha256:
                 raise RegistryError(
-                    f"{where}, for version {version.number}: wanted the evaluated prompt (sha256 "
-                    f"{version.prompt_sha256[:12]}), found {sha256(text)[:12]}; delete that version in MLflow and run "
-                    "`dvc repro`"
+                    f"expected the evaluated prompt (sha256 {version.prompt_sha256[:12]}), got {sha256(text)[:12]} "
+                    f"({where}, for version {version.number}); delete that version in MLflow and run `dvc repro`"
                 )
         return spec, served
 
     def review_of(self, version: Version) -> ReviewStanding:
-        """What the log of reviews in this checkout says of its prompt; a log that can't be trusted approves nothing."""
+        """What this checkout's review log says of its prompt; a log that can't be trusted approves nothing."""
         try:
             return standing_of(self._task, version.prompt_sha256, version.instruction_ids)
         except ReviewError as error:
             return ReviewStanding(approved=False, words=str(error), entries=0, head="")
 
-    def settle(self, result: PipelineResult, run_id: str) -> Standing:
-        """Register what `result` ships (the same content: the same version) and promote it if the gates hold.
+    def register_and_promote(self, result: PipelineResult, run_id: str) -> Outcome:
+        """Register what `result` ships (the same content is the same version) and promote it if the gates hold.
 
-        What is in production already, or was rolled back by hand, is not moved.
+        A version that is in production already, or that was rolled back, stays where it is.
         """
         _refuse_in_experiment()
         with translated(self.store.uri):
             with self.store.lock:
                 self._open()
-                version = self._registered(result, run_id)
+                version = self._register(result, run_id)
                 if PRODUCTION in version.aliases:
-                    return Standing(self.model, version.number, PRODUCTION, note="the same prompt as before")
+                    return Outcome(self.model, version.number, PRODUCTION, note="the same prompt as before")
                 self._client.set_registered_model_alias(self.model, CANDIDATE, str(version.number))
                 self._open()  # the prompt's alias follows
-                if was_rolled_back(self._moves.turns(), version.number):
+                if was_rolled_back(version):
                     note = f"it was rolled back; `pld promote --version {version.number}` takes that back"
-                    return Standing(self.model, version.number, CANDIDATE, note=note)
-            return self._promote(version.number, result.config, present_of(result), force=None)
+                    return Outcome(self.model, version.number, CANDIDATE, note=note)
+            conditions = Conditions(result.test_digest, result.report.student, result.folder)
+            return self._promote(str(version.number), result.config, conditions, force=None)
 
-    def promote(self, config: Config, number: int | None = None, force: str | None = None) -> Standing:
-        """Ask the gates for version `number` (None: the candidate) and move `production` if they hold.
+    def promote(self, config: Config, number: int | None = None, force: str | None = None) -> Outcome:
+        """Move `production` to version `number` (None: the candidate) if the gates hold.
 
-        `force`: the reason for which failed gates but `reviewed` are passed over; kept in the history. Raises
+        `force`: the reason why failed gates are ignored, which the history keeps; it can't override `reviewed`. Raises
         RegistryError where there is no such version, or its prompt is not the one that was evaluated.
         """
         _refuse_in_experiment()
         with translated(self.store.uri):
-            return self._promote(number, config, find_present(config), force)
+            return self._promote(str(number or CANDIDATE), config, current_conditions(config), force)
 
     def rollback(self, reason: str = "", *, require_review: bool = False) -> tuple[int, int]:
-        """Swap `production` and `previous`; the version that leaves is not promoted again but by hand.
+        """Swap `production` and `previous`; only `pld promote` brings back the version that leaves production.
 
-        Returns the numbers of the new production and the one that left it. Raises RegistryError where there is none to
-        go back to, or a review is required that it does not have.
+        Returns the numbers of the new production and of the one that left it. Raises RegistryError where there is no
+        previous version, or a review is required that it does not have.
         """
         _refuse_in_experiment()
         with translated(self.store.uri), self.store.lock:
@@ -196,51 +187,48 @@ class Registry:
             present, former = _aliased(versions, PRODUCTION), _aliased(versions, PREVIOUS)
             if present is None or former is None or present.number == former.number:
                 raise RegistryError(
-                    f"{self.model}: wanted a previous version to roll back to, found none; `pld status` lists versions"
+                    f"expected a previous version to roll back to, got none ({self.model}); `pld status` lists versions"
                 )
             self.read(former)
             if require_review and not (review := self.review_of(former)).approved:
                 raise RegistryError(
-                    f"{self.model} version {former.number}: wanted a sheet that approves its prompt "
-                    f"(promotion.require_review), found: {review.words}"
+                    f"expected a sheet that approves its prompt (promotion.require_review), got {review.words} "
+                    f"({self.model} version {former.number}); review it with `pld review`"
                 )
-            if not self._moves.make("rollback", present, former, reason or "by hand", self._commit(former)):
-                raise RegistryError(
-                    f"{self.model}: wanted to roll back from version {present.number}, found that somebody else moved "
-                    "production at the same time; look at `pld status`"
-                )
+            self._aliases.move("rollback", former, versions, reason or "by hand", self._commit(former))
             return former.number, present.number
 
-    def _promote(self, number: int | None, config: Config, present: Present | None, force: str | None) -> Standing:
-        """Measures without the lock, which may take minutes; so production may move meanwhile, and it begins anew."""
+    def _promote(self, wanted: str, config: Config, conditions: Conditions | None, force: str | None) -> Outcome:
+        """Measure without holding the lock, which may take minutes; start again if production moved meanwhile."""
         for _ in range(_ATTEMPTS):
             with self.store.lock:
                 versions = self._open()
-                version, held = self._wanted(versions, number), _aliased(versions, PRODUCTION)
+                version, present = self._pick(versions, wanted), _aliased(versions, PRODUCTION)
                 if PRODUCTION in version.aliases:
-                    return Standing(self.model, version.number, PRODUCTION, note="it was already")
+                    return Outcome(self.model, version.number, PRODUCTION, note="it was already")
                 self.read(version)
-            evidence = self._measurements.evidence(version, config, present)
-            rival = self._rival(held, config, present)
+            evidence = self._measurements.evidence(version, config, conditions)
+            rival = self._rival(present, config, conditions)
             with self.store.lock:
-                now = _aliased(self._open(), PRODUCTION)
-                if (now and now.number) != (held and held.number):
-                    continue
-                standing = self._judged(version, held, evidence, rival, config, force)
-                if standing is not None:
-                    return standing
-        raise RegistryError(f"{self.model}: wanted production to hold still, found others moving it; try again")
+                versions = self._open()
+                now = _aliased(versions, PRODUCTION)
+                if (now and now.number) == (present and present.number):
+                    version = self._pick(versions, str(version.number))
+                    return self._judge_and_move(version, versions, evidence, rival, config, force)
+        raise RegistryError(
+            f"expected production to stay the same during the measurements, got other commands moving it "
+            f"({self.model}); try again"
+        )
 
-    def _judged(
+    def _judge_and_move(
         self,
         version: Version,
-        held: Version | None,
+        versions: Sequence[Version],
         evidence: Evidence,
         rival: Production,
         config: Config,
         force: str | None,
-    ) -> Standing | None:
-        """None: it was to be promoted, but another machine moved production first."""
+    ) -> Outcome:
         review = self.review_of(version)
         verdicts = judge(config.promotion, config.evaluation, evidence, rival, review)
         tags = {GATE + item.gate: item.model_dump_json() for item in verdicts}
@@ -250,41 +238,34 @@ class Registry:
         self._tag(version, tags)
         failed = [item for item in verdicts if not item.holds]
         if failed and (force is None or any(item.gate == REVIEWED for item in failed)):
-            return Standing(self.model, version.number, CANDIDATE, verdicts)
+            return Outcome(self.model, version.number, CANDIDATE, verdicts)
         if review.entries:
             self._tag(version, {REVIEW_ENTRIES: str(review.entries), REVIEW_HEAD: review.head})
+        commit = self._commit(version)
+        if failed:
+            reason = f"{force} (failed: {', '.join(item.gate for item in failed)})"
+            self._aliases.move("force", version, versions, reason, commit)
+        else:
+            self._aliases.move("promote", version, versions, "all gates hold", commit)
         note = f"forced ({force}) although {'; '.join(map(str, failed))}" if failed else ""
-        reason = f"{force} (failed: {', '.join(item.gate for item in failed)})" if failed else "all gates hold"
-        if not self._moves.make("force" if failed else "promote", held, version, reason, self._commit(version)):
-            return None
-        return Standing(self.model, version.number, PRODUCTION, verdicts, note)
+        return Outcome(self.model, version.number, PRODUCTION, verdicts, note)
 
-    def _rival(self, held: Version | None, config: Config, present: Present | None) -> Production:
-        if held is None or not config.promotion.not_worse_than_production:
+    def _rival(self, present: Version | None, config: Config, conditions: Conditions | None) -> Production:
+        if present is None or not config.promotion.not_worse_than_production:
             return None
         try:
-            return self._measurements.evidence(held, config, present)
+            return self._measurements.evidence(present, config, conditions)
         except RegistryError as error:
             return Missing(str(error))
 
     def _open(self) -> list[Version]:
-        """The versions, after whatever somebody left half done is finished; a person is told of that."""
+        """The versions, after any interrupted move is finished or dropped, which is reported on stderr."""
         if not dvc_experiment():
-            for line in self._moves.mend(self._unreadable):
+            for line in self._aliases.repair():
                 print(line, file=sys.stderr)
         return read_versions(self._client, self.model)
 
-    def _unreadable(self, number: int, digest: str) -> str | None:
-        version = next((item for item in read_versions(self._client, self.model) if item.number == number), None)
-        if version is None or version.prompt_sha256 != digest:
-            return f"version {number} was deleted"
-        try:
-            self.read(version)
-        except RegistryError as error:
-            return str(error)
-        return None
-
-    def _registered(self, result: PipelineResult, run_id: str) -> Version:
+    def _register(self, result: PipelineResult, run_id: str) -> Version:
         spec = spec_of(result)
         measured = result.report.systems[result.report.shipped]
         tags = {
@@ -303,7 +284,7 @@ class Registry:
         number = found.number if found else self._new(result, run_id, spec, tags)
         if found:
             self._tag(found, {key: value for key, value in tags.items() if found.tags.get(key) != value})
-        return self._wanted(read_versions(self._client, self.model), number)
+        return self._pick(read_versions(self._client, self.model), str(number))
 
     def _new(self, result: PipelineResult, run_id: str, spec: ServedSpec, tags: Mapping[str, str]) -> int:
         prompt_version = self._prompt_version(spec.prompt_sha256, result.prompt)
@@ -311,7 +292,7 @@ class Registry:
         spec = spec.model_copy(update={"prompt_version": str(prompt_version)})
         experiment = experiment_id(self.store, self._task)
         logged = log_model(self.store, experiment, run_id, self.model, spec, result.prompt)
-        unless_there(
+        create_once(
             self._client.create_registered_model,
             self.model,
             description=f"Classifies {self._task} into {', '.join(spec.task.labels)} by a distilled system prompt.",
@@ -331,7 +312,7 @@ class Registry:
 
         MLflow takes `{{name}}` in a prompt for a variable of `format()`; the stored template is the text itself.
         """
-        unless_there(
+        create_once(
             self._client.create_prompt,
             self.prompt,
             description=f"System prompt of {self.model}.",
@@ -344,13 +325,14 @@ class Registry:
         made = self._client.create_prompt_version(self.prompt, text, tags={PROMPT_SHA: digest})
         return int(made.version)
 
-    def _wanted(self, versions: list[Version], number: int | None) -> Version:
+    def _pick(self, versions: Sequence[Version], wanted: str) -> Version:
         for version in versions:
-            if version.number == number or (number is None and CANDIDATE in version.aliases):
+            if wanted in version.aliases or wanted == str(version.number):
                 return version
-        wanted = "a candidate" if number is None else f"version {number}"
-        known = ", ".join(str(version.number) for version in versions) or "no version; run `make repro`"
-        raise RegistryError(f"{self.model}: wanted {wanted}, found {known}")
+        known = ", ".join(" ".join([str(item.number), *sorted(item.aliases)]) for item in versions)
+        raise RegistryError(
+            f"expected version {wanted!r}, got {known or 'no version; run `make repro`'} ({self.model})"
+        )
 
     def _tag(self, version: Version, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
@@ -387,13 +369,9 @@ def _aliased(versions: list[Version], alias: str) -> Version | None:
     return next((version for version in versions if alias in version.aliases), None)
 
 
-def _figures(verdicts: tuple[Verdict, ...]) -> str:
-    return "; ".join(f"{verdict.gate} {verdict.figures}" for verdict in verdicts) or "none is asked for"
-
-
 def _refuse_in_experiment() -> None:
     if name := dvc_experiment():
         raise RegistryError(
-            f"registry: wanted to be outside `dvc exp run`, found DVC experiment {name!r}, which must not move "
-            f"production; run `dvc exp apply {name}`, then `dvc repro`"
+            f"expected to be outside `dvc exp run`, got DVC experiment {name!r}, which must not move production "
+            f"(registry); run `dvc exp apply {name}`, then `dvc repro`"
         )

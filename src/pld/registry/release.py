@@ -1,79 +1,141 @@
-"""A registered version read back: what it answers with, and what was measured of it."""
+"""Reads a registered version, or what the artifacts ship now, back as a Release, and the predictions of either."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pld.artifacts import read_jsonl, read_record
-from pld.errors import ArtifactError
+from pld.artifacts import SHIPS, read_jsonl, read_record, read_text
+from pld.errors import ArtifactError, RegistryError
 from pld.params import Config
-from pld.records import EvaluationReport, Instruction, Prediction
+from pld.records import Calibration, EvaluationReport, Instruction, Prediction, Reviewed, sha256
 from pld.registry.registry import open_registry
 from pld.registry.runs import EVALUATION
 from pld.registry.store import Store, translated
-from pld.registry.versions import Version
-from pld.serving.model import ServedSpec
-
-
-@dataclass(frozen=True)
-class Release:
-    """A registered version. `prompt` has the sha256 that `spec` names; `instructions` are those of the run that it
-    comes from, `predictions` those of the shipped system on the test set (md5 `test_digest`) on which it was measured
-    last; () where a run is gone."""
-
-    model: str
-    number: int
-    aliases: frozenset[str]
-    spec: ServedSpec
-    prompt: str
-    instructions: tuple[Instruction, ...]
-    predictions: tuple[Prediction, ...]
-    test_digest: str
-    prompt_tokens: int
+from pld.serving.model import Release, ServedSpec
 
 
 def fetch_release(config: Config, wanted: str) -> Release:
-    """`wanted`: an alias (`production`) or a version's number (`3`).
+    """The registered version with the alias (`production`) or number (`3`) `wanted`.
 
-    Raises RegistryError where there is no such version, or what it answers with is gone or is not what was evaluated.
+    Its instructions or predictions are () where the run that holds them is gone. Raises RegistryError where there is no
+    such version, or where what it answers with is gone or is not what was evaluated.
     """
     registry = open_registry(config)
     version = registry.find(wanted)
     with translated(registry.store.uri):
         spec, prompt = registry.read(version)
-    with tempfile.TemporaryDirectory() as temporary:
-        return Release(
-            model=registry.model,
-            number=version.number,
-            aliases=version.aliases,
-            spec=spec,
-            prompt=prompt,
-            instructions=_instructions(registry.store, version, Path(temporary)),
-            predictions=_predictions(registry.store, version, Path(temporary)),
-            test_digest=version.test_digest,
-            prompt_tokens=version.prompt_tokens,
+    instructions: list[Instruction] = []
+    predictions: list[Prediction] = []
+    download = registry.store.client.download_artifacts
+    with tempfile.TemporaryDirectory() as folder:
+        with _ignore_absent(registry.store):
+            instructions = read_jsonl(Path(download(version.evidence_run, "instructions.jsonl", folder)), Instruction)
+        with _ignore_absent(registry.store):
+            _, predictions = read_evaluation(Path(download(version.measured_run, EVALUATION, folder)))
+    return Release(
+        spec=spec,
+        prompt=prompt,
+        model=registry.model,
+        number=version.number,
+        aliases=version.aliases,
+        instructions=tuple(instructions),
+        predictions=tuple(predictions),
+        test_digest=version.test_digest,
+        prompt_tokens=version.prompt_tokens,
+    )
+
+
+def read_release(config: Config, folder: Path) -> Release:
+    """What `folder` (artifacts/) ships now.
+
+    Raises ArtifactError where the prompt is not the one that the stage `review` passed, or that was evaluated.
+    """
+    path = folder / SHIPS / "system_prompt.md"
+    prompt = read_prompt(path)
+    expected = {"review/review.json": read_record(folder / "review/review.json", Reviewed).ships}
+    if (folder / "evaluation/report.json").exists():
+        report = read_record(folder / "evaluation/report.json", EvaluationReport)
+        expected["evaluation/report.json"] = report.prompt_sha256
+    for name, digest in expected.items():
+        if sha256(prompt) != digest:
+            raise ArtifactError(
+                f"expected the prompt of {folder / name} (sha256 {digest[:12]}), got another one "
+                f"({sha256(prompt)[:12]}) ({path}); run `dvc repro`"
+            )
+    calibrated = config.calibration.method == "batch"
+    spec = ServedSpec(
+        task=config.task.bare,
+        student=config.student,
+        calibration=read_record(folder / SHIPS / "calibration.json", Calibration) if calibrated else None,
+        prompt_sha256=sha256(prompt),
+    )
+    return Release(spec, prompt)
+
+
+def read_prompt(path: Path) -> str:
+    """Raises ArtifactError where there is none, or it is not UTF-8."""
+    try:
+        return read_text(path)
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"expected UTF-8, got {error} ({path}); run `dvc repro` to make it again") from None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What `pld monitor` compares a serving log with: the shipped system's predictions on test."""
+
+    name: str
+    labels: tuple[str, ...]
+    prompt_sha256: str
+    predictions: Sequence[Prediction]
+
+
+def read_reference(folder: Path) -> Reference:
+    """The evaluation in `folder` (artifacts/evaluation/), without a registry. Raises ArtifactError."""
+    report, rows = read_evaluation(folder)
+    return Reference(str(folder), report.labels, report.prompt_sha256, rows)
+
+
+def fetch_reference(config: Config, wanted: str, folder: Path) -> Reference:
+    """The version with the alias or number `wanted`; where its run is gone, `folder`'s evaluation of the same prompt.
+
+    Raises RegistryError.
+    """
+    release = fetch_release(config, wanted)
+    name = f"{release.model} version {release.number}"
+    if aliases := ", ".join(sorted(release.aliases)):
+        name += f" ({aliases})"
+    predictions: Sequence[Prediction] = release.predictions
+    if not predictions:
+        try:
+            report, rows = read_evaluation(folder)
+        except ArtifactError:
+            rows = []
+        if not rows or report.prompt_sha256 != release.spec.prompt_sha256:
+            raise RegistryError(
+                "expected its predictions on the test set, got neither its run nor an evaluation of the same prompt in "
+                f"{folder} ({name}); run `dvc repro` on the commit that made it"
+            )
+        predictions = rows
+    return Reference(name, release.spec.task.labels, release.spec.prompt_sha256, predictions)
+
+
+def read_evaluation(folder: Path) -> tuple[EvaluationReport, list[Prediction]]:
+    """The report and the shipped system's predictions in an evaluation's `folder`. Raises ArtifactError."""
+    report = read_record(folder / "report.json", EvaluationReport)
+    rows = [row for row in read_jsonl(folder / "predictions.jsonl", Prediction) if row.system == report.shipped]
+    if not rows:
+        raise ArtifactError(
+            f"expected predictions of {report.shipped!r}, got none ({folder}/predictions.jsonl); run `dvc repro`"
         )
-
-
-def _instructions(store: Store, version: Version, folder: Path) -> tuple[Instruction, ...]:
-    with _absent_is_empty(store):
-        path = store.client.download_artifacts(version.evidence_run, "instructions.jsonl", str(folder))
-        return tuple(read_jsonl(Path(path), Instruction))
-    return ()
-
-
-def _predictions(store: Store, version: Version, folder: Path) -> tuple[Prediction, ...]:
-    with _absent_is_empty(store):
-        found = Path(store.client.download_artifacts(version.measured_run, EVALUATION, str(folder)))
-        shipped = read_record(found / "report.json", EvaluationReport).shipped
-        return tuple(row for row in read_jsonl(found / "predictions.jsonl", Prediction) if row.system == shipped)
-    return ()
+    return report, rows
 
 
 @contextmanager
-def _absent_is_empty(store: Store) -> Iterator[None]:
+def _ignore_absent(store: Store) -> Iterator[None]:
+    """Go on where an artifact is gone, but not where the store itself does not answer."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 
 from pld.artifacts import SHIPS, read_json, read_jsonl, read_record, read_text
-from pld.distill.cost_estimate import STAGES
 from pld.errors import ArtifactError
+from pld.evaluate.latency import read_latency
 from pld.params import Config
 from pld.records import (
     CALIBRATED,
     SPLITS,
+    TEACHER_STAGES,
     Calibration,
     EvaluationReport,
     Instruction,
@@ -92,13 +93,13 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
     prompt = read_text(final / "system_prompt.md")
     if sha256(prompt) != report.prompt_sha256:
         raise ArtifactError(
-            f"{final / 'system_prompt.md'}: wanted the text that was evaluated (sha256 {report.prompt_sha256[:12]}), "
-            f"found another one ({sha256(prompt)[:12]}); run `dvc repro`"
+            f"expected the text that was evaluated (sha256 {report.prompt_sha256[:12]}), got another one "
+            f"({sha256(prompt)[:12]}) ({final / 'system_prompt.md'}); run `dvc repro`"
         )
     if report.shipped not in report.systems or report.task != config.task.name:
         raise ArtifactError(
-            f"{folder / 'evaluation/report.json'}: wanted figures of {report.shipped!r} on task {config.task.name!r}, "
-            f"found {', '.join(report.systems)} on {report.task!r}; run `dvc repro`"
+            f"expected figures of {report.shipped!r} on task {config.task.name!r}, got {', '.join(report.systems)} "
+            f"on {report.task!r} ({folder / 'evaluation/report.json'}); run `dvc repro`"
         )
     digests = read_json(folder / "splits/md5.json")
     shipped_calibrated = report.shipped.endswith(CALIBRATED)
@@ -106,7 +107,7 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
         folder=folder,
         config=config,
         report=report,
-        latency=read_record(folder / "evaluation/latency.json", LatencyReport),
+        latency=read_latency(folder),
         best=read_record(folder / "best/trial.json", TrialReport),
         trials=tuple(read_record(path, TrialReport) for path in sorted(folder.glob("trials/*/report.json"))),
         resolution=read_record(folder / "resolve/report.json", ResolutionReport),
@@ -122,7 +123,7 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
 
 def read_spending(folder: Path) -> tuple[Spending, ...]:
     """What each stage's answers of the Teacher cost."""
-    return tuple(read_record(folder / f"spending/{stage}.json", Spending) for stage in STAGES)
+    return tuple(read_record(folder / f"spending/{stage}.json", Spending) for stage in TEACHER_STAGES)
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""A pipeline result as MLflow runs: one parent, one nested run per trial and per system."""
+"""Logs a pipeline result to MLflow: one parent run, and a nested run for each trial and system."""
 
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from pld.artifacts import SHIPS, read_record
 from pld.pricing import tokens_read, tokens_written, total_usd
 from pld.progress import progress
 from pld.records import (
+    SPLITS,
     EvaluationReport,
     Interval,
     Latency,
     LatencyReport,
     Reviewed,
     Spending,
+    Split,
     SystemReport,
     TrialReport,
     content_id,
@@ -31,15 +33,15 @@ KEY = "pld.key"
 KIND = "pld.kind"  # result | trial | system
 COMPLETE = "pld.complete"
 EVALUATION = "evaluation"  # a run's folder of artifacts
-PAGE = Path("report/index.html")  # under artifacts/, and among those of the run
-REPORT = "pld.report"  # tag: where among the artifacts the page for people is
-SHEETS = "pld.review_sheets"  # tag: how many sheets of reviewers made the list that ships
+PAGE = Path("report/index.html")  # under artifacts/, and among the run's artifacts
+REPORT = "pld.report"  # tag: the HTML report's path among the artifacts
+SHEETS = "pld.review_sheets"  # tag: how many review sheets the shipped list is based on
 TEACHER = "teacher/"
-SPENDING = "spending"  # a run's folder of artifacts
 ROUND = "round/"  # MLflow's UI gives the metrics of one prefix a section of their own
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
 _LONGEST_NOTE = 8000  # of a tag
+_SHIPPED = ("system_prompt.md", "instructions.jsonl", "calibration.json")
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class LoggedRun:
 
 
 def log_result(store: Store, result: PipelineResult) -> LoggedRun:
-    """Log `result` unless it is there: a run is known by its content key.
+    """Log `result` unless a complete run with its content key exists; an incomplete one is replaced.
 
-    What an interrupted run left half logged is deleted and logged again. Raises RegistryError.
+    Raises RegistryError.
     """
     with translated(store.uri), store.lock:
         experiment = experiment_id(store, result.config.task.name)
@@ -76,112 +78,101 @@ def _delete(store: Store, experiment: str, run_id: str) -> None:
 
 
 class _Logger:
-    """Writes the runs of one result that is not there yet."""
+    """Writes the runs of one result."""
 
     def __init__(self, store: Store, experiment: str, result: PipelineResult) -> None:
         self._client = store.client
         self._experiment = experiment
         self._result = result
-        self._shared_tags = provenance() | who()
+        self._shared_tags = provenance() | user_tags()
 
     def log(self) -> str:
-        result = self._result
+        result, report = self._result, self._result.report
         # MLflow's lists and legends show some fifteen characters of a name: first what tells runs apart
-        name = f"{result.report.systems[result.report.shipped].macro_f1.value:.3f} {result.key[:8]}"
-        parent = self._start(name, "result", result.key, None, {"mlflow.note.content": note(result)})
-        params = settings(result.config) | flattened(result.best.settings, "winner.") | {"split": result.report.split}
-        # what the settings do not tell: MLflow's comparison shows the parameters in which runs differ
-        params |= {"prompt_sha256": result.report.prompt_sha256}
+        name = f"{report.systems[report.shipped].macro_f1.value:.3f} {result.key[:8]}"
+        params = settings(result.config) | flattened(result.best.settings, "winner.") | {"split": report.split}
+        # not settings, but MLflow's comparison shows the parameters in which runs differ
+        params |= {"prompt_sha256": report.prompt_sha256}
         params |= {f"data.{data.split}.md5": data.digest for data in result.datasets}
-        self._values(parent, params, _parent_metrics(result))
+        tags = {"mlflow.note.content": note(result)}
+        parent = self._start("result", name, tags, params, _parent_metrics(result), SPLITS)
         for step, metrics in enumerate(round_metrics(result.resolution, result.best.instructions)):
-            self._metrics(parent, metrics, step, ROUND)
-        self._spending(parent)
-        self._data_sets(parent, result.datasets)
+            self._client.log_batch(parent, metrics=metric_batch(metrics, step, ROUND))
+        for section, metrics in spending_metrics(result.spending).items():
+            self._client.log_batch(parent, metrics=metric_batch(metrics, section=section))
+        if any(role.usd is None for stage in result.spending for role in stage.roles):
+            self._client.set_tag(parent, "pld.teacher_usd", "unknown")
         self._parent_files(parent)
-        with progress("track", len(result.trials) + len(result.report.systems)) as advance:
+        with progress("track", len(result.trials) + len(report.systems)) as advance:
             for trial in result.trials:
                 self._trial(parent, trial)
                 advance(1)
             for failed in result.failed_trials:
                 self._failed_trial(parent, failed)
-            for name in result.report.systems:
+            for name in report.systems:
                 self._system(parent, name)
                 advance(1)
         self._client.set_tag(parent, COMPLETE, "true")
         self._client.set_terminated(parent)
         return parent
 
-    def _spending(self, run: str) -> None:
-        for section, metrics in spending_metrics(self._result.spending).items():
-            self._metrics(run, metrics, section=section)
-        if any(role.usd is None for stage in self._result.spending for role in stage.roles):
-            self._client.set_tag(run, "pld.teacher_usd", "unknown")
-        for path in sorted((self._result.folder / "spending").glob("*.json")):
-            self._file(run, path, SPENDING)
-
     def _trial(self, parent: str, trial: TrialReport) -> None:
         winner = {"pld.winner": "true"} if trial.trial_id == self._result.best.trial_id else {}
-        key = content_id([self._result.key, "trial", trial.trial_id])
-        run = self._start(f"trial {trial.trial_id}", "trial", key, parent, winner)
-        self._values(run, {**flattened(trial.settings), "split": "validation"}, trial_metrics(self._result, trial))
-        self._data_sets(run, [data for data in self._result.datasets if data.split != "test"])
+        params = {**flattened(trial.settings), "split": "validation"}
+        metrics = trial_metrics(self._result, trial)
+        run = self._start("trial", trial.trial_id, winner, params, metrics, ("train", "validation"), parent)
         for name in ("system_prompt.md", "instructions.jsonl", "clusters.jsonl", "report.json"):
             self._file(run, self._result.folder / "trials" / trial.trial_id / name)
         self._client.set_terminated(run)
 
     def _failed_trial(self, parent: str, trial: FailedTrial) -> None:
-        key = content_id([self._result.key, "trial", trial.trial_id])
-        run = self._start(f"trial {trial.trial_id}", "trial", key, parent, {"pld.error": trial.error})
-        self._values(run, {**flattened(trial.settings), "split": "validation"}, {})
+        params = {**flattened(trial.settings), "split": "validation"}
+        run = self._start("trial", trial.trial_id, {"pld.error": trial.error}, params, {}, (), parent)
         self._client.set_terminated(run, "FAILED")
 
     def _system(self, parent: str, name: str) -> None:
-        result = self._result
-        shipped = {"pld.shipped": "true"} if name == result.report.shipped else {}
-        key = content_id([result.key, "system", name])
-        run = self._start(name, "system", key, parent, shipped)
-        params = {"system": name, "split": result.report.split, "student": str(result.config.student.get("name"))}
-        self._values(run, params, system_metrics(result.report, result.latency, name))
-        self._data_sets(run, [data for data in result.datasets if data.split == result.report.split])
+        report = self._result.report
+        shipped = {"pld.shipped": "true"} if name == report.shipped else {}
+        params = {"system": name, "split": report.split, "student": str(self._result.config.student.get("name"))}
+        metrics = system_metrics(report, self._result.latency, name)
+        run = self._start("system", name, shipped, params, metrics, (report.split,), parent)
         self._client.set_terminated(run)
 
-    def _start(self, name: str, kind: str, key: str, parent: str | None, more: Mapping[str, str] | None = None) -> str:
-        nested = {"mlflow.parentRunId": parent} if parent else {}
-        tags = {**self._shared_tags, **nested, **(more or {}), KEY: key, KIND: kind}
-        return str(self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
-
-    def _values(self, run: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+    def _start(
+        self,
+        kind: str,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        splits: Collection[Split],
+        parent: str | None = None,
+    ) -> str:
         from mlflow.entities import Param
 
+        key = content_id([self._result.key, kind, name]) if parent else self._result.key
+        nested = {"mlflow.parentRunId": parent} if parent else {}
+        tags = {**self._shared_tags, **nested, **tags, KEY: key, KIND: kind}
+        name = f"trial {name}" if kind == "trial" else name
+        run = str(self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
         pairs = [Param(_name(key), value[:_LONGEST_VALUE]) for key, value in params.items()]
         for start in range(0, len(pairs), 100):  # the most that one batch takes
             self._client.log_batch(run, params=pairs[start : start + 100])
-        if metrics:
-            self._metrics(run, metrics)
-
-    def _metrics(self, run: str, metrics: Mapping[str, float], step: int = 0, section: str = "") -> None:
-        self._client.log_batch(run, metrics=metric_batch(metrics, step, section))
-
-    def _data_sets(self, run: str, datasets: Sequence[DataSet]) -> None:
+        self._client.log_batch(run, metrics=metric_batch(metrics))
+        datasets = [data for data in self._result.datasets if data.split in splits]
         self._client.log_inputs(run, data_inputs(self._result.report.task, datasets))
+        return run
 
     def _parent_files(self, run: str) -> None:
         folder = self._result.folder
-        for path in (
-            folder / "config.yaml",
-            folder / "trials.csv",
-            *(folder / SHIPS / name for name in _SHIPPED_FILES),
-        ):
+        for path in (folder / "config.yaml", folder / "trials.csv", *(folder / SHIPS / name for name in _SHIPPED)):
             self._file(run, path)
-        for name in ("best", "resolve"):
+        for name in ("best", "resolve", SHIPS.as_posix(), "spending"):
             self._client.log_artifacts(run, str(folder / name), name)
-        for path in sorted((folder / "evaluation").glob("*")):
+        for path in sorted((folder / EVALUATION).glob("*")):
             self._file(run, path, EVALUATION)
-        for path in sorted((folder / "evaluation/plots").glob("*")):
+        for path in sorted((folder / EVALUATION / "plots").glob("*")):
             self._file(run, path, "plots")
-        for path in sorted((folder / SHIPS).glob("*")):
-            self._file(run, path, SHIPS.as_posix())
         reviewed = folder / "review/review.json"
         if reviewed.is_file():
             self._file(run, reviewed, "review")
@@ -195,11 +186,8 @@ class _Logger:
             self._client.log_artifact(run, str(path), place)
 
 
-_SHIPPED_FILES = ("system_prompt.md", "instructions.jsonl", "calibration.json")
-
-
 def metric_batch(metrics: Mapping[str, float], step: int = 0, section: str = "") -> list[Any]:
-    """As MLflow takes them; `section` is a prefix of the names."""
+    """MLflow's metrics; `section` is a prefix of their names."""
     from mlflow.entities import Metric
 
     now = time.time_ns() // 1_000_000
@@ -207,7 +195,7 @@ def metric_batch(metrics: Mapping[str, float], step: int = 0, section: str = "")
 
 
 def data_inputs(task: str, datasets: Sequence[DataSet]) -> list[Any]:
-    """Splits as MLflow's inputs of a run."""
+    """Splits as MLflow's data set inputs of a run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     return [
@@ -225,17 +213,21 @@ def data_inputs(task: str, datasets: Sequence[DataSet]) -> list[Any]:
 
 
 def sentence(result: PipelineResult) -> str:
-    """What ships, and what it was measured to do."""
+    """One sentence: what ships, and its figures on test."""
     report = result.report
     shipped = report.systems[report.shipped]
-    gains = [
-        found.macro_f1_delta for found in report.comparisons if (found.a, found.b) == (report.shipped, _rival(report))
-    ]
-    over = f", {gains[0].signed} over {_rival(report)}" if gains else ""
+    gain = _gain(report)
+    over = f", {gain.signed} over {zero_shot_of(report.shipped)}" if gain else ""
     return (
         f"Macro-F1 {interval_words(shipped.macro_f1)} on {report.n} test examples{over}: {report.shipped}, prompt "
         f"{report.prompt_sha256[:12]}, {len(result.instructions)} instructions, {shipped.prompt_tokens} tokens."
     )
+
+
+def _gain(report: EvaluationReport) -> Interval | None:
+    """In macro-F1, of the shipped system over zero-shot, where they were compared."""
+    systems = (report.shipped, zero_shot_of(report.shipped))
+    return next((found.macro_f1_delta for found in report.comparisons if (found.a, found.b) == systems), None)
 
 
 def note(result: PipelineResult) -> str:
@@ -249,23 +241,19 @@ def interval_words(found: Interval) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def _rival(report: EvaluationReport) -> str:
-    return zero_shot_of(report.shipped)
-
-
 def system_metrics(report: EvaluationReport, timed: LatencyReport, name: str) -> dict[str, float]:
     """The figures of one system, under the names that trials and the parent use too."""
     return _scores(report.systems[name]) | _times(timed.systems.get(name) or timed.systems.get(base_name(name)))
 
 
 def trial_metrics(result: PipelineResult, trial: TrialReport) -> dict[str, float]:
-    """Its figures on validation, and its prompt's latency where that was timed."""
+    """Figures on validation, and the prompt's latency where it was measured."""
     return _scores(trial.report) | _shape(trial) | _times(result.latency.trials.get(trial.trial_id))
 
 
 def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, float]]:
-    """Step by step: first the list of `came_in` instructions that came into the loop, then each round: its pool, which
-    the list that it began with answered, and validation, tokens and instructions of the list that it ended with."""
+    """Metrics by step: step 0 for the `came_in` instructions that entered the loop, then one step for each round, with
+    the pool score of its first list, and validation, tokens and instructions of its last."""
     return [
         _list_metrics(resolution.came_in, came_in),
         *(
@@ -283,8 +271,8 @@ def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, 
 
 
 def spending_metrics(spending: Sequence[Spending]) -> dict[str, dict[str, float]]:
-    """Section of metrics → its figures: `teacher/` for all, `teacher/<stage>/<role>/` for each. Where a price is not
-    known there is no `usd`; zero would be read as free."""
+    """Section of metrics → figures: `teacher/` in total, `teacher/<stage>/<role>/` for each role. Where a price is
+    unknown there is no `usd`: zero would mean free."""
     sections = {
         f"{TEACHER}{stage.stage}/{role.role}/": {
             "calls": float(role.calls),
@@ -321,9 +309,8 @@ def _parent_metrics(result: PipelineResult) -> dict[str, float]:
         metrics |= {"loop_candidates": float(loop.candidates), "loop_accepted": float(loop.accepted)}
         metrics |= _interval("loop_gain_validation", loop.validation.macro_f1_delta)
         metrics |= _interval("loop_gain_test", loop.test.macro_f1_delta)
-    for found in result.report.comparisons:
-        if (found.a, found.b) == (shipped, _rival(result.report)):
-            metrics |= _interval("macro_f1_over_zero_shot", found.macro_f1_delta)
+    if (gain := _gain(result.report)) is not None:
+        metrics |= _interval("macro_f1_over_zero_shot", gain)
     return metrics
 
 
@@ -360,7 +347,7 @@ def _name(key: str) -> str:
     return re.sub(r"[^\w\-. :]", "_", key)[:250]
 
 
-def who() -> dict[str, str]:
+def user_tags() -> dict[str, str]:
     tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL", "mlflow.user": user_name()}
     if name := dvc_experiment():
         tags["pld.dvc_experiment"] = name

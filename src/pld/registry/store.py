@@ -72,8 +72,8 @@ def tracking_uri(configured: str | None, root: Path) -> str:
     scheme = urlsplit(chosen).scheme
     if scheme in ("", "file"):
         raise RegistryError(
-            f"tracking.uri (or {URI_VARIABLE}): wanted a server (http://…) or a database (sqlite:///…), found the "
-            f"folder {chosen!r}, which MLflow 3 no longer writes to; use sqlite:///{DATABASE}"
+            f"expected a server (http://…) or a database (sqlite:///…), got the folder {chosen!r}, which MLflow 3 "
+            f"no longer writes to (tracking.uri (or {URI_VARIABLE})); use sqlite:///{DATABASE}"
         )
     return chosen
 
@@ -120,8 +120,8 @@ def experiment_id(store: Store, task: str) -> str:
                 raise
     if found.lifecycle_stage != "active":
         raise RegistryError(
-            f"{store.shown}: wanted the experiment {name}, found it deleted; "
-            f"run `mlflow experiments restore --experiment-id {found.experiment_id}`"
+            f"expected the experiment {name}, got it deleted ({store.shown}); run `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}`"
         )
     return str(found.experiment_id)
 
@@ -151,8 +151,8 @@ def translated(uri: str, and_then: str = "") -> Iterator[None]:
             yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise RegistryError(
-            f"{_without_password(uri)}: wanted an MLflow store that answers, found: "
-            f"{_without_password(uri, first_line(error)):.400}; check {URI_VARIABLE} and tracking.uri{and_then}"
+            f"expected an MLflow store that answers, got: {_without_password(uri, first_line(error)):.400} "
+            f"({_without_password(uri)}); check {URI_VARIABLE} and tracking.uri{and_then}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What a registered version says of itself: its tags, its verdicts, the aliases that point to it."""
+"""A registered version as MLflow keeps it: its number, tags and aliases."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ class Version:
 
     @property
     def prompt_version(self) -> int:
-        """Of the registered prompt."""
+        """The version of the registered prompt."""
         return int(self.tags[PROMPT_VERSION])
 
     @property
@@ -48,7 +48,7 @@ class Version:
 
     @property
     def evidence_run(self) -> str:
-        """The id of the pipeline's run that it comes from."""
+        """The id of the pipeline run that produced it."""
         return self.tags[EVIDENCE]
 
     @property
@@ -71,52 +71,64 @@ class Version:
         return int(self.tags[TOKENS])
 
     @property
+    def decision(self) -> str | None:
+        """What a person decided about it last (forced, rolled back); None where the gates alone decided."""
+        return self.tags.get(DECISION)
+
+    @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """What the gates said when they were last asked."""
+        """The gates' latest verdicts."""
         return tuple(
             Verdict.model_validate_json(value) for key, value in sorted(self.tags.items()) if key.startswith(GATE)
         )
 
     @property
     def review_anchor(self) -> tuple[int, str] | None:
-        """Length and last hash of the log of reviews when it was promoted; None: there was none."""
+        """Length and last hash of the review log when it was promoted; None: there was no log."""
         entries, head = self.tags.get(REVIEW_ENTRIES), self.tags.get(REVIEW_HEAD)
         return (int(entries), head) if entries and head else None
 
 
-def read_versions(client: Any, model: str) -> list[Version]:
-    """All versions that pld registered, the newest first; none where the model is not there."""
+def read_model(client: Any, name: str) -> Any:
+    """MLflow's registered model `name`; None where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        aliases = client.get_registered_model(model).aliases
+        return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return []
+            return None
         raise
+
+
+def read_versions(client: Any, name: str) -> list[Version]:
+    """All versions of the registered model `name` that pld registered, the newest first."""
+    model = read_model(client, name)
+    if model is None:
+        return []
     found = [
         Version(
             int(item.version),
             dict(item.tags),
-            frozenset(alias for alias, number in aliases.items() if int(number) == int(item.version)),
+            frozenset(alias for alias, number in model.aliases.items() if int(number) == int(item.version)),
         )
-        for item in pages(client.search_model_versions, f"name = '{model}'")
+        for item in pages(client.search_model_versions, f"name = '{name}'")
         if VERSION_KEY in item.tags
     ]
     return sorted(found, key=lambda version: -version.number)
 
 
-def pages(search: Any, what: str) -> Iterable[Any]:
+def pages(search: Any, query: str) -> Iterable[Any]:
     """All that MLflow's `search` finds, page by page."""
-    page: Sequence[Any] = search(what)
+    page: Sequence[Any] = search(query)
     yield from page
     while token := getattr(page, "token", None):
-        page = search(what, page_token=token)
+        page = search(query, page_token=token)
         yield from page
 
 
-def unless_there(create: Callable[..., object], name: str, **settings: object) -> None:
-    """Make what has a unique `name`, unless somebody did before."""
+def create_once(create: Callable[..., object], name: str, **settings: object) -> None:
+    """Create what has a unique `name`, unless it exists already."""
     from mlflow.exceptions import MlflowException
 
     try:

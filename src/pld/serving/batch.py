@@ -1,6 +1,7 @@
-"""A file's rows classified chunk by chunk: what is finished stands on disk in `<out>.partial`, and is not done again.
+"""Classifies the rows of a file chunk by chunk; `<out>.partial` keeps finished chunks, so that none is done twice.
 
-The partial file is a line that says of what it is, then per chunk a line with its length and hash, and its rows as CSV.
+The partial file has a header line that identifies the work, then for each chunk a line with its length and hash, and
+its rows as CSV.
 """
 
 import fcntl
@@ -22,16 +23,16 @@ from pld.errors import DataError
 from pld.progress import progress
 from pld.records import canonical_json
 from pld.serving.batch_rows import Cells, CheckedFile
-from pld.serving.model import PromptClassifier
+from pld.serving.model import PromptClassifier, Release
 
 CHUNK = 64
-"""Rows that are scored together; a process that is killed loses no more than these."""
+"""Rows that are scored together; a killed process loses at most one chunk."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is asked for: `out` is the CSV file to write, `prefix` stands before the names of the written columns,
-    `skip_bad`: rows that can't be classified are passed over, with the reason in a column of its own."""
+    """Write the labels of `file` to the CSV file `out`. `prefix`: of the names of the written columns; `skip_bad`: skip
+    rows that can't be classified, with the reason in a column of its own."""
 
     file: CheckedFile
     out: Path
@@ -43,7 +44,7 @@ class Batch:
         return self.out.with_name(f"{self.out.name}.partial")
 
     def written(self, labels: Sequence[str]) -> list[str]:
-        """Names of the columns that come after the file's own."""
+        """Names of the columns that follow the file's own."""
         names = ["label", *(f"score_{label}" for label in labels), "margin", "prompt_sha256", "prompt_version"]
         return [self.prefix + name for name in [*names, *(["reason"] if self.skip_bad else [])]]
 
@@ -51,29 +52,29 @@ class Batch:
 @dataclass(frozen=True)
 class Done:
     """All rows of `out`, of which `resumed` were there already: how many have each label, how many are longer than the
-    Student's context, and how many were passed over."""
+    Student's context, and how many were skipped."""
 
     rows: int
     resumed: int
     labels: Mapping[str, int]
     too_long: int
-    passed_over: int
+    skipped: int
 
 
-def classify_file(batch: Batch, model: str, version: int, classifier: PromptClassifier) -> Done:
-    """Classify with `version` of the registered `model` and write `batch.out`, in the order of the file's rows, going
-    on from where an earlier call was interrupted.
+def classify_file(batch: Batch, release: Release, classifier: PromptClassifier) -> Done:
+    """Classify with `release`'s `classifier` and write `batch.out` in the order of the file's rows, continuing where an
+    earlier call was interrupted.
 
     Raises DataError, before anything is scored, for a bad row unless they are skipped, for a column of the file that
-    would be written, and for a partial file of something else or that another process writes.
+    would be written, and for a partial file of other work or that another process writes.
     """
     file, labels = batch.file, classifier.spec.task.labels
     written = batch.written(labels)
     _check(batch, written)
     header = {
         "file": file_sha256(file.path),
-        "model": model,
-        "version": version,
+        "model": release.model,
+        "version": release.number,
         "answers": classifier.spec.key,
         "columns": [*file.columns, *written],
         "fields": dict(file.fields),
@@ -94,31 +95,28 @@ def classify_file(batch: Batch, model: str, version: int, classifier: PromptClas
             whole.write(_csv([[*file.columns, *written]]))
             partial.copy_to(whole)
         batch.partial.unlink()
-    passed_over = len(file.bad)
-    too_long = file.rows - passed_over - partial.labels.total()
-    return Done(file.rows, resumed, partial.labels, too_long, passed_over)
+    too_long = file.rows - len(file.bad) - partial.labels.total()
+    return Done(file.rows, resumed, partial.labels, too_long, skipped=len(file.bad))
 
 
 def _check(batch: Batch, written: Sequence[str]) -> None:
     file = batch.file
     if twice := [name for name in written if name in file.columns]:
         raise DataError(
-            f"{file.path}: wanted no column {', '.join(map(repr, twice))}, which is written, found it there; "
-            f"`--prefix pld_` names the written ones pld_label and so on, or rename it"
+            f"expected no column {', '.join(map(repr, twice))}, which pld writes, got one ({file.path}); rename it, or "
+            "use `--prefix pld_`, which names the written ones pld_label and so on"
         )
     if file.bad and not batch.skip_bad:
         more = f" (and {len(file.bad) - 1:,} more rows like it)" if len(file.bad) > 1 else ""
-        raise DataError(
-            f"{file.path}: {next(iter(file.bad.values()))}; mend it, or pass over such rows with --skip-bad{more}"
-        )
+        raise DataError(f"{next(iter(file.bad.values()))}{more}; correct it, or skip such rows with --skip-bad")
     if batch.out.exists() and not batch.partial.exists():
-        raise DataError(f"{batch.out}: wanted a new file to write, found one; delete it, or name another one")
+        raise DataError(f"expected a new file to write, got an existing one ({batch.out}); delete it, or name another")
 
 
 def _classified(
     batch: Batch, classifier: PromptClassifier, chunk: Sequence[Cells], start: int, advance: Any
 ) -> tuple[list[list[str]], Counter[str]]:
-    """The finished rows of `chunk`, whose first is row `start` of the file, and how many have each label."""
+    """The finished rows of `chunk`, which starts at row `start` of the file, and how many have each label."""
     file, spec = batch.file, classifier.spec
     good = [at for at in range(len(chunk)) if start + at not in file.bad]
     records = [{field: chunk[at][place] for field, place in file.fields.items()} for at in good]
@@ -139,7 +137,7 @@ def _classified(
 
 
 class _Partial:
-    """An open partial file. `rows` stand in it, of which `labels` counts the answers."""
+    """An open partial file, which holds `rows` rows; `labels` counts their answers."""
 
     def __init__(self, file: BinaryIO, start: int) -> None:
         self._file = file
@@ -151,11 +149,11 @@ class _Partial:
             self.rows += int(head["rows"])
             self.labels.update(head["labels"])
             end = self._file.tell()
-        self._file.truncate(end)  # a chunk that was not finished
+        self._file.truncate(end)  # cut off an unfinished chunk
         self._file.seek(end)
 
     def add(self, rows: Sequence[Sequence[str]], labels: Counter[str]) -> None:
-        """A finished chunk, on disk when this returns."""
+        """Write a finished chunk to disk."""
         data = _csv(rows)
         head = {"rows": len(rows), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "labels": labels}
         self._file.write(f"{canonical_json(head)}\n".encode() + data)
@@ -169,7 +167,7 @@ class _Partial:
             whole.write(data)
 
     def _chunks(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Each finished chunk's head and rows, up to one that is not whole."""
+        """Each finished chunk's head and rows, up to an incomplete one."""
         self._file.seek(self._start)
         while line := self._file.readline():
             try:
@@ -184,19 +182,19 @@ class _Partial:
 
 @contextmanager
 def _opened(batch: Batch, header: Mapping[str, Any]) -> Iterator[_Partial]:
-    """The partial file of exactly this work, held against other processes."""
+    """The partial file of exactly this work, locked against other processes."""
     path, line = batch.partial, f"{canonical_json(header)}\n".encode()
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
     except OSError as error:
-        raise DataError(f"{path}: wanted a file that can be written, found {error.strerror}; correct --out") from None
+        raise DataError(f"expected a file that can be written, got {error.strerror} ({path}); correct --out") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise DataError(f"{path}: wanted to write it, found another process at it; wait for that one") from None
+            raise DataError(f"expected to write it, got another process writing it ({path}); wait for it") from None
         found = file.readline()
-        if found != line and line.startswith(found):  # new, or killed before the first line was whole
+        if found != line and line.startswith(found):  # new, or killed while it wrote the header
             file.seek(0)
             file.write(line)
         elif found != line:
@@ -210,7 +208,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{path}: wanted to write it, found {error.strerror}; mend that, the same command then goes on"
+            f"expected to write it, got {error.strerror} ({path}); the same command continues once that is resolved"
         ) from None
 
 
@@ -224,8 +222,8 @@ def _mismatch(path: Path, batch: Batch, header: Mapping[str, Any], line: bytes) 
     wanted = f"sha256 {header['file'][:12]} by {header['model']} version {header['version']}"
     way = f"`--version {found['version']}` continues it" if same_file and other != wanted else "finish that one first"
     return (
-        f"{path}: wanted rows of {batch.file.path}, {wanted}, found those of {other}"
-        f"{', with other settings' if other == wanted else ''}; {way}, or delete it to begin anew"
+        f"expected rows of {batch.file.path}, {wanted}, got those of "
+        f"{other}{', with other settings' if other == wanted else ''} ({path}); {way}, or delete it to start again"
     )
 
 

@@ -1,8 +1,7 @@
-"""What a served version answered, set against what it answered when it was measured: has the traffic drifted?
+"""Compares what a version answered in serving with what it answered on the test set: has the traffic drifted?
 
-Without gold labels only answers can be compared: their labels, their margins, and how many inputs got none. A test says
-whether a difference is more than chance, an effect size whether it is large enough to matter; drift is both together,
-or a million answers would make every difference drift.
+Without gold labels only answers can be compared: their labels, their margins, and how many inputs got none. Drift is a
+difference that is both significant and large enough to matter: with a million answers, every difference is significant.
 """
 
 from collections import Counter
@@ -21,13 +20,13 @@ Verdict = Literal["drift", "no_drift", "too_few"]
 WindowSize = Literal["hour", "day", "week"]
 
 PSI_MODERATE, PSI_MAJOR = 0.1, 0.25
-"""Usual bands of the population stability index: nothing of note below the first, a major shift from the second on."""
+"""Usual bands of the population stability index: negligible below the first, a major shift from the second on."""
 KS_MATTERS = 0.1
-"""Greatest distance between the two distributions of margins, from which on it matters."""
+"""Kolmogorov-Smirnov distance between the two distributions of margins from which it matters."""
 UNANSWERED_MATTERS = 0.01
-"""Difference of the shares of inputs without an answer, from which on it matters."""
+"""Difference of the shares of inputs without an answer from which it matters."""
 POWER = 0.8
-"""With which a major shift of the labels is to be seen before a log is long enough for `no_drift`."""
+"""With which a log must show a major shift of the labels before it is long enough for `no_drift`."""
 
 LABELS_TEST, MARGINS_TEST, UNANSWERED_TEST = "labels", "margins", "no answer"
 _RESAMPLES = 9999
@@ -35,8 +34,8 @@ _TESTS = 3
 
 
 class LabelShift(Record):
-    """One label among the inputs that were answered; `measured` and `served` count inputs, `difference` is served
-    less measured share."""
+    """One label among the answered inputs; `measured` and `served` count inputs, `difference` is the served share minus
+    the measured one."""
 
     label: str
     measured: int
@@ -61,7 +60,7 @@ class DriftTest(Record):
 
 
 class Window(Record):
-    """Answers from `start` (UTC) on, for one hour, day or week: what to look at, not what to test."""
+    """Answers of one hour, day or week from `start` (UTC); descriptive, not tested."""
 
     start: str
     inputs: int
@@ -72,9 +71,9 @@ class Window(Record):
 
 class MonitorReport(Record):
     """`lines` of the log are of this prompt, `other_prompts` counts the lines of others and `earlier` those before
-    `since`. An input counts once: `inputs` are different ones, `repeats` the lines left out for that, `disagreeing` the
-    inputs that were given different labels. `needed`: inputs without which `no_drift` is not said; None: no number
-    would do with so small a test set."""
+    `since`. An input counts once: `inputs` are distinct, `repeats` the lines left out for that, `disagreeing` the
+    inputs that got different labels. `needed`: how many inputs `no_drift` requires; None: the test set is too small for
+    any number."""
 
     prompt_sha256: str
     measured_on: int
@@ -98,7 +97,7 @@ class MonitorReport(Record):
     def __str__(self) -> str:
         """The verdict as one sentence."""
         if self.verdict == "drift":
-            return f"Drift: {'; '.join(self._told(test) for test in self.tests if test.drift)}."
+            return f"Drift: {'; '.join(self._words(test) for test in self.tests if test.drift)}."
         if self.verdict == "no_drift":
             return f"No drift seen in {self.inputs:,} inputs, against {self.measured_on:,} test examples."
         if self.needed is None:
@@ -111,23 +110,23 @@ class MonitorReport(Record):
             f"shift of the labels (PSI {PSI_MAJOR}) four times in five."
         )
 
-    def _told(self, test: DriftTest) -> str:
+    def _words(self, test: DriftTest) -> str:
         p = "p < 0.001" if test.p_adjusted < 0.001 else f"p = {test.p_adjusted:.3f}"
-        told = f"{test.name} ({test.effect_name} {test.effect:.3f}, {p})"
+        words = f"{test.name} ({test.effect_name} {test.effect:.3f}, {p})"
         if test.name != LABELS_TEST:
-            return told
+            return words
         moved = max(self.labels, key=lambda shift: abs(shift.difference))
-        return f"{told}, most of all {moved.label} by {100 * moved.difference:+.1f} points"
+        return f"{words}, most of all {moved.label} by {100 * moved.difference:+.1f} points"
 
 
 def margin_of(scores: Sequence[float]) -> float:
-    """Best log-score less the second, to the 6 decimals that predictions are kept in."""
+    """Best log-score minus the second, to the 6 decimals of stored predictions."""
     best = sorted((round(score, 6) for score in scores), reverse=True)
     return round(best[0] - best[1], 6)
 
 
 def one_each(served: Iterable[ServedAnswer]) -> dict[str, list[ServedAnswer]]:
-    """Input id → its answers, the latest first; ids in sorted order. The order of the log's lines changes nothing."""
+    """Input id → its answers, the latest first; ids are sorted. The order of the log's lines does not matter."""
     found: dict[str, list[ServedAnswer]] = {}
     for answer in served:
         found.setdefault(answer.id, []).append(answer)
@@ -137,12 +136,12 @@ def one_each(served: Iterable[ServedAnswer]) -> dict[str, list[ServedAnswer]]:
 
 
 def time_of(answer: ServedAnswer) -> datetime:
-    """Raises DataError for what is no ISO 8601 time."""
+    """Raises DataError unless it is an ISO 8601 time."""
     try:
         at = datetime.fromisoformat(answer.at)
     except ValueError:
         raise DataError(
-            f"serving log, input {answer.id}: wanted an ISO 8601 time as `at`, found {answer.at!r:.40}; mend the line"
+            f"expected an ISO 8601 time as `at`, got {answer.at!r:.40} (serving log, input {answer.id}); fix the line"
         ) from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
@@ -155,8 +154,9 @@ def check_labels(served: Iterable[ServedAnswer], labels: Sequence[str]) -> None:
             continue
         if answer.label not in known or len(answer.scores) != len(labels):
             raise DataError(
-                f"serving log, input {answer.id}: wanted one of the labels {', '.join(labels)} with {len(labels)} "
-                f"scores, found {answer.label!r:.60} with {len(answer.scores)}; is it the log of another task?"
+                f"expected one of the labels {', '.join(labels)} with {len(labels)} scores, got "
+                f"{answer.label!r:.60} with {len(answer.scores)} (serving log, input {answer.id}); is it the log of "
+                "another task?"
             )
 
 
@@ -171,13 +171,12 @@ def monitor(
     window: WindowSize | None = None,
     seed: int = 0,
 ) -> MonitorReport:
-    """Compare the lines of `served` that are of `prompt_sha256` with the predictions `measured` of the same prompt on
-    the test set.
+    """Compare the answers in `served` of the prompt `prompt_sha256` with its predictions `measured` on the test set.
 
-    Labels: Pearson's chi-squared of homogeneity, its null distribution from 9,999 random tables with the same margins
-    (Patefield 1981), so that small counts do no harm; the effect is the population stability index. Margins: the
-    two-sample Kolmogorov-Smirnov test and its distance. No answer: Fisher's exact test and the difference of the
-    shares. Holm's correction over the tests made. Raises DataError for answers that no such version gave.
+    Labels: Pearson's chi-squared test of homogeneity, with a null distribution of 9,999 random tables with the same
+    margins (Patefield 1981), which small counts don't distort; the effect is the population stability index. Margins:
+    the two-sample Kolmogorov-Smirnov test and its distance. No answer: Fisher's exact test and the difference of the
+    shares. Holm's correction over the tests made. Raises DataError for answers with other labels.
     """
     own = [answer for answer in served if answer.prompt_sha256 == prompt_sha256]
     check_labels(own, labels)
@@ -224,24 +223,24 @@ Margins = npt.NDArray[np.float64]
 
 
 def psi(now: Counts, then: Counts) -> float:
-    """Population stability index of two counts [k] (Jeffreys divergence of the shares), half a count added to each cell
-    so that an empty one does not make it infinite."""
+    """Population stability index of two counts [k] (Jeffreys divergence of the shares), with half a count added to each
+    cell so that an empty one does not make it infinite."""
     shares = [(counts + 0.5) / (counts.sum() + len(counts) / 2) for counts in (now, then)]
     return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
 
 
 def inputs_needed(then: Counts, alpha: float) -> int | None:
-    """Different inputs with which a shift of the labels of PSI_MAJOR is seen with probability POWER, against test
-    answers with the counts `then` [k]; None where the test set is too small for any number.
+    """Distinct inputs that show a label shift of PSI_MAJOR with probability POWER, against test answers with the counts
+    `then` [k]; None where the test set is too small for any number.
 
     From the noncentral chi-squared: for small shifts the statistic's noncentrality is PSI · n m / (n + m).
     """
-    from scipy.optimize import brentq
-    from scipy.stats import chi2, ncx2
+    from scipy.special import chndtrinc
+    from scipy.stats import chi2
 
     measured, freedom = int(then.sum()), max(len(then) - 1, 1)
     critical = chi2.isf(alpha / _TESTS, freedom)  # Holm's strictest
-    noncentrality = brentq(lambda value: ncx2.sf(critical, freedom, value) - POWER, 1e-6, 1e4)
+    noncentrality = chndtrinc(critical, freedom, 1 - POWER)
     spare = PSI_MAJOR * measured - noncentrality
     return int(np.ceil(noncentrality * measured / spare)) if spare > 0 else None
 
@@ -260,60 +259,52 @@ def _tests(
     now: Counts,
     then: Counts,
     margins: Margins,
-    measured_margins: Margins,
+    measured: Margins,
     missing: int,
     measured_missing: int,
     alpha: float,
     seed: int,
 ) -> tuple[DriftTest, ...]:
-    """Those that there are answers for."""
+    """Those for which there are answers."""
     from scipy.stats import fisher_exact, ks_2samp
 
-    found: list[tuple[str, str, float, str, float, float]] = []
+    found: list[DriftTest] = []
+
+    def add(name: str, method: str, p: float, effect_name: str, effect: float, matters_from: float) -> None:
+        found.append(
+            DriftTest(
+                name=name, method=method, p=min(p, 1.0), p_adjusted=1.0, effect_name=effect_name, effect=effect,
+                matters_from=matters_from, drift=False,
+            )
+        )  # fmt: skip
+
     if now.sum() and then.sum():
-        p = _homogeneity(now, then, seed)
         method = f"chi-squared, {_RESAMPLES:,} random tables"
-        found.append((LABELS_TEST, method, p, "PSI", psi(now, then), PSI_MODERATE))
-        ks = ks_2samp(margins, measured_margins)
-        found.append((MARGINS_TEST, "Kolmogorov-Smirnov", float(ks.pvalue), "D", float(ks.statistic), KS_MATTERS))
-    answered = [int(now.sum()), int(then.sum())]
-    if answered[0] + missing and answered[1] + measured_missing:
-        p = float(fisher_exact([[missing, answered[0]], [measured_missing, answered[1]]])[1])
-        change = missing / (answered[0] + missing) - measured_missing / (answered[1] + measured_missing)
-        found.append((UNANSWERED_TEST, "Fisher's exact", p, "change", change, UNANSWERED_MATTERS))
-    adjusted = holm([min(item[2], 1.0) for item in found])
+        add(LABELS_TEST, method, _homogeneity(now, then, seed), "PSI", psi(now, then), PSI_MODERATE)
+        ks = ks_2samp(margins, measured)
+        add(MARGINS_TEST, "Kolmogorov-Smirnov", float(ks.pvalue), "D", float(ks.statistic), KS_MATTERS)
+    inputs, measured_inputs = int(now.sum()) + missing, int(then.sum()) + measured_missing
+    if inputs and measured_inputs:
+        p = fisher_exact([[missing, inputs - missing], [measured_missing, measured_inputs - measured_missing]])[1]
+        change = missing / inputs - measured_missing / measured_inputs
+        add(UNANSWERED_TEST, "Fisher's exact", float(p), "change", change, UNANSWERED_MATTERS)
+    adjusted = holm([test.p for test in found])
     return tuple(
-        DriftTest(
-            name=name,
-            method=method,
-            p=min(p, 1.0),
-            p_adjusted=held,
-            effect_name=effect_name,
-            effect=effect,
-            matters_from=matters_from,
-            drift=held < alpha and abs(effect) >= matters_from,
-        )
-        for (name, method, p, effect_name, effect, matters_from), held in zip(found, adjusted, strict=True)
+        test.model_copy(update={"p_adjusted": p, "drift": p < alpha and abs(test.effect) >= test.matters_from})
+        for test, p in zip(found, adjusted, strict=True)
     )
 
 
 def _homogeneity(now: Counts, then: Counts, seed: int) -> float:
-    from scipy.stats import random_table
+    from scipy.stats import MonteCarloMethod, chi2_contingency
 
     table = np.stack([now, then])[:, (now + then) > 0]  # (2, k)
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    expected = np.outer(rows, columns) / table.sum()
-    drawn = random_table(rows, columns).rvs(size=_RESAMPLES, random_state=np.random.default_rng(seed))
-
-    def statistic(tables: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray(((tables - expected) ** 2 / expected).sum(axis=(-2, -1)))
-
-    as_extreme = statistic(drawn) >= statistic(table.astype(np.float64)) - 1e-9
-    return float((1 + as_extreme.sum()) / (1 + _RESAMPLES))
+    method = MonteCarloMethod(n_resamples=_RESAMPLES, rng=np.random.default_rng(seed))
+    return float(chi2_contingency(table, correction=False, method=method).pvalue)
 
 
 def _counts(labels_given: Iterable[str | None], labels: Sequence[str]) -> Counts:
-    """[k]; what has no label is left out."""
+    """Counts [k] of the answered labels."""
     counted = Counter(labels_given)
     return np.array([counted[label] for label in labels], dtype=np.int64)
 

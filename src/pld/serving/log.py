@@ -41,7 +41,7 @@ class ServingLog:
         """None where no log is asked for. Raises ConfigError for a switch that says neither true nor false."""
         said = os.environ.get(INPUTS_VARIABLE, "false").strip().lower()
         if said not in ("true", "false"):
-            raise ConfigError(f"{INPUTS_VARIABLE}: wanted true or false, found {said!r}")
+            raise ConfigError(f"expected true or false, got {said!r} ({INPUTS_VARIABLE})")
         path = os.environ.get(LOG_VARIABLE)
         return cls(Path(path).expanduser().absolute(), said == "true") if path else None
 
@@ -74,7 +74,7 @@ class ServingLog:
                 first, self.lost = not self.lost, self.lost + len(answers)
             if first:
                 why = error.strerror or error
-                print(f"{self._path}: wanted to log answers, found {why}; they are not logged", file=sys.stderr)
+                print(f"expected to log answers, got {why} ({self._path}); they are not logged", file=sys.stderr)
         else:
             with self._lock:
                 lost, self.lost = self.lost, 0
@@ -110,7 +110,7 @@ def read(paths: Sequence[Path]) -> list[ServedAnswer]:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path}: wanted a serving log, found {error.strerror or error}; name its file") from None
+            raise DataError(f"expected a serving log, got {error.strerror or error} ({path}); name its file") from None
         *lines, half = data.split(b"\n")
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -121,8 +121,8 @@ def read(paths: Sequence[Path]) -> list[ServedAnswer]:
                 first = error.errors()[0]
                 at = ".".join(map(str, first["loc"])) or "the line"
                 raise DataError(
-                    f"{path}: line {number}: wanted a line of a serving log, found at {at}: {first['msg']}; "
-                    "delete the line, or name another file"
+                    f"expected a line of a serving log, got at {at}: {first['msg']} ({path}: line {number}); delete "
+                    "the line, or name another file"
                 ) from None
         if half:
             print(f"{path}: passed over 1 half line at its end", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A registered version as a classifier: prompt + calibration + Task + Student spec, and how it becomes a pyfunc model.
+"""A release, which is a prompt with all that its answers depend on, and the classifier that it makes.
 
 Weights are not copied: the Student's section of conf/ names an asset, a hub id or a folder.
 """
@@ -16,15 +16,14 @@ from pld.distill.render import prompt_messages, render_input
 from pld.errors import RegistryError
 from pld.metrics import calibrate, choose
 from pld.ports import OnProgress, Scores, Student
-from pld.records import Calibration, Record, Task, content_id, sha256
-from pld.serving.requests import read_records
+from pld.records import Calibration, Instruction, Prediction, Record, Task, content_id, sha256
 
 PROMPT_FILE = "system_prompt.md"
 SPEC_FILE = "served.json"
 
 
 class ServedSpec(Record):
-    """What answers depend on beside the prompt's text; `student` is the composed section of conf/."""
+    """What answers depend on besides the prompt's text; `student` is the composed section of conf/."""
 
     task: Task
     student: dict[str, Any]
@@ -34,26 +33,46 @@ class ServedSpec(Record):
 
     @property
     def key(self) -> str:
-        """Content id of the version: same prompt, calibration, Student and task, same version."""
+        """Content id: the same prompt, calibration, Student and task are the same version."""
         return content_id(self.model_dump(mode="json", exclude={"prompt_version"}))
 
 
 @dataclass(frozen=True)
+class Release:
+    """A prompt to serve or export: a registered version (`number` of the registered `model`), or (None) what the
+    artifacts ship now. `prompt` has the sha256 that `spec` names.
+
+    For a version, `instructions` are those of the run that produced it, `predictions` those of the shipped system on
+    the test set (md5 `test_digest`) on which it was measured last.
+    """
+
+    spec: ServedSpec
+    prompt: str
+    model: str | None = None
+    number: int | None = None
+    aliases: frozenset[str] = frozenset()
+    instructions: tuple[Instruction, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    test_digest: str = ""
+    prompt_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Classified:
-    """Of records [n]: their `labels` (None: could not be scored) and `scores` [n, k], calibrated."""
+    """`labels` [n] of n records (None: could not be scored) and their calibrated `scores` [n, k]."""
 
     labels: Sequence[str | None]
     scores: Scores
 
 
 class PromptClassifier:
-    """Classifies records exactly as `evaluate` measured it."""
+    """Classifies records exactly as `evaluate` measured."""
 
     def __init__(self, spec: ServedSpec, prompt: str, student: Student | None = None) -> None:
         if sha256(prompt) != spec.prompt_sha256:
             raise RegistryError(
-                f"{PROMPT_FILE}: wanted the text with sha256 {spec.prompt_sha256[:12]}, found {sha256(prompt)[:12]}; "
-                "register the prompt again"
+                f"expected the text with sha256 {spec.prompt_sha256[:12]}, got {sha256(prompt)[:12]} "
+                f"({PROMPT_FILE}); register the prompt again"
             )
         self.spec = spec
         self._messages = prompt_messages(prompt)
@@ -65,25 +84,20 @@ class PromptClassifier:
         return cls(read_record(folder / SPEC_FILE, ServedSpec), read_text(folder / PROMPT_FILE))
 
     def warm_up(self) -> None:
-        """Load the weights and hold the system prompt's cache."""
+        """Load the weights and fill the system prompt's cache."""
         self._student.prefill(self._messages)
 
     def scores(self, records: Sequence[Mapping[str, str]], on_progress: OnProgress | None = None) -> Scores:
-        """[n, k] log-scores in the order of the declared labels, less the calibration; NaN: can't be scored."""
+        """Calibrated log-scores [n, k] in the order of the declared labels; NaN: can't be scored."""
         task = self.spec.task
         inputs = [render_input(task, record) for record in records]
         scores = self._student.score(self._messages, inputs, task.labels, on_progress)
         return scores if self.spec.calibration is None else calibrate(scores, self.spec.calibration)
 
     def classify(self, records: Sequence[Mapping[str, str]], on_progress: OnProgress | None = None) -> Classified:
-        """Labels and scores of the task's `records` [n]."""
         labels = self.spec.task.labels
         scores = self.scores(records, on_progress) if records else np.empty((0, len(labels)))
         return Classified([labels[best] if best >= 0 else None for best in choose(scores)], scores)
-
-    def answer(self, model_input: Any) -> Any:
-        """A DataFrame with a row per record of what `read_records` takes; see `frame`."""
-        return self.frame(self.classify(read_records(self.spec.task, model_input)))
 
     def rows(self, found: Classified) -> list[dict[str, Any]]:
         """Per record: `label`, `score_<label>` per label (None: could not be scored), `prompt_sha256`,
@@ -97,7 +111,7 @@ class PromptClassifier:
         ]
 
     def frame(self, found: Classified) -> Any:
-        """`rows` as a DataFrame; columns of scores are of floats as long as every record could be scored."""
+        """`rows` as a DataFrame; the score columns are float64 if every record could be scored."""
         import pandas as pd
 
         names = [f"score_{label}" for label in self.spec.task.labels]
@@ -107,7 +121,7 @@ class PromptClassifier:
 
 
 def write_files(folder: Path, spec: ServedSpec, prompt: str) -> dict[str, str]:
-    """Write what `PromptClassifier.load` reads; the artifact names and paths for MLflow."""
+    """Write what `PromptClassifier.load` reads; returns MLflow's artifact name → path."""
     write_text(folder / PROMPT_FILE, prompt)
     write_json(folder / SPEC_FILE, spec)
     return {"prompt": str(folder / PROMPT_FILE), "spec": str(folder / SPEC_FILE)}

@@ -1,35 +1,33 @@
-"""From a serving log to new examples: a sheet for a person to label, and its labelled rows into the task's data file.
+"""Turn a serving log into new examples: write a sheet to label, then add its labelled rows to the task's data file.
 
-Texts are written as they are, so that the id, a hash of them, shows whether one was changed on the way.
+Texts are written unchanged, so that the id, a hash of them, shows whether one was edited.
 """
 
 import csv
-import difflib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from pld.artifacts import atomic_path, csv_line, read_jsonl, write_text
 from pld.config.assets import edited_file
 from pld.data.readers.columns import Columns, Row
-from pld.data.readers.records import FORMATS, read_records
-from pld.data.splits import split_of
+from pld.data.readers.records import format_of, read_labelled_rows
+from pld.data.splits import ColumnNames, RawExample, examine, split_of
 from pld.errors import DataError
 from pld.params import RecordsReader, TaskParams
 from pld.records import Example, Prediction, ServedAnswer, inputs_id
-from pld.serving.drift import margin_of
-from pld.serving.least_certain import candidates, least_certain
+from pld.serving.drift import check_labels, margin_of, one_each, time_of
 
-_ID_MARK = "sha256:"  # or a spreadsheet would read an id like 12e4567890123456 as a number
-_ADDED_TO = "train"  # where the data bring their own splits
+_ID_MARK = "sha256:"  # keeps a spreadsheet from reading an id like 12e4567890123456 as a number
+_ADDED_TO = "train"  # in data with a split column
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """`rows` of the sheet; lines of other prompts were left out, inputs that are in the data already are `known`, and
-    of others there is `no_text`."""
+    """`rows` of the sheet; answers of `other_prompts` and inputs with `no_text` were left out."""
 
     rows: int
     other_prompts: int
@@ -38,8 +36,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Added:
-    """`splits`: where the new rows go, split → rows; rows `without_label` and those `already` in the file are left
-    out."""
+    """`splits`: split → new rows in it; rows `without_label` and those `already` in the file are left out."""
 
     file: Path
     splits: Mapping[str, int]
@@ -53,7 +50,7 @@ class Added:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The columns of a sheet: the task's own as in its data file, then what is ours."""
+    """The columns of a sheet: the task's own, as in its data file, then ours."""
 
     fields: Mapping[str, str]
     label: str
@@ -66,14 +63,6 @@ class _Layout:
         return [*self.fields.values(), self.label, self.answered, self.margin, self.id]
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    place: str
-    id: str
-    inputs: dict[str, str]
-    label: str
-
-
 def write_sheet(
     out: Path,
     task: TaskParams,
@@ -83,24 +72,26 @@ def write_sheet(
     count: int,
     per_label: bool,
 ) -> Chosen:
-    """Write at most `count` least certain inputs of `served`, whose texts stand in the log or in the file `inputs`.
+    """Write at most `count` least certain inputs of `served`; their texts are in the log or in the file `inputs`.
 
-    Left out is what the data have already: of train and validation by text, of test by the ids of its predictions alone
-    (its text is not read). Raises DataError where there is no text, or nothing new.
+    Inputs that are in the data are left out: those of train and validation by text, those of test by the ids of its
+    predictions (its text is not read). Raises DataError if there is no text, or nothing new.
     """
     if out.exists():
-        raise DataError(f"{out}: wanted a path for a new sheet, found a file; name another, or remove it")
+        raise DataError(f"expected a path for a new sheet, got a file ({out}); name another, or remove it")
     if out.suffix.lower() != ".csv":
-        raise DataError(f"{out}: wanted a path that ends in .csv, found {out.suffix or 'no ending'}")
-    found, others = candidates(served, task.labels, _known_ids(artifacts))
+        raise DataError(f"expected a path that ends in .csv, got {out.suffix or 'no ending'} ({out})")
+    found, others = _new_inputs(served, task.labels, _known_ids(artifacts))
     if not found:
-        raise DataError(f"serving log: wanted inputs that the data don't have yet, found none in {len(served):,} lines")
+        raise DataError(
+            f"expected inputs that the data don't have yet, got none in {len(served):,} lines (serving log)"
+        )
     texts = _texts(task, found, inputs)
-    chosen = least_certain([answer for answer in found if answer.id in texts], task.labels, count, per_label)
+    chosen = _least_certain([answer for answer in found if answer.id in texts], task.labels, count, per_label)
     if not chosen:
         where = f"{inputs} has none of them" if inputs else "the log has none"
         raise DataError(
-            f"serving log: wanted the texts of {len(found):,} inputs, but {where}; serve with "
+            f"expected the texts of {len(found):,} inputs, but {where} (serving log); serve with "
             "PLD_SERVING_LOG_INPUTS=true, or name a file that has them with --inputs"
         )
     layout = _layout(task)
@@ -114,48 +105,53 @@ def write_sheet(
 
 
 def add_labelled(sheet: Path, task: TaskParams, into: Path | None) -> Added:
-    """Append the labelled rows of `sheet` to the task's data file (or the file `into` with the same columns), at once
-    or not at all; what stands there already keeps its bytes.
+    """Append the labelled rows of `sheet` to the task's data file (or to `into`, with the same columns), all or none;
+    existing content keeps its bytes.
 
-    Raises DataError for the first row that can't be taken (with the number of others), and for a data file that is not
-    the user's own, not there, or Parquet.
+    Raises DataError for the first row that can't be added (with the number of others), and for a data file that is
+    part of a package, missing, or Parquet.
     """
     if not isinstance(task.reader, RecordsReader):
         raise DataError(
-            f"conf/task/: reader: wanted a data file of your own to add examples to, found {task.reader.source}, which "
-            "an installed package ships; bring a file of your own (docs/your-own-data.md)"
+            f"expected your own data file, got {task.reader.source}, which an installed package ships (conf/task/: "
+            "reader); use a file of your own (docs/reference/data-files.md)"
         )
     target = into or _target(task.reader)
     ending = target.suffix.lower()
     if ending not in (".csv", ".jsonl"):
         raise DataError(
-            f"{target}: wanted .csv or .jsonl to append to, found {ending or 'no ending'}; convert the file and name "
-            "it as reader.path, or append the rows with your own tool"
+            f"expected a .csv or .jsonl file to append to, got {ending or 'no ending'} ({target}); convert it and "
+            "correct reader.path, or append the rows with your own tool"
         )
     if not target.exists():
-        raise DataError(f"{target}: wanted the task's data file, found no such file; run `dvc pull`, or name it --into")
-    labelled, without_label = _read_sheet(sheet, task)
+        raise DataError(f"expected the task's data file, got no such file ({target}); run `dvc pull`, or pass --into")
+    faults, labelled, without_label = _read_sheet(sheet, task)
     reader = task.reader.model_copy(update={"path": str(target)})
-    there = {inputs_id(raw.inputs): raw for raw in read_records(reader, task.labels)}
-    new = [row for row in labelled if row.id not in there]
+    present = [
+        RawExample(str(target), f"{raw.place} of {target}", raw.inputs, raw.label)
+        for raw in read_labelled_rows(reader, task.labels)
+    ]
+    known = {inputs_id(raw.inputs) for raw in present}
+    different: dict[str, RawExample] = {}
     for row in labelled:
-        if row.id in there and there[row.id].label != row.label:
-            raise DataError(
-                f"{sheet}: {row.place}: wanted one label per input, found {row.label!r} here and "
-                f"{there[row.id].label!r} for the same input in {target}, {there[row.id].place}; correct one of the two"
-            )
+        different.setdefault(inputs_id(row.inputs), row)
+    for offence in examine(task, present + labelled).offences:
+        if offence.raw.file == str(sheet) and offence.kind != "empty input":
+            faults.append(offence.message)
+    if faults:
+        raise DataError(faults[0] + (f" (and {len(faults) - 1} more such rows)" if len(faults) > 1 else ""))
+    new = [(identity, row) for identity, row in different.items() if identity not in known]
     if new:
-        _append(target, [_as_row(task.reader, row) for row in new])
-    brings_splits = task.reader.split is not None
-    splits = Counter(_ADDED_TO if brings_splits else split_of(row.id) for row in new)
-    return Added(target, dict(splits), without_label, len(labelled) - len(new))
+        _append(target, [_as_row(task.reader, identity, row) for identity, row in new])
+    splits = Counter(_ADDED_TO if task.reader.split is not None else split_of(identity) for identity, _ in new)
+    return Added(target, dict(splits), without_label, len(different) - len(new))
 
 
 def _target(reader: RecordsReader) -> Path:
     if reader.path.startswith("package:"):
         raise DataError(
-            f"{reader.path}: wanted a data file of your own to add examples to, found one that an installed package "
-            "ships; name a file with --into"
+            f"expected your own data file, got one that an installed package ships ({reader.path}); pass a file as "
+            "--into"
         )
     return edited_file(reader.path)
 
@@ -171,9 +167,40 @@ def _layout(task: TaskParams) -> _Layout:
     return _Layout(fields, label, *names)
 
 
+def _new_inputs(
+    served: Sequence[ServedAnswer], labels: Sequence[str], known: Collection[str]
+) -> tuple[list[ServedAnswer], int]:
+    """The last answer to each input that is not `known` (input ids), and how many lines of other prompts were left out.
+
+    Only the prompt that answered last counts: margins of two prompts can't be compared. Raises DataError for answers
+    with other labels.
+    """
+    if not served:
+        return [], 0
+    last = max(served, key=lambda answer: (time_of(answer), answer.prompt_sha256)).prompt_sha256
+    own = [answer for answer in served if answer.prompt_sha256 == last]
+    check_labels(own, labels)
+    found = [answers[0] for identity, answers in one_each(own).items() if identity not in known]
+    return found, len(served) - len(own)
+
+
+def _least_certain(
+    answers: Iterable[ServedAnswer], labels: Sequence[str], count: int, per_label: bool
+) -> list[ServedAnswer]:
+    """At most `count`: inputs without an answer first, then the smallest margin (ties by id); `per_label`: one of each
+    answered label after the other."""
+    ordered = sorted(
+        answers, key=lambda one: (one.label is not None, margin_of(one.scores) if one.label else 0.0, one.id)
+    )
+    if not per_label:
+        return ordered[:count]
+    columns = [[answer for answer in ordered if answer.label == label] for label in (None, *labels)]
+    return [answer for row in zip_longest(*columns) for answer in row if answer is not None][:count]
+
+
 def _known_ids(artifacts: Path) -> set[str]:
-    """Ids of the inputs in train and validation, and the ids of test; where examples have natural ids, an input of test
-    is not known by its text, and is found when its row is added."""
+    """Ids of the inputs in train and validation, and the ids of test. If examples have natural ids, an input of test is
+    not recognized here, but when its row is added."""
     known: set[str] = set()
     for split in ("train", "validation"):
         for example in read_jsonl(artifacts / f"splits/{split}.jsonl", Example):
@@ -183,81 +210,55 @@ def _known_ids(artifacts: Path) -> set[str]:
 
 def _texts(task: TaskParams, found: Sequence[ServedAnswer], inputs: Path | None) -> dict[str, dict[str, str]]:
     """Id → inputs, checked against the id."""
-    texts = {}
-    for answer in found:
-        if answer.inputs is None:
-            continue
-        if set(answer.inputs) != set(task.fields) or inputs_id(answer.inputs) != answer.id:
+    texts = {answer.id: dict(answer.inputs) for answer in found if answer.inputs is not None}
+    for identity, own in texts.items():
+        if set(own) != set(task.fields) or inputs_id(own) != identity:
             raise DataError(
-                f"serving log, input {answer.id}: wanted the inputs ({', '.join(task.fields)}) whose hash is the id, "
-                "found others; is it the log of another task?"
+                f"expected inputs ({', '.join(task.fields)}) whose hash is the id, got others (serving log: input "
+                f"{identity}); is it the log of another task?"
             )
-        texts[answer.id] = dict(answer.inputs)
-    if inputs is None:
-        return texts
-    wanted = {answer.id for answer in found}
-    layout = _layout(task)
-    for _, row in _rows(inputs, tuple(layout.fields.values())):
-        own = {field: row[column] for field, column in layout.fields.items()}
-        identity = inputs_id(own)
-        if identity in wanted:
-            texts[identity] = own
+    if inputs is not None:
+        fields = _layout(task).fields
+        from_file = {inputs_id(own): own for own in (_inputs(row, fields) for _, row in _rows(inputs, fields.values()))}
+        texts |= {answer.id: from_file[answer.id] for answer in found if answer.id in from_file}
     return texts
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    ending = path.suffix.lower()
-    if ending not in FORMATS:
-        raise DataError(f"{path}: wanted {', '.join(FORMATS)}, found {ending or 'no ending'}")
-    yield from FORMATS[ending](path, str(path), Columns(wanted=tuple(dict.fromkeys(columns)), may_be_null=frozenset()))
+def _inputs(row: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+    return {field: row[column] for field, column in fields.items()}
 
 
-def _read_sheet(sheet: Path, task: TaskParams) -> tuple[list[_Labelled], int]:
-    """The rows with a label, each input once, and how many have none."""
+def _rows(path: Path, columns: Iterable[str]) -> Iterator[Row]:
+    return format_of(str(path))(path, str(path), Columns(tuple(dict.fromkeys(columns))))
+
+
+def _read_sheet(sheet: Path, task: TaskParams) -> tuple[list[str], list[RawExample], int]:
+    """What is wrong with ids, the rows with a label, and how many have none."""
     layout = _layout(task)
-    labelled: dict[str, _Labelled] = {}
+    names = ColumnNames(layout.fields, layout.label)
     faults: list[str] = []
+    labelled: list[RawExample] = []
     without_label = 0
     for place, row in _rows(sheet, [*layout.fields.values(), layout.label, layout.id]):
-        inputs = {field: row[column] for field, column in layout.fields.items()}
-        one = _Labelled(place, inputs_id(inputs), inputs, row[layout.label])
-        if not one.label.strip():
+        inputs, identity = _inputs(row, layout.fields), row[layout.id].removeprefix(_ID_MARK)
+        if not row[layout.label].strip():
             without_label += 1
-        elif fault := _fault(one, row[layout.id], task, labelled.get(one.id)):
-            faults.append(f"{sheet}: {place}: {fault}")
+        elif identity != inputs_id(inputs):
+            faults.append(
+                f"expected text and id unchanged, got id {identity!r:.40} with a text whose id is {inputs_id(inputs)} "
+                f"({sheet}: {place}); restore both (a spreadsheet may have changed them), or delete the row"
+            )
         else:
-            labelled.setdefault(one.id, one)
-    if faults:
-        more = f" (and {len(faults) - 1} more rows that can't be taken)" if len(faults) > 1 else ""
-        raise DataError(faults[0] + more)
-    return list(labelled.values()), without_label
+            labelled.append(RawExample(str(sheet), place, inputs, row[layout.label], columns=names))
+    return faults, labelled, without_label
 
 
-def _fault(row: _Labelled, written_id: str, task: TaskParams, earlier: _Labelled | None) -> str | None:
-    if written_id.removeprefix(_ID_MARK) != row.id:
-        return (
-            f"wanted text and id as they were written, found a text with the id {row.id} beside {written_id!r:.40}; "
-            "restore both (a spreadsheet may have changed them), or delete the row"
-        )
-    if row.label not in task.labels:
-        plain = {label.strip().casefold(): label for label in task.labels}
-        near = difflib.get_close_matches(row.label.strip().casefold(), plain, n=1)
-        hint = f" (did you mean {plain[near[0]]!r}?)" if near else ""
-        return (
-            f"wanted a label of task {task.name} ({', '.join(task.labels)}), found {row.label!r:.60}{hint}; correct "
-            "it, or leave it empty"
-        )
-    if earlier is not None and earlier.label != row.label:
-        return f"wanted one label per input, found {row.label!r} here and {earlier.label!r} in {earlier.place}"
-    return None
-
-
-def _as_row(reader: RecordsReader, row: _Labelled) -> dict[str, str]:
-    """The columns that the reader looks for."""
+def _as_row(reader: RecordsReader, identity: str, row: RawExample) -> dict[str, str]:
+    """The columns that the reader reads."""
     cells = {column: row.inputs[field] for field, column in reader.fields.items()}
     cells[reader.label] = row.label
     if reader.id is not None:
-        cells[reader.id] = row.id
+        cells[reader.id] = identity
     if reader.group is not None:
         cells[reader.group] = ""  # alone
     if reader.split is not None:
@@ -266,7 +267,7 @@ def _as_row(reader: RecordsReader, row: _Labelled) -> dict[str, str]:
 
 
 def _append(target: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """A new file takes the old one's place, so that a link into DVC's cache is not written through."""
+    """Replaces the file instead of writing to it, because it may be a link into DVC's cache."""
     before = target.read_bytes()
     line_end = _line_end(before)
     text = _as_jsonl(rows) if target.suffix.lower() == ".jsonl" else _as_csv(rows, target, line_end)
@@ -287,7 +288,7 @@ def _as_jsonl(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _as_csv(rows: Sequence[Mapping[str, str]], target: Path, line_end: str) -> str:
-    """In the order of the file's header; a column that the task does not name stays empty."""
+    """In the order of the file's header; columns that the task doesn't name stay empty."""
     with target.open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file, strict=True))
     return "".join(csv_line([row.get(column, "") for column in header]) + line_end for row in rows)

@@ -1,4 +1,4 @@
-"""The code of a registered model (MLflow runs this file when it saves and when it loads one)."""
+"""The model code that MLflow runs when it saves or loads a registered version (models from code)."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from pld.errors import DataError, PldError
-from pld.serving.invocations import read_request, take_over
 from pld.serving.log import ServingLog
 from pld.serving.model import Classified, PromptClassifier
-from pld.serving.requests import read_records
+from pld.serving.requests import answer_invocations, read_records, read_request
 
 
 class ServedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -23,7 +22,7 @@ class ServedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._classifier = PromptClassifier.load(Path(context.artifacts["spec"]).parent)
         self._log = ServingLog.from_environment()
         self._classifier.warm_up()
-        take_over(self.respond)
+        answer_invocations(self.respond)
 
     # MLflow 3.17 warns of a missing hint and checks against any other than this one; `read_records` takes more
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:  # noqa: ARG002
@@ -33,7 +32,7 @@ class ServedPrompt(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             raise MlflowException.invalid_parameter_value(str(error)) from None
 
     def respond(self, body: bytes, content_type: str | None) -> str:
-        """The JSON that answers a request to /invocations. Raises MlflowException."""
+        """The JSON answer to a request to /invocations. Raises MlflowException."""
         try:
             found = self._classify(read_request(self._classifier.spec.task, body, content_type))
         except DataError as error:

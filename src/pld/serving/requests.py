@@ -1,18 +1,56 @@
-"""What a served version is asked about: records of the task's fields, however they come."""
+"""Reads the records that a served version is asked about: from Python objects, and from HTTP requests to /invocations.
 
-from collections.abc import Mapping, Sequence
+`mlflow models serve` (MLflow 3.17.2) turns a request into numpy arrays first. That makes a text of the number in
+["a", 3], pairs the fields of `instances` that each lack another one, cuts NUL off a text and refuses a single record; a
+body without a content type or nested too deeply ends in status 500, other refusals hold a stack trace, and a score that
+is not a number is written as NaN, which is not JSON. So `answer_invocations` replaces its function.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pld.data.readers.columns import checked_text
 from pld.errors import DataError
 from pld.records import Task
 
+FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
+_SERVER = "mlflow.pyfunc.scoring_server"
+
+
+def answer_invocations(respond: Callable[[bytes, str | None], str]) -> None:
+    """In a process of `mlflow models serve`, which loads its model while it imports its app, let `respond` (body,
+    content type → JSON) answer /invocations. An MlflowException that it raises becomes an answer with its status."""
+    if f"{_SERVER}.app" not in sys.modules:
+        return
+    server = sys.modules[_SERVER]
+
+    def invocations(data: bytes, content_type: str | None, *_: object) -> Any:
+        return server.InvocationsResponse(respond(data, content_type), 200, "application/json")
+
+    server.invocations = invocations  # type: ignore[attr-defined]
+
+
+def read_request(task: Task, body: bytes, content_type: str | None) -> list[dict[str, str]]:
+    """The records of a request in one of MLflow's formats. Raises DataError, in one line, for any other."""
+    kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+    if kind not in _READERS:
+        raise DataError(f"expected the content type {', '.join(_READERS)}, got {kind or 'none'} (request)")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name == "charset" and value.strip('"') not in ("utf-8", "utf8"):
+            raise DataError(f"expected UTF-8, got charset {value} (request)")
+    return read_records(task, _READERS[kind](task, body))
+
 
 def read_records(task: Task, model_input: Any) -> list[dict[str, str]]:
-    """The task's fields of each record of a DataFrame, a list of records, one record, a mapping of columns, or,
-    for a task of one field, a text or a column of texts. Other columns are left out.
+    """The task's fields of each record in a DataFrame, a list of records, one record, a mapping of columns, or, for a
+    task with one field, a text or a column of texts. Other columns are ignored.
 
-    Raises DataError that names the row and the field for a missing field, or one that is no text or empty.
+    Raises DataError that names the row and the field for a missing field, and for one that is not text or is empty.
     """
     if hasattr(model_input, "to_frame"):  # a pandas Series
         model_input = model_input.tolist()
@@ -25,31 +63,31 @@ def read_records(task: Task, model_input: Any) -> list[dict[str, str]]:
     if isinstance(rows, str):
         rows = [rows]
     if not isinstance(rows, list | tuple):
-        raise DataError(f"input: wanted {_wanted(task)}, found {shown(rows)}")
+        raise DataError(f"expected {_expected(task)}, got {shown(rows)} (input)")
     return [_record(task, row, number) for number, row in enumerate(rows, 1)]
 
 
-def table(task: Task, columns: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> list[Any]:
-    """What `read_records` takes of a table: records, or, where the columns have no names, the texts of the only one.
+def _table(task: Task, columns: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """A table as records, or, where its one column has no name, as texts.
 
     Raises DataError for a task's field that is not a column, or is two, and for a row of another length.
     """
     if columns is None:
         if any(len(row) != 1 for row in rows) or len(task.fields) != 1:
-            raise DataError(f"input: wanted columns with names, {', '.join(task.fields)} among them, found none")
+            raise DataError(f"expected columns with names, {', '.join(task.fields)} among them, got none (input)")
         return [row[0] for row in rows]
     for name in task.fields:
         if (count := list(columns).count(name)) != 1:
             found = ", ".join(columns) or "none"
-            raise DataError(f"input: wanted one column {name!r}, found {found if count == 0 else count}")
+            raise DataError(f"expected one column {name!r}, got {found if count == 0 else count} (input)")
     for number, row in enumerate(rows, 1):
         if len(row) != len(columns):
-            raise DataError(f"input, row {number}: wanted {len(columns)} cells, one a column, found {len(row)}")
+            raise DataError(f"expected {len(columns)} cells, one a column, got {len(row)} (input, row {number})")
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def shown(value: Any) -> str:
-    """A value as an error names it, never long."""
+    """A value as an error message names it, cut to 40 characters."""
     if value is None or value != value:  # NaN, which pandas writes for what is missing
         return "null"
     if isinstance(value, Mapping):
@@ -62,7 +100,7 @@ def shown(value: Any) -> str:
 def _of_frame(task: Task, frame: Any) -> list[Any]:
     named = any(isinstance(column, str) for column in frame.columns)
     columns = [str(column) for column in frame.columns] if named else None
-    return table(task, columns, frame.astype(object).to_numpy().tolist()) if len(frame.columns) else []
+    return _table(task, columns, frame.astype(object).to_numpy().tolist()) if len(frame.columns) else []
 
 
 def _of_mapping(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -71,7 +109,7 @@ def _of_mapping(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(columns)]
     if len({len(value) for value in columns.values()}) != 1:
         found = ", ".join(f"{key} {len(value)}" for key, value in columns.items())
-        raise DataError(f"input: wanted columns of one length, found {found}")
+        raise DataError(f"expected columns of one length, got {found} (input)")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -80,24 +118,95 @@ def _record(task: Task, row: Any, number: int) -> dict[str, str]:
     if isinstance(row, str) and len(task.fields) == 1:
         row = {task.fields[0]: row}
     if not isinstance(row, Mapping):
-        raise DataError(f"{where}: wanted {_wanted(task)}, found {shown(row)}")
+        raise DataError(f"expected {_expected(task)}, got {shown(row)} ({where})")
     record = {}
     for name in task.fields:
         if name not in row:
-            raise DataError(f"{where}: wanted the field {name!r}, found {', '.join(map(str, row)) or 'none'}")
+            raise DataError(f"expected the field {name!r}, got {', '.join(map(str, row)) or 'none'} ({where})")
         text = _plain(row[name])
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{where}: wanted text in {name!r}, found {shown(text)}")
+            raise DataError(f"expected text in {name!r}, got {shown(text)} ({where})")
         record[name] = checked_text(text, name, where)
     return record
 
 
 def _plain(value: Any) -> Any:
-    """numpy's arrays and scalars as Python's own."""
+    """numpy's arrays and scalars as Python objects."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _wanted(task: Task) -> str:
+def _expected(task: Task) -> str:
     if len(task.fields) == 1:
         return f"texts or records with the field {task.fields[0]}"
     return f"records with the fields {', '.join(task.fields)}"
+
+
+def _json(task: Task, body: bytes) -> Any:
+    try:
+        value = json.loads(_utf8(body))
+    except ValueError as error:
+        raise DataError(f"expected JSON, got {error} (request)") from None
+    except RecursionError:
+        raise DataError("expected JSON, got it nested too deeply (request)") from None
+    if not isinstance(value, Mapping):
+        raise DataError(f"expected a JSON object with one of {', '.join(FORMATS)}, got {shown(value)} (request)")
+    found = [name for name in FORMATS if name in value]
+    if len(found) != 1:
+        keys = ", ".join(value) or "none"
+        raise DataError(f"expected exactly one of {', '.join(FORMATS)}, got {keys:.200} (request)")
+    held = value[found[0]]
+    if found[0] == "dataframe_split":
+        return _split(task, held)
+    if found[0] == "dataframe_records" and not isinstance(held, list):
+        raise DataError(f"expected a list of records in dataframe_records, got {shown(held)} (request)")
+    return held
+
+
+def _split(task: Task, held: Any) -> list[Any]:
+    if not isinstance(held, Mapping) or not {"data"} <= set(held) <= {"columns", "index", "data"}:
+        found = ", ".join(held) if isinstance(held, Mapping) else shown(held)
+        raise DataError(f"expected dataframe_split with columns and data, got {found or 'none':.200} (request)")
+    columns, rows = held.get("columns"), held["data"]
+    if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        raise DataError(f"expected a list of names in dataframe_split.columns, got {shown(columns)} (request)")
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise DataError("expected a list of lists in dataframe_split.data, got something else (request)")
+    return _table(task, columns, rows)
+
+
+def _csv(task: Task, body: bytes) -> list[Any]:
+    text = _utf8(body)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the default of 128 kB would refuse a long document
+    try:
+        columns, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row] or [[]]
+    except csv.Error as error:
+        raise DataError(f"expected CSV with a header, got broken quotes ({error}) (request)") from None
+    return _table(task, columns, rows)
+
+
+def _parquet(_task: Task, body: bytes) -> Any:
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(io.BytesIO(body))
+    except ImportError:
+        raise DataError(
+            "expected JSON or CSV, got Parquet, for which this server lacks the package pyarrow (request); install it"
+        ) from None
+    except Exception as error:  # of whatever library reads it
+        raise DataError(f"expected Parquet, got {' '.join(str(error).split()):.120} (request)") from None
+    return frame
+
+
+def _utf8(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected UTF-8, got the byte 0x{body[error.start]:02x} (request)") from None
+
+
+_READERS: Mapping[str, Callable[[Task, bytes], Any]] = {
+    "application/json": _json,
+    "text/csv": _csv,
+    "application/vnd.apache.parquet": _parquet,
+}
