@@ -1,11 +1,11 @@
-"""The only importers of what is heavy or outside."""
+"""The swappable parts: Teachers, Students, embedders and clusterers; only they import heavy libraries."""
 
 import logging
 import os
 import sys
 
 # GNU OpenMP reads it when the first heavy library loads. By default its threads spin long while they wait: with one
-# other busy process on a 2-core machine, scoring then took 399 ms per example instead of 35 (docs/decisions.md)
+# other busy process on a 2-core machine, scoring took 399 ms per example instead of 35
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # bitsandbytes 0.50, which sentence-transformers imports by way of peft, tells of an optional kernel it did not find
