@@ -57,7 +57,7 @@ def test_the_loop_is_a_line_with_its_gain_where_it_was_chosen_and_on_test(projec
     assert f"{on_test:+.3f}" != "+0.100"
     assert (
         "the loop: 1 round, 3 lists tried on validation, 1 Edit accepted; macro-F1 there +0.100 [+0.020, +0.180] "
-        f"(chosen there, so too good), on test {on_test:+.3f} ["
+        f"(optimistically biased by selection), on test {on_test:+.3f} ["
     ) in output
     assert "What the loop accepted gained nothing" not in output
     assert "shipped: distilled" in output

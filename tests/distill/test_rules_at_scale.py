@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pld.distill import cluster
 from pld.distill.cluster import cluster_rules
 from pld.distill.consolidate import medoids, merge_alike, rule_groups
-from pld.evaluate import baselines
-from pld.evaluate.baselines import nearest_examples
+from pld.evaluate.baselines import prompting
+from pld.evaluate.baselines.prompting import nearest_examples
 from pld.records import Example, Instruction, Rule
 
 RULES = 10_000
@@ -132,7 +132,7 @@ quarters = st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_si
 @given(vectors=quarters, queries=quarters, size=st.integers(1, 5), cells=st.integers(1, 60), first=st.integers(0, 12))
 def test_the_nearest_examples_are_the_same_however_many_are_compared_at_a_time(vectors, queries, size, cells, first):
     train, asked = examples(len(vectors)), examples(len(queries), first)
-    with patch.object(baselines, "_CELLS", cells):
+    with patch.object(prompting, "_CELLS", cells):
         found = nearest_examples(train, vectors, asked, queries, size)
     for row, example, shown in zip(queries @ vectors.T, asked, found, strict=True):
         order = [at for at in np.argsort(-row, kind="stable") if train[at].id != example.id]

@@ -7,19 +7,10 @@ from hypothesis import strategies as st
 
 from pld.distill.extract import ExtractionSummary
 from pld.distill.trial import groups_of, sample
-from pld.evaluate.baselines import (
-    distillation_cost,
-    few_shot_examples,
-    findings,
-    loop_findings,
-    majority_scores,
-    nearest_examples,
-    readable_prompt,
-    resolution_cost,
-    rivals,
-    shipped_system,
-    unparsable_findings,
-)
+from pld.evaluate.baselines.prompting import few_shot_examples, nearest_examples
+from pld.evaluate.baselines.without_llm import majority_scores
+from pld.evaluate.build_systems import distillation_cost, readable_prompt, resolution_cost
+from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings
 from pld.params import RenderingParams
 from pld.records import (
     Comparison,

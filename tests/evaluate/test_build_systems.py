@@ -8,9 +8,8 @@ import yaml
 
 from pld.config.composition import compose
 from pld.errors import ConfigError
-from pld.evaluate import gepa as gepa_optimizer
-from pld.evaluate import lora
-from pld.evaluate.build_systems import Distilled, Ground, lineup
+from pld.evaluate.baselines import gepa, lora
+from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, build_systems
 from pld.evaluate.measure import answers_of, evaluation_report, twin_of
 from pld.records import Calibration, TrainingCost
 from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
@@ -24,24 +23,24 @@ ALWAYS = (
 )  # fmt: skip
 
 
-def ground(**baselines):
+def inputs(**baselines):
     config = composed()
     thinking = config.baselines.chain_of_thought.model_copy(update={"max_tokens": 4, "examples": 2})
     settings = config.baselines.model_copy(update={"chain_of_thought": thinking, "few_shot_nearest": 2, **baselines})
     train = mails("train", 9)
-    return Ground(
+    return SystemInputs(
         config=config.model_copy(update={"baselines": settings}),
         train=train,
         validation=mails("validation", 3),
         calibrated_on=train[:3],
         shots=train[:3],
-        clustered=Distilled(
+        clustered=DistilledPrompt(
             CLUSTERED,
             Calibration(labels=LABELS, mean_log_scores=(-2.0, -2.0, -2.0), examples=3),
             "1 instruction",
             TrainingCost(teacher_calls=9, recorded=True),
         ),
-        distilled=Distilled(
+        distilled=DistilledPrompt(
             PROMPT,
             Calibration(labels=LABELS, mean_log_scores=(-1.0, -1.0, -1.0), examples=3),
             "2 instructions",
@@ -56,7 +55,7 @@ def measured():
     test = mails("test", 4)
     return {
         system.name: (system, answers_of(system, test[: system.sample or len(test)], LABELS))
-        for system in lineup(ground())
+        for system in build_systems(inputs())
     }
 
 
@@ -138,12 +137,12 @@ def test_a_misspelt_setting_of_an_optional_baseline_is_named(tmp_path):
 def test_an_optional_baseline_that_cannot_run_is_refused_before_the_first_system(tmp_path):
     settings = composed_with(tmp_path, f"baselines.gepa={GEPA}").baselines.gepa
     with pytest.raises(ConfigError, match="which plays back"):
-        next(lineup(ground(gepa=settings)))
+        next(build_systems(inputs(gepa=settings)))
 
 
 def test_the_optional_baselines_stand_before_the_prompts_of_the_pipeline(tmp_path, monkeypatch):
     baselines = composed_with(tmp_path, f"baselines.lora={LORA}", f"baselines.gepa={GEPA}").baselines
-    own = ground(lora=baselines.lora, gepa=baselines.gepa)
+    own = inputs(lora=baselines.lora, gepa=baselines.gepa)
     asked = {}
 
     def fine_tune(section, messages, inputs, answers, labels, params, on_progress=None):
@@ -153,12 +152,12 @@ def test_the_optional_baselines_stand_before_the_prompts_of_the_pipeline(tmp_pat
 
     def optimise(task, train, validation, student, teacher, params, distillation_calls, on_progress=None):
         asked["gepa"] = (len(train), len(validation), distillation_calls)
-        return gepa_optimizer.Optimised("Say it in a word.", 0.5, 2, TrainingCost(teacher_calls=4), {}, 3.5)
+        return gepa.Optimised("Say it in a word.", 0.5, 2, TrainingCost(teacher_calls=4), {}, 3.5)
 
     monkeypatch.setattr(lora, "fine_tune", fine_tune)
-    monkeypatch.setattr(gepa_optimizer, "optimise", optimise)
-    monkeypatch.setattr(gepa_optimizer, "check", lambda teacher: None)
-    found = {system.name: system for system in lineup(own)}
+    monkeypatch.setattr(gepa, "optimise", optimise)
+    monkeypatch.setattr(gepa, "check", lambda teacher: None)
+    found = {system.name: system for system in build_systems(own)}
     assert tuple(found)[-4:] == ("lora", "gepa", "clustered", "distilled")
     assert asked["lora"] == (9, [example.label for example in own.train], LABELS)
     assert asked["gepa"] == (9, 3, 11)

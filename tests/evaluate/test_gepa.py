@@ -8,8 +8,8 @@ from pld.adapters.students.engine.weights import locate
 from pld.adapters.students.transformers import TransformersStudent
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.errors import ConfigError, DataError, TeacherError
-from pld.evaluate import gepa as gepa_optimizer
-from pld.evaluate.gepa import MAX_WORDS, SHOWN, optimise
+from pld.evaluate.baselines import gepa as gepa_optimizer
+from pld.evaluate.baselines.gepa import MAX_WORDS, SHOWN, optimise
 from pld.params import GepaParams
 from pld.records import Example, Task
 from support.anthropic_server import answer, anthropic_server, error
@@ -143,7 +143,7 @@ def test_the_students_budget_is_never_passed(student, anthropic_server):
     found = run(student, max_metric_calls=one_round + 1, max_teacher_calls=99)
     assert found.cost.student_answers <= one_round + 1
     assert len(server.bodies) >= 1
-    with pytest.raises(ConfigError, match=rf"max_metric_calls: wanted {one_round} or more .* found {one_round - 1}"):
+    with pytest.raises(ConfigError, match=rf"expected {one_round} or more .* got {one_round - 1} \(baselines"):
         run(student, max_metric_calls=one_round - 1)
 
 

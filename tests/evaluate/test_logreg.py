@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pld.adapters.embedders.sentence_transformers import SentenceTransformersEmbedder
-from pld.evaluate.logreg import train_embedding_classifier, train_word_classifier
+from pld.evaluate.baselines.without_llm import train_embedding_classifier, train_word_classifier
 from pld.records import Example, Task
 
 TASK = Task(

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from pld.evaluate.systems import ChainOfThought, Majority, NearestShots, Prompted
+from pld.evaluate.baselines.prompting import ChainOfThought, NearestShots
+from pld.evaluate.baselines.without_llm import Majority
+from pld.evaluate.systems import Prompted
 from pld.ports import Generation
 from pld.records import Example, Message, Task
 

@@ -19,7 +19,7 @@ from pld.records import (
     SystemReport,
     TrialReport,
 )
-from pld.reporting import rows as shown
+from pld.reporting import rows
 from pld.reporting.rows import Change, review_changes, shown_rules, system_rows, trial_points, verdict
 from pld.resolve.records import Descent, Step
 
@@ -94,7 +94,7 @@ def test_what_ships_calibrated_is_set_against_calibrated_rivals() -> None:
 def test_a_confusion_that_repeats_an_earlier_one_is_named_after_it() -> None:
     report = evaluated({"zero_shot": 0.3, "clustered": 0.0})
     systems = {**report.systems, "zero_shot": system(0.3, right=4)}
-    found = shown.confusions(report.model_copy(update={"systems": systems}))
+    found = rows.confusions(report.model_copy(update={"systems": systems}))
     assert [(own.name, own.same_as) for own in found] == [
         ("zero_shot", None),
         ("clustered", None),
@@ -153,7 +153,7 @@ def rule(number: int, text: str = "If so, answer yes.") -> Rule:
 
 
 def test_many_rules_are_a_sample_that_hardly_changes_when_rules_are_added(monkeypatch: Any) -> None:
-    monkeypatch.setattr(shown, "MOST_RULES", 50)
+    monkeypatch.setattr(rows, "MOST_RULES", 50)
     few, more = [rule(n) for n in range(100)], [rule(n) for n in range(110)]
     assert shown_rules(few[:50]) == few[:50]
     before, after = ({own.id for own in shown_rules(rules)} for rules in (few, more))
@@ -163,7 +163,7 @@ def test_many_rules_are_a_sample_that_hardly_changes_when_rules_are_added(monkey
 
 
 def test_long_rules_are_fewer(monkeypatch: Any) -> None:
-    monkeypatch.setattr(shown, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(rows, "MOST_BYTES", 10_000)
     assert len(shown_rules([rule(n, "&" * 160) for n in range(100)])) == 10  # 800 bytes each as HTML
 
 
@@ -203,7 +203,7 @@ def test_examples_of_which_a_part_is_left_out_are_counted_by_split_and_nothing_i
         empty_fields={},
         shortened={"train": 0, "validation": 0, "test": 0},
     )
-    assert shown.data_findings(whole) == []
+    assert rows.data_findings(whole) == []
     cut = whole.model_copy(update={"shortened": {"train": 1400, "validation": 0, "test": 5}})
-    [said] = shown.data_findings(cut)
+    [said] = rows.data_findings(cut)
     assert said.startswith("A part of the text is left out in 1,400 of 1,500 train and 5 of 5 test examples")

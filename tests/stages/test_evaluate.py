@@ -7,8 +7,8 @@ import pytest
 
 from pld.artifacts import write_text
 from pld.config.build import build
-from pld.evaluate import build_systems as lineup
-from pld.evaluate.build_systems import Distilled, Ground
+from pld.evaluate import build_systems
+from pld.evaluate.build_systems import DistilledPrompt, SystemInputs
 from pld.records import Calibration, TrainingCost
 from pld.stages import evaluate
 from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
@@ -41,7 +41,7 @@ def measured(small_student, monkeypatch):
     def measure(prompt, unreviewed=None):
         config = composed()
         few = config.latency.model_copy(update={"requests": 4})  # what is timed is not looked at
-        ground = Ground(
+        inputs = SystemInputs(
             config=config.model_copy(update={"latency": few}),
             train=mails("train", 3),
             validation=mails("validation", 3),
@@ -52,16 +52,16 @@ def measured(small_student, monkeypatch):
             unreviewed=distilled(unreviewed, -1.5, TrainingCost(teacher_calls=11)) if unreviewed else None,
         )
         student = Counting(small_student)
-        monkeypatch.setitem(ground.__dict__, "student", student)
-        monkeypatch.setattr(lineup, "_MAKERS", lineup._MAKERS[-3:])
-        return student, *evaluate._measured(ground.config, ground, mails("test", 6))
+        monkeypatch.setitem(inputs.__dict__, "student", student)
+        monkeypatch.setattr(build_systems, "_MAKERS", build_systems._MAKERS[-3:])
+        return student, *evaluate._measured(inputs.config, inputs, mails("test", 6))
 
     return measure
 
 
 def distilled(prompt, mean, training):
     calibration = Calibration(labels=LABELS, mean_log_scores=(mean,) * 3, examples=3)
-    return Distilled(prompt, calibration, "some instructions", training)
+    return DistilledPrompt(prompt, calibration, "some instructions", training)
 
 
 def test_a_list_that_the_loop_left_as_it_was_is_scored_and_timed_once(measured):
@@ -93,11 +93,11 @@ def test_each_different_prompt_of_the_sweep_is_timed_once(small_student, monkeyp
     (tmp_path / "artifacts/trials/failed").mkdir()
     monkeypatch.chdir(tmp_path)
     config = composed()
-    ground = SimpleNamespace(student=small_student)
+    inputs = SimpleNamespace(student=small_student)
 
     def timed(requests):
         few = config.latency.model_copy(update={"trial_requests": requests})
-        return evaluate._timed_trials(config.model_copy(update={"latency": few}), ground, mails("test", 3))
+        return evaluate._timed_trials(config.model_copy(update={"latency": few}), inputs, mails("test", 3))
 
     found = timed(2)
     assert list(found) == ["t1", "t2", "t3"]

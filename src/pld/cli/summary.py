@@ -1,4 +1,4 @@
-"""The closing tables: what the run reached against its baselines, what each costs, and where the winner stands."""
+"""`pld summary`: quality of what ships against its baselines, what each costs, and the verdicts."""
 
 import json
 from collections.abc import Sequence
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pld.artifacts import SHIPS, read_record
-from pld.distill.cost_estimate import dollars, millions
 from pld.distill.sweep import DrawSpread
-from pld.evaluate.baselines import rivals
-from pld.pricing import tokens_read, tokens_written, total_usd
+from pld.evaluate.findings import comparisons_of_shipped, standing
+from pld.evaluate.latency import read_latency
+from pld.pricing import dollars, millions, tokens_read, tokens_written, total_usd
 from pld.records import (
     CALIBRATED,
     DISTILLED,
-    Comparison,
     CostReport,
     EvaluationReport,
     Interval,
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FOLDER = Path("artifacts/evaluation")
-_VERDICTS = ("better than", "not clearly different from", "worse than")
+_VERDICTS = {"better": "better than", "level": "not clearly different from", "worse": "worse than"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one object for each system instead, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each system instead of text.")
 def summary(as_json: bool) -> None:
     """Print what the last evaluation found: quality on test, latency, tokens, cost, and the verdicts."""
     report = read_record(FOLDER / "report.json", EvaluationReport)
-    latency = read_record(FOLDER / "latency.json", LatencyReport)
+    latency = read_latency(FOLDER.parent)
     costs = read_record(FOLDER / "costs.json", CostReport)
     if as_json:
         click.echo(json.dumps(rows(report, latency, costs), ensure_ascii=False, indent=2))
@@ -69,7 +68,7 @@ def summary(as_json: bool) -> None:
 
 
 def rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> list[dict[str, Any]]:
-    """The whole table for a program: a row for each system, calibrated ones too."""
+    """One row for each system, calibrated variants included, for `--json`."""
     found = []
     for name, system in report.systems.items():
         base = name.removesuffix(CALIBRATED)
@@ -79,7 +78,7 @@ def rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) ->
                 "n": system.n,
                 "macro_f1": system.macro_f1.model_dump(),
                 "accuracy": system.accuracy.model_dump(),
-                "latency": latency.systems[name].model_dump(),
+                "latency": latency.systems[name].model_dump() if name in latency.systems else None,
                 **costs.systems[base].model_dump(),
                 "training_seconds": latency.training_seconds.get(base),
             }
@@ -91,7 +90,9 @@ def _quality(report: EvaluationReport) -> "Table":
     shipped = report.shipped
     title = f"{report.task}: quality on {report.n} test examples, the same for all unless n says less"
     table = _table(title, ("system", "n", "macro-F1 [95 %]", "accuracy", "calibrated", f"{shipped} is ahead by [95 %]"))
-    ahead = {found.b.removesuffix(CALIBRATED): found.macro_f1_delta for found in _of_the_shipped(report)}
+    ahead = {
+        found.b.removesuffix(CALIBRATED): found.macro_f1_delta for found in comparisons_of_shipped(report).values()
+    }
     for name in _systems(report):
         system, calibrated = report.systems[name], report.systems.get(name + CALIBRATED)
         table.add_row(
@@ -110,11 +111,11 @@ def _cost(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -
     for column in table.columns[-2:]:
         column.justify = "left"
     for name in _systems(report):
-        cost, timing = costs.systems[name], latency.systems[name]
+        cost, timing = costs.systems[name], latency.systems.get(name)
         table.add_row(
             name,
-            _milliseconds(timing.p50_ms),
-            _milliseconds(timing.p95_ms),
+            "–" if timing is None else _milliseconds(timing.p50_ms),
+            "–" if timing is None else _milliseconds(timing.p95_ms),
             f"{cost.tokens_per_request:,}",
             training(cost, latency.training_seconds.get(name)),
             cost.readable,
@@ -123,7 +124,7 @@ def _cost(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -
 
 
 def training(cost: SystemCost, seconds: float | None) -> str:
-    """What was spent once, in words."""
+    """The one-time cost in words."""
     spent, parts = cost.training, []
     if spent.teacher_calls:
         tokens = f" of {_thousands(spent.teacher_tokens)} tokens" if spent.teacher_tokens else ""
@@ -148,28 +149,20 @@ def _systems(report: EvaluationReport) -> list[str]:
     return [name for name in report.systems if not name.endswith(CALIBRATED)]
 
 
-def _of_the_shipped(report: EvaluationReport) -> list[Comparison]:
-    wanted = rivals(report.shipped, report.systems)
-    return [found for found in report.comparisons if found.a == report.shipped and found.b in wanted]
-
-
 def _verdicts(report: EvaluationReport) -> list[str]:
-    """One line for each verdict that there is; the figures behind it stand in report.json."""
-    by_verdict: dict[str, list[str]] = {verdict: [] for verdict in _VERDICTS}
-    for found in _of_the_shipped(report):
-        delta = found.macro_f1_delta
-        verdict = _VERDICTS[0 if delta.low > 0 else 2 if delta.high < 0 else 1]
-        by_verdict[verdict].append(
-            f"{found.b} ({found.fixed} fixed, {found.broken} broken, McNemar p = {found.mcnemar_p:.2g})"
-        )
-    return [f"{report.shipped} is {verdict}: {', '.join(names)}" for verdict, names in by_verdict.items() if names]
+    """A line for each standing that some system has."""
+    named: dict[str, list[str]] = {}
+    for found in comparisons_of_shipped(report).values():
+        figures = f"{found.fixed} fixed, {found.broken} broken, McNemar p = {found.mcnemar_p:.2g}"
+        named.setdefault(standing(found), []).append(f"{found.b} ({figures})")
+    return [f"{report.shipped} is {words}: {', '.join(named[key])}" for key, words in _VERDICTS.items() if key in named]
 
 
 def _loop(loop: LoopEffect | None) -> str:
-    """The gain where it was chosen beside the gain where it was not."""
+    """The gain on validation, where it was selected, beside the gain on test."""
     if loop is None:
         return "the loop: none was run, the winner of the sweep ships as it is"
-    chosen = " (chosen there, so too good)" if loop.validation.macro_f1_delta.value > 0 else ""
+    chosen = " (optimistically biased by selection)" if loop.validation.macro_f1_delta.value > 0 else ""
     return (
         f"the loop: {_count(loop.rounds, 'round')}, {_count(loop.candidates, 'list')} tried on validation, "
         f"{_count(loop.accepted, 'Edit')} accepted; macro-F1 there {loop.validation.macro_f1_delta.signed}"
@@ -178,12 +171,12 @@ def _loop(loop: LoopEffect | None) -> str:
 
 
 def _draws(path: Path) -> list[str]:
-    """How far apart the Teacher's draws are, where the sweep tried several."""
+    """The spread over the Teacher's draws, if the sweep tried several."""
     return [f"draws: {read_record(path, DrawSpread)}"] if path.exists() else []
 
 
 def _spent(spending: Sequence[Spending], *, recorded: bool) -> str:
-    """What the Teacher's answers behind the result cost when they were paid for."""
+    """What the Teacher's answers cost when they were paid for."""
     roles = [role for stage in spending for role in stage.roles]
     if not roles:
         return f"Teacher: {'recorded answers played back: nothing spent now' if recorded else 'nothing was asked'}"

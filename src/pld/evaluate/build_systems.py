@@ -1,19 +1,22 @@
-"""Every system that `evaluate` measures, one after the other: the baselines of conf/, then the distilled prompt before
-and after the conflict loop."""
+"""Builds every system that `evaluate` measures: the baselines of conf/, then the distilled prompt before and after the
+conflict loop. Also says what a distilled prompt cost."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from pld.adapters.teachers.factory import hire
+from pld.adapters.teachers.factory import create_teacher
 from pld.config.build import build
+from pld.distill.extract import ExtractionSummary
 from pld.distill.render import base_messages, few_shot_messages, prompt_messages, render_input
-from pld.evaluate import gepa as gepa_optimizer
-from pld.evaluate import lora
-from pld.evaluate.logreg import train_embedding_classifier, train_word_classifier
-from pld.evaluate.systems import ChainOfThought, Majority, NearestShots, Prompted, System
-from pld.params import Config
+from pld.distill.teacher_consolidation import MERGED
+from pld.evaluate.baselines import gepa, lora
+from pld.evaluate.baselines.prompting import ChainOfThought, NearestShots
+from pld.evaluate.baselines.without_llm import Majority, train_embedding_classifier, train_word_classifier
+from pld.evaluate.systems import Prompted, System
+from pld.params import Config, RenderingParams
 from pld.ports import Embedder, Student, Teacher, Vectors
 from pld.progress import progress
 from pld.records import (
@@ -31,14 +34,16 @@ from pld.records import (
     ZERO_SHOT,
     Calibration,
     Example,
+    Instruction,
     Message,
     TrainingCost,
 )
+from pld.resolve.records import ResolutionReport
 
 
 @dataclass(frozen=True)
-class Distilled:
-    """A prompt of the pipeline's own, and what it cost to make."""
+class DistilledPrompt:
+    """A prompt that the pipeline made, what a person can read of it, and its one-time cost."""
 
     prompt: str
     calibration: Calibration
@@ -47,23 +52,24 @@ class Distilled:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What all systems are made of; `calibrated_on` is a part of `train`, `clustered` the winner of the sweep, and
-    `distilled` what ships; `unreviewed`: what the conflict loop left, where reviewers edited it. Each heavy thing is
-    loaded once, when the first system asks for it."""
+class SystemInputs:
+    """What systems are built from. `calibrated_on` is a part of `train`; `clustered` won the sweep, `unreviewed` is
+    what the loop left (None: reviewers changed nothing), `distilled` ships. Models load once, on first use."""
 
     config: Config
     train: Sequence[Example]
     validation: Sequence[Example]
     calibrated_on: Sequence[Example]
     shots: Sequence[Example]
-    clustered: Distilled
-    distilled: Distilled
-    unreviewed: Distilled | None = None
+    clustered: DistilledPrompt
+    distilled: DistilledPrompt
+    unreviewed: DistilledPrompt | None = None
+    given_student: Student | None = None
+    """None: the one that `config` names."""
 
     @cached_property
     def student(self) -> Student:
-        student: Student = build(self.config.student, "student")
+        student: Student = self.given_student or build(self.config.student, "student")
         return student
 
     @cached_property
@@ -73,170 +79,127 @@ class Ground:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return hire(self.config)
+        return create_teacher(self.config)
 
     @cached_property
-    def inputs(self) -> list[str]:
+    def rendered(self) -> list[str]:
         """The rendered inputs of `train` [n]."""
         return [render_input(self.config.task, example.inputs) for example in self.train]
 
     @cached_property
     def embedded(self) -> tuple[Vectors, float]:
-        """`train`'s vectors [n, d], and the seconds that they took (the model's loading left out)."""
-        self.embedder.embed(self.inputs[:1])
+        """Vectors [n, d] of `train`, and the seconds that they took, without loading the model."""
+        self.embedder.embed(self.rendered[:1])
         started = time.perf_counter()
-        with progress("evaluate: embedding the training examples", len(self.inputs)) as advance:
-            vectors = self.embedder.embed(self.inputs, advance)
+        with progress("evaluate: embedding the training examples", len(self.rendered)) as advance:
+            vectors = self.embedder.embed(self.rendered, advance)
         return vectors, time.perf_counter() - started
 
 
-def lineup(ground: Ground) -> Iterator[System]:
-    """The systems in the order of the report; each is trained or indexed when it is its turn, and can be dropped when
-    the next one is asked for. Raises ConfigError for an optional one that can't be had, before the first."""
-    baselines = ground.config.baselines
-    if baselines.lora is not None:
-        lora.check(ground.config.student)
-    if baselines.gepa is not None:
-        gepa_optimizer.check(ground.teacher)
+def build_systems(inputs: SystemInputs) -> Iterator[System]:
+    """The systems in the order of the report. Each is trained when it is its turn and can be freed when the next one is
+    asked for. Raises ConfigError for an optional baseline that can't run, before the first system."""
+    if inputs.config.baselines.lora is not None:
+        lora.check(inputs.config.student)
+    if inputs.config.baselines.gepa is not None:
+        gepa.check(inputs.teacher)
     for make in _MAKERS:
-        yield from make(ground)
+        system = make(inputs)
+        if system is not None:
+            yield system
 
 
-def _majority(ground: Ground) -> Iterator[System]:
-    yield System(MAJORITY, Majority(ground.config.task, ground.train), readable="one label")
+def _majority(inputs: SystemInputs) -> System:
+    return System(MAJORITY, Majority(inputs.config.task, inputs.train), readable="one label")
 
 
-def _zero_shot(ground: Ground) -> Iterator[System]:
-    yield _prompted(ground, ZERO_SHOT, base_messages(ground.config.task), "the base instruction")
+def _zero_shot(inputs: SystemInputs) -> System:
+    return _baseline(inputs, ZERO_SHOT, base_messages(inputs.config.task), "the base instruction")
 
 
-def _few_shot(ground: Ground) -> Iterator[System]:
-    beginning = few_shot_messages(ground.config.task, ground.shots)
-    yield _prompted(ground, FEW_SHOT, beginning, f"{len(ground.shots)} examples")
+def _few_shot(inputs: SystemInputs) -> System:
+    messages = few_shot_messages(inputs.config.task, inputs.shots)
+    return _baseline(inputs, FEW_SHOT, messages, f"{len(inputs.shots)} examples")
 
 
-def _few_shot_nearest(ground: Ground) -> Iterator[System]:
-    task, size = ground.config.task, ground.config.baselines.few_shot_nearest
-    vectors, seconds = ground.embedded
-    yield System(
+def _few_shot_nearest(inputs: SystemInputs) -> System:
+    task, size = inputs.config.task, inputs.config.baselines.few_shot_nearest
+    vectors, seconds = inputs.embedded
+    return System(
         FEW_SHOT_NEAREST,
-        NearestShots(task, ground.student, ground.embedder, ground.train, vectors, size),
+        NearestShots(task, inputs.student, inputs.embedder, inputs.train, vectors, size),
         readable=f"{size} examples for each input",
-        student=ground.student,
+        student=inputs.student,
         beginning=base_messages(task),
         training_seconds=seconds,
-        calibrated_on=ground.calibrated_on,
+        calibrated_on=inputs.calibrated_on,
     )
 
 
-def _chain_of_thought(ground: Ground) -> Iterator[System]:
-    settings = ground.config.baselines.chain_of_thought
-    thinking = ChainOfThought(ground.config.task, ground.student, settings.max_tokens)
-    yield System(
+def _chain_of_thought(inputs: SystemInputs) -> System:
+    settings = inputs.config.baselines.chain_of_thought
+    thinking = ChainOfThought(inputs.config.task, inputs.student, settings.max_tokens)
+    return System(
         CHAIN_OF_THOUGHT,
         thinking,
         readable="a chain of thought for each input",
-        student=ground.student,
+        student=inputs.student,
         beginning=thinking.beginning,
         sample=settings.examples,
         requests=settings.latency_requests,
     )
 
 
-def _tfidf_logreg(ground: Ground) -> Iterator[System]:
-    trained = train_word_classifier(ground.config.task, ground.train)
-    yield System(
+def _tfidf_logreg(inputs: SystemInputs) -> System:
+    trained = train_word_classifier(inputs.config.task, inputs.train)
+    return System(
         TFIDF_LOGREG, trained, readable=f"weights of {trained.terms:,} terms", training_seconds=trained.seconds
     )
 
 
-def _embedding_logreg(ground: Ground) -> Iterator[System]:
-    vectors, seconds = ground.embedded
-    trained = train_embedding_classifier(ground.config.task, ground.train, vectors, ground.embedder)
-    yield System(EMBEDDING_LOGREG, trained, readable="nothing", training_seconds=seconds + trained.seconds)
+def _embedding_logreg(inputs: SystemInputs) -> System:
+    vectors, seconds = inputs.embedded
+    trained = train_embedding_classifier(inputs.config.task, inputs.train, vectors, inputs.embedder)
+    return System(EMBEDDING_LOGREG, trained, readable="nothing", training_seconds=seconds + trained.seconds)
 
 
-def _lora(ground: Ground) -> Iterator[System]:
-    config = ground.config
-    if config.baselines.lora is None:
-        return
-    beginning = base_messages(config.task)
-    answers = [example.label for example in ground.train]
-    with progress("evaluate: lora, training", config.baselines.lora.epochs * len(ground.train)) as advance:
-        tuned = lora.fine_tune(
-            config.student, beginning, ground.inputs, answers, config.task.labels, config.baselines.lora, advance
+def _lora(inputs: SystemInputs) -> System | None:
+    config, params = inputs.config, inputs.config.baselines.lora
+    if params is None:
+        return None
+    messages, answers = base_messages(config.task), [example.label for example in inputs.train]
+    with progress("evaluate: lora, training", params.epochs * len(inputs.train)) as advance:
+        tuned = lora.fine_tune(config.student, messages, inputs.rendered, answers, config.task.labels, params, advance)
+    return _baseline(inputs, LORA, messages, "nothing", student=tuned.student, training_seconds=tuned.training.seconds)
+
+
+def _gepa(inputs: SystemInputs) -> System | None:
+    config, params = inputs.config, inputs.config.baselines.gepa
+    if params is None:
+        return None
+    calls = inputs.distilled.training.teacher_calls
+    with progress("evaluate: gepa, Student answers of the search", params.max_metric_calls) as advance:
+        found = gepa.optimise(
+            config.task, inputs.train, inputs.validation, inputs.student, inputs.teacher, params, calls, advance
         )
-    yield System(
-        LORA,
-        Prompted(config.task, tuned.student, beginning),
-        readable="nothing",
-        student=tuned.student,
-        beginning=beginning,
-        training_seconds=tuned.training.seconds,
-        calibrated_on=ground.calibrated_on,
-    )
+    readable = f"a prompt of {len(found.prompt.split()):,} words"
+    messages = prompt_messages(found.prompt)
+    return _baseline(inputs, GEPA, messages, readable, training=found.cost, training_seconds=found.seconds)
 
 
-def _gepa(ground: Ground) -> Iterator[System]:
-    config, settings = ground.config, ground.config.baselines.gepa
-    if settings is None:
-        return
-    calls = ground.distilled.training.teacher_calls
-    with progress("evaluate: gepa, Student answers of the search", settings.max_metric_calls) as advance:
-        found = gepa_optimizer.optimise(
-            config.task, ground.train, ground.validation, ground.student, ground.teacher, settings, calls, advance
-        )
-    beginning = prompt_messages(found.prompt)
-    yield System(
-        GEPA,
-        Prompted(config.task, ground.student, beginning),
-        readable=f"a prompt of {len(found.prompt.split()):,} words",
-        student=ground.student,
-        beginning=beginning,
-        training=found.cost,
-        training_seconds=found.seconds,
-        calibrated_on=ground.calibrated_on,
-    )
+def _clustered(inputs: SystemInputs) -> System:
+    return _distilled_system(inputs, CLUSTERED, inputs.clustered)
 
 
-def _clustered(ground: Ground) -> Iterator[System]:
-    yield _of_the_pipeline(ground, CLUSTERED, ground.clustered)
+def _unreviewed(inputs: SystemInputs) -> System | None:
+    return _distilled_system(inputs, UNREVIEWED, inputs.unreviewed) if inputs.unreviewed else None
 
 
-def _unreviewed(ground: Ground) -> Iterator[System]:
-    if ground.unreviewed is not None:
-        yield _of_the_pipeline(ground, UNREVIEWED, ground.unreviewed)
+def _distilled(inputs: SystemInputs) -> System:
+    return _distilled_system(inputs, DISTILLED, inputs.distilled)
 
 
-def _distilled(ground: Ground) -> Iterator[System]:
-    yield _of_the_pipeline(ground, DISTILLED, ground.distilled)
-
-
-def _of_the_pipeline(ground: Ground, name: str, own: Distilled) -> System:
-    beginning = prompt_messages(own.prompt)
-    return System(
-        name,
-        Prompted(ground.config.task, ground.student, beginning),
-        readable=own.readable,
-        student=ground.student,
-        beginning=beginning,
-        training=own.training,
-        calibration=own.calibration,
-    )
-
-
-def _prompted(ground: Ground, name: str, beginning: tuple[Message, ...], readable: str) -> System:
-    return System(
-        name,
-        Prompted(ground.config.task, ground.student, beginning),
-        readable=readable,
-        student=ground.student,
-        beginning=beginning,
-        calibrated_on=ground.calibrated_on,
-    )
-
-
-_MAKERS: tuple[Callable[[Ground], Iterator[System]], ...] = (
+_MAKERS: tuple[Callable[[SystemInputs], System | None], ...] = (
     _majority,
     _zero_shot,
     _few_shot,
@@ -250,3 +213,71 @@ _MAKERS: tuple[Callable[[Ground], Iterator[System]], ...] = (
     _unreviewed,
     _distilled,
 )
+
+
+def _distilled_system(inputs: SystemInputs, name: str, own: DistilledPrompt) -> System:
+    return _prompted(
+        inputs, name, prompt_messages(own.prompt), own.readable, training=own.training, calibration=own.calibration
+    )
+
+
+def _baseline(inputs: SystemInputs, name: str, messages: tuple[Message, ...], readable: str, **own: Any) -> System:
+    return _prompted(inputs, name, messages, readable, calibrated_on=inputs.calibrated_on, **own)
+
+
+def _prompted(
+    inputs: SystemInputs,
+    name: str,
+    messages: tuple[Message, ...],
+    readable: str,
+    student: Student | None = None,
+    **own: Any,
+) -> System:
+    student = student or inputs.student
+    return System(
+        name, Prompted(inputs.config.task, student, messages), readable, student=student, beginning=messages, **own
+    )
+
+
+def readable_prompt(instructions: Sequence[Instruction], rendering: RenderingParams) -> str:
+    """What a person can read of a distilled prompt with these `instructions`."""
+    shown = sum(len(rules[: rendering.exemplars]) for rules in _exemplar_pools(instructions, rendering))
+    listed = _count(len(instructions), "instruction")
+    return f"{listed} with {_count(shown, 'example')}" if shown else listed
+
+
+def distillation_cost(
+    summary: ExtractionSummary, instructions: Sequence[Instruction], student_answers: int
+) -> TrainingCost:
+    """Cost of the rules, the merges behind `instructions`, and the sweep's `student_answers` on validation."""
+    merges = sum(instruction.origin == MERGED or "merge refused" in instruction.origin for instruction in instructions)
+    return TrainingCost(
+        teacher_calls=summary.calls + merges,
+        teacher_tokens=sum(count for name, count in summary.usage.items() if name.endswith("tokens")),
+        recorded=summary.recorded,
+        student_answers=student_answers,
+    )
+
+
+def resolution_cost(clustered: TrainingCost, resolution: ResolutionReport) -> TrainingCost:
+    """Cost of `clustered`, the list that the loop started from, plus that of the loop."""
+    return TrainingCost(
+        teacher_calls=clustered.teacher_calls + resolution.teacher_calls,
+        teacher_tokens=clustered.teacher_tokens + resolution.teacher_tokens,
+        recorded=clustered.recorded and not resolution.teacher_tokens,
+        student_answers=clustered.student_answers + resolution.student_answers,
+    )
+
+
+def _exemplar_pools(instructions: Sequence[Instruction], rendering: RenderingParams) -> list[list[str]]:
+    """The rules (each of one example) from which the rendering takes its exemplars, by instruction or by label."""
+    if rendering.exemplars_per == "instruction":
+        return [list(instruction.rule_ids) for instruction in instructions]
+    pools: dict[str, dict[str, None]] = {}
+    for instruction in instructions:
+        pools.setdefault(instruction.label, {}).update(dict.fromkeys(instruction.rule_ids))
+    return [list(pool) for pool in pools.values()]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pld.artifacts import file_sha256, read_record
 from pld.evaluate.systems import System
 from pld.ports import Student
-from pld.records import Example, Latency
+from pld.records import Example, Latency, LatencyReport
 
 WARM_UP = 3
+NOT_MEASURED = "not measured on this machine; `dvc repro -f -s evaluate` measures it"
 
 
 def measure_latency(system: System, examples: Sequence[Example], requests: int) -> Latency:
@@ -27,6 +29,23 @@ def measure_latency(system: System, examples: Sequence[Example], requests: int) 
     taken = [_milliseconds(partial(system.answer, [example])) for example in turn][warm_up:]
     p50, p95 = np.percentile(taken, [50, 95])
     return Latency(p50_ms=float(p50), p95_ms=float(p95), prefill_ms=prefill_ms, requests=requests)
+
+
+def report_sha256(folder: Path) -> str:
+    """The hash that ties `folder`/evaluation/latency.json to the report whose systems were timed."""
+    return file_sha256(folder / "evaluation/report.json")
+
+
+def read_latency(folder: Path) -> LatencyReport:
+    """What `evaluate` measured on this machine for the present report.
+
+    DVC neither stores nor restores measured times, so after `dvc pull`, `dvc checkout` or `dvc exp apply` there may be
+    none, or those of another report: then nothing is timed here.
+    """
+    path = folder / "evaluation/latency.json"
+    if path.exists() and (found := read_record(path, LatencyReport)).report_sha256 == report_sha256(folder):
+        return found
+    return LatencyReport(machine=NOT_MEASURED, systems={})
 
 
 def machine() -> str:

@@ -7,6 +7,7 @@ all scripts but its own and every request.
 import base64
 import hashlib
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pld.artifacts import SHIPS
 from pld.pricing import dollars, tokens_read, tokens_written, total_usd
 from pld.records import DISTILLED, Interval, Rule
-from pld.reporting import rows as shown
+from pld.reporting import rows
 from pld.reporting.chart import DARK, LIGHT, Chart
 from pld.reporting.importances import EVALUATOR, Importances
 from pld.reporting.outputs import Outputs
@@ -80,18 +81,18 @@ _ABSENT = {"rules", "tree", "lists"}
 
 def _evaluation(outputs: Outputs) -> dict[str, Any]:
     report, latency = outputs.result.report, outputs.result.latency
-    confusions = shown.confusions(report)
+    confusions = rows.confusions(report)
     return {
         "report": report,
         "config": outputs.config,
-        "verdict": shown.verdict(report),
+        "verdict": rows.verdict(report),
         "own": report.systems[report.shipped],
         "readable": outputs.costs.systems[DISTILLED].readable,
         "student": outputs.config.student.get("name", report.student.get("model", "")),
-        "systems": shown.system_rows(report, latency, outputs.costs),
+        "systems": rows.system_rows(report, latency, outputs.costs),
         "machine": latency.machine,
         "splits": outputs.splits,
-        "on_data": shown.data_findings(outputs.splits),
+        "on_data": rows.data_findings(outputs.splits),
         "confusions": confusions,
         "unparsable": any(found.report.unparsable for found in confusions),
         "validation_n": outputs.result.best.report.n,
@@ -102,9 +103,9 @@ def _instructions(outputs: Outputs, rules: Sequence[Rule]) -> dict[str, Any]:
     effects = outputs.effects or []
     ends = [0.0, *(end for own in effects for end in (own.macro_f1.low, own.macro_f1.high))]
     return {
-        "instructions": shown.instruction_views(outputs.result.instructions, outputs.descents, effects, rules),
+        "instructions": rows.instruction_views(outputs.result.instructions, outputs.descents, effects, rules),
         "prompt": outputs.result.prompt,
-        "told": describe_step,
+        "describe_step": describe_step,
         "measured": outputs.effects is not None,
         "scale": (min(ends), max(ends)),
     }
@@ -112,7 +113,7 @@ def _instructions(outputs: Outputs, rules: Sequence[Rule]) -> dict[str, Any]:
 
 def _rules(outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], no_tree: str | None) -> dict[str, Any]:
     coloured, ships = coloured_clusters(outputs.clusters), outputs.result.instructions
-    rows = shown.cluster_rows(outputs.clusters, ships)
+    clusters = rows.cluster_rows(outputs.clusters, ships)
     return {
         "extraction": outputs.extraction,
         "of_rules": outputs.of_rules,
@@ -124,18 +125,18 @@ def _rules(outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], no_
         "coloured": coloured,
         "shapes": shape_of(outputs.result.report.labels),
         "pale": any(row["cluster"] not in coloured for chart in charts if chart.name == "rules" for row in chart.rows),
-        "clusters": rows[:MOST_CLUSTERS],
-        "of_clusters": len(rows),
-        "left_over": shown.behind_none(rules, ships),
+        "clusters": clusters[:MOST_CLUSTERS],
+        "of_clusters": len(clusters),
+        "left_over": rows.behind_none(rules, ships),
     }
 
 
 def _search(outputs: Outputs, mattered: Importances) -> dict[str, Any]:
     result, timed = outputs.result, outputs.result.latency.trials
-    points = shown.trial_points(result.trials, timed, result.best.trial_id)
+    points = rows.trial_points(result.trials, timed, result.best.trial_id)
     return {
         "trials": points,
-        "timed": shown.all_timed(points),
+        "timed": rows.all_timed(points),
         "trial_requests": ", ".join(map(str, sorted({found.requests for found in timed.values()}))),
         "winner": result.best,
         "failed": result.failed_trials,
@@ -148,17 +149,17 @@ def _loop(outputs: Outputs) -> dict[str, Any]:
     result = outputs.result
     return {
         "resolution": result.resolution,
-        "met": shown.met_the_gate(outputs.edits),
-        "outcomes": shown.outcomes(outputs.edits),
-        "said_of": describe_result,
+        "met": [edit for edit in outputs.edits if edit.gate is not None],
+        "outcomes": dict(Counter(edit.outcome for edit in outputs.edits).most_common()),
+        "describe_result": describe_result,
         "lists": [(own, Interval(value=own.macro_f1, low=own.low, high=own.high)) for own in outputs.lists],
         "reviewed": outputs.reviewed,
-        "changes": shown.review_changes(outputs.left, result.instructions, outputs.descents),
-        "review_said": _review_said(outputs),
+        "changes": rows.review_changes(outputs.left, result.instructions, outputs.descents),
+        "review_status": _review_status(outputs),
     }
 
 
-def _review_said(outputs: Outputs) -> str:
+def _review_status(outputs: Outputs) -> str:
     sheets = outputs.reviewed.sheets
     if not sheets:
         return "not edited by a reviewer"

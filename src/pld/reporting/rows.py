@@ -1,14 +1,12 @@
 """What the report shows of a run, as plain rows: the verdict in one sentence, systems, trials, instructions, rules."""
 
 import html
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pld.data.splits import SplitSummary
 from pld.distill.trial import objective
-from pld.evaluate.findings import rivals
+from pld.evaluate.findings import Standing, comparisons_of_shipped, standing
 from pld.records import (
     CALIBRATED,
     CHAIN_OF_THOUGHT,
@@ -32,14 +30,13 @@ from pld.records import (
     content_id,
 )
 from pld.registry.promotion_gates import zero_shot_of
-from pld.resolve.records import Descent, EditResult, Effect, Step
+from pld.resolve.records import Descent, Effect, Step
 
 MOST_RULES = 5_000
 MOST_BYTES = 2_000_000
 """Of the rules' texts in the page, as HTML; the page as a whole stays below 5 MB."""
 
 _FIRST = (ZERO_SHOT, FEW_SHOT, CHAIN_OF_THOUGHT, CLUSTERED, UNREVIEWED, DISTILLED)
-Standing = Literal["better", "level", "worse"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def verdict(report: EvaluationReport) -> str:
     """What ships against zero-shot, with interval and n, and everything that does clearly better, in one sentence."""
     own = report.systems[report.shipped].macro_f1
     said = f"On {report.n:,} test examples, what ships ({report.shipped}) reaches macro-F1 {_interval(own)}"
-    against = _of_the_shipped(report)
+    against = comparisons_of_shipped(report)
     zero = against.pop(zero_shot_of(report.shipped), None)
     if zero is not None:
         rival = f"{zero.b} ({report.systems[zero.b].macro_f1.value:.3f})"
@@ -146,17 +143,11 @@ def data_findings(splits: SplitSummary) -> list[str]:
     ]
 
 
-def standing(found: Comparison) -> Standing:
-    """Of `found.a` against `found.b`: clear where the 95 % interval of the difference leaves out 0."""
-    delta = found.macro_f1_delta
-    return "better" if delta.low > 0 else "worse" if delta.high < 0 else "level"
-
-
 def system_rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> list[SystemRow]:
     """What the method is made of first, then every other system, in the report's order."""
     names = [name for name in report.systems if not name.endswith(CALIBRATED)]
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    against = {found.b.removesuffix(CALIBRATED): found for found in _of_the_shipped(report).values()}
+    against = {found.b.removesuffix(CALIBRATED): found for found in comparisons_of_shipped(report).values()}
     return [
         SystemRow(
             name=name,
@@ -261,15 +252,6 @@ def behind_none(rules: Sequence[Rule], ships: Sequence[Instruction]) -> list[Rul
     return [rule for rule in rules if rule.id not in used]
 
 
-def met_the_gate(edits: Sequence[EditResult]) -> list[EditResult]:
-    return [edit for edit in edits if edit.gate is not None]
-
-
-def outcomes(edits: Sequence[EditResult]) -> dict[str, int]:
-    """How often Edits ended in each way, the most frequent first."""
-    return dict(Counter(edit.outcome for edit in edits).most_common())
-
-
 def review_changes(
     came_in: Sequence[Instruction], ships: Sequence[Instruction], descents: Sequence[Descent]
 ) -> list[Change]:
@@ -284,11 +266,6 @@ def review_changes(
             was = next((step.from_id for step in reversed(steps) if step.from_id in gone), None)
             changes.append(Change(gone.pop(was) if was else None, new, steps[-1] if steps else None))
     return [*changes, *(Change(own, None) for own in gone.values())]
-
-
-def _of_the_shipped(report: EvaluationReport) -> dict[str, Comparison]:
-    wanted = rivals(report.shipped, report.systems)
-    return {found.b: found for found in report.comparisons if found.a == report.shipped and found.b in wanted}
 
 
 def _dominates(other: tuple[float, ...], own: tuple[float, ...]) -> bool:

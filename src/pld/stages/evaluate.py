@@ -12,12 +12,20 @@ from pld.config.settings import load_config
 from pld.distill.extract import ExtractionSummary
 from pld.distill.render import prompt_messages
 from pld.distill.trial import groups_of, sample
-from pld.evaluate.baselines import distillation_cost, few_shot_examples, readable_prompt, resolution_cost
-from pld.evaluate.build_systems import Distilled, Ground, lineup
+from pld.evaluate.baselines.prompting import few_shot_examples
+from pld.evaluate.build_systems import (
+    DistilledPrompt,
+    SystemInputs,
+    build_systems,
+    distillation_cost,
+    readable_prompt,
+    resolution_cost,
+)
 from pld.evaluate.latency import measure_latency, report_sha256, served_by
 from pld.evaluate.measure import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
 from pld.evaluate.systems import Prompted, System
 from pld.params import Config, RenderingParams
+from pld.ports import Student
 from pld.progress import progress
 from pld.records import (
     CALIBRATED,
@@ -43,15 +51,15 @@ def run() -> None:
     compute(load_config(), ARTIFACTS)
 
 
-def compute(config: Config, folder: Path) -> None:
-    """Write `folder`/evaluation/ from the outputs of the earlier stages in `folder`."""
+def compute(config: Config, folder: Path, student: Student | None = None) -> None:
+    """Write `folder`/evaluation/ from the outputs of the earlier stages. `student`: None for the one that `config` names."""
     out = folder / "evaluation"
     resolution = read_record(folder / "resolve/report.json", ResolutionReport)
-    ground = _ground(config, folder, resolution)
+    inputs = _inputs(config, folder, resolution, student)
     test = read_jsonl(folder / "splits/test.jsonl", Example)
-    answers, latency = _measured(config, ground, test)
+    answers, latency = _measured(config, inputs, test)
     report, predictions = evaluation_report(
-        config, sha256(ground.distilled.prompt), test, answers, ground.student.describe(), resolution
+        config, sha256(inputs.distilled.prompt), test, answers, inputs.student.describe(), resolution
     )
     write_json(out / "report.json", report)
     write_jsonl(out / "predictions.jsonl", predictions)
@@ -62,19 +70,19 @@ def compute(config: Config, folder: Path) -> None:
     # which examples are not independent of one another, for whoever compares these predictions with others
     groups = groups_of(test) or []
     write_json(out / "groups.json", dict(zip((example.id for example in test), groups, strict=False)))
-    write_json(out / "few_shot.json", {"example_ids": [example.id for example in ground.shots]})
+    write_json(out / "few_shot.json", {"example_ids": [example.id for example in inputs.shots]})
     _write_views(out, report, predictions)
-    timed = {"trials": _timed_trials(config, folder, ground, test), "report_sha256": report_sha256(folder)}
+    timed = {"trials": _timed_trials(config, folder, inputs, test), "report_sha256": report_sha256(folder)}
     write_json(out / "latency.json", latency.model_copy(update=timed))
-    write_spending("evaluate", ground.teacher if config.baselines.gepa else None, folder)
+    write_spending("evaluate", inputs.teacher if config.baselines.gepa else None, folder)
 
 
-def _ground(config: Config, folder: Path, resolution: ResolutionReport) -> Ground:
+def _inputs(config: Config, folder: Path, resolution: ResolutionReport, student: Student | None) -> SystemInputs:
     train = read_jsonl(folder / "splits/train.jsonl", Example)
     winner = read_record(folder / "best/trial.json", TrialReport)
     rendering = with_settings(config, winner.settings).rendering
     spent = _sweep_cost(folder, winner)
-    return Ground(
+    return SystemInputs(
         config=config,
         train=train,
         validation=read_jsonl(folder / "splits/validation.jsonl", Example),
@@ -85,11 +93,12 @@ def _ground(config: Config, folder: Path, resolution: ResolutionReport) -> Groun
         unreviewed=_prompt_in(folder / "resolve/final", rendering, resolution_cost(spent, resolution))
         if read_record(folder / "review/review.json", Reviewed).sheets
         else None,
+        given_student=student,
     )
 
 
-def _prompt_in(folder: Path, rendering: RenderingParams, training: TrainingCost) -> Distilled:
-    return Distilled(
+def _prompt_in(folder: Path, rendering: RenderingParams, training: TrainingCost) -> DistilledPrompt:
+    return DistilledPrompt(
         prompt=read_text(folder / "system_prompt.md"),
         calibration=read_record(folder / "calibration.json", Calibration),
         readable=readable_prompt(read_jsonl(folder / "instructions.jsonl", Instruction), rendering),
@@ -108,13 +117,15 @@ def _sweep_cost(folder: Path, winner: TrialReport) -> TrainingCost:
     )
 
 
-def _measured(config: Config, ground: Ground, test: Sequence[Example]) -> tuple[dict[str, Answers], LatencyReport]:
+def _measured(
+    config: Config, inputs: SystemInputs, test: Sequence[Example]
+) -> tuple[dict[str, Answers], LatencyReport]:
     """Every system's answers, and how fast it gives them; one that is another's twin is not asked again."""
     answers: dict[str, Answers] = {}
     latency: dict[str, Latency] = {}
     seconds: dict[str, float] = {}
     own: list[System] = []
-    for system in lineup(ground):
+    for system in build_systems(inputs):
         asked = asked_of(system, test, config.baselines.seed)
         if twin := twin_of(system, own):
             answers[system.name] = answers_of_twin(system, answers[twin.name])
@@ -130,10 +141,10 @@ def _measured(config: Config, ground: Ground, test: Sequence[Example]) -> tuple[
             latency[system.name + CALIBRATED] = latency[system.name]
         if system.training_seconds is not None:
             seconds[system.name] = system.training_seconds
-    return answers, LatencyReport(machine=served_by(ground.student), systems=latency, training_seconds=seconds)
+    return answers, LatencyReport(machine=served_by(inputs.student), systems=latency, training_seconds=seconds)
 
 
-def _timed_trials(config: Config, folder: Path, ground: Ground, test: Sequence[Example]) -> dict[str, Latency]:
+def _timed_trials(config: Config, folder: Path, inputs: SystemInputs, test: Sequence[Example]) -> dict[str, Latency]:
     """Trial id → its prompt's latency; the same prompt is timed once."""
     if not config.latency.trial_requests:
         return {}
@@ -143,8 +154,8 @@ def _timed_trials(config: Config, folder: Path, ground: Ground, test: Sequence[E
     with progress("evaluate: timing the prompts of the sweep", len(different)) as advance:
         for prompt in different:
             beginning = prompt_messages(prompt)
-            answer = Prompted(config.task, ground.student, beginning)
-            system = System("trial", answer, readable="", student=ground.student, beginning=beginning)
+            answer = Prompted(config.task, inputs.student, beginning)
+            system = System("trial", answer, readable="", student=inputs.student, beginning=beginning)
             timed[prompt] = measure_latency(system, test, config.latency.trial_requests)
             advance(1)
     return {trial: timed[prompt] for trial, prompt in prompts.items()}

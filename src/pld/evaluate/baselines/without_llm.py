@@ -1,5 +1,6 @@
-"""No LLM at all: logistic regression on words, and on sentence embeddings, by scikit-learn."""
+"""Baselines without an LLM: the majority label, and logistic regression on words or sentence embeddings."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ import numpy.typing as npt
 
 from pld.distill.render import render_input
 from pld.distill.trial import groups_of
-from pld.evaluate.baselines import majority_scores
 from pld.evaluate.systems import Replies
 from pld.ports import Embedder, OnProgress, Scores, Vectors
 from pld.records import Example, Task
@@ -21,6 +21,18 @@ _FOLDS = 5
 _SEED = 0
 _ITERATIONS = 2000
 _LEAST = 1e-12  # probability of a label that training never showed
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The most frequent label of `train`, whatever the input."""
+
+    task: Task
+    train: Sequence[Example]
+
+    def __call__(self, examples: Sequence[Example], on_progress: OnProgress | None = None) -> Replies:
+        scores = np.tile(majority_scores(self.train, self.task.labels), (len(examples), 1))
+        return Replies(_reported(scores, on_progress))
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class WordClassifier:
 
     def __call__(self, examples: Sequence[Example], on_progress: OnProgress | None = None) -> Replies:
         features = self.vectorizer.transform(_inputs(self.task, examples))
-        return Replies(_told(_log_probabilities(self.model, features, self.task.labels), on_progress))
+        return Replies(_reported(_log_probabilities(self.model, features, self.task.labels), on_progress))
 
 
 @dataclass(frozen=True)
@@ -50,18 +62,24 @@ class EmbeddingClassifier:
 
     def __call__(self, examples: Sequence[Example], on_progress: OnProgress | None = None) -> Replies:
         vectors = self.embedder.embed(_inputs(self.task, examples))
-        return Replies(_told(_log_probabilities(self.model, vectors, self.task.labels), on_progress))
+        return Replies(_reported(_log_probabilities(self.model, vectors, self.task.labels), on_progress))
 
 
 @dataclass(frozen=True)
 class _OneLabel:
-    """Trained on a single label (or on none), there is nothing to learn but how frequent it is."""
+    """What is learned from examples of a single label, or from none: how frequent it is."""
 
     scores: npt.NDArray[np.float64]
 
 
+def majority_scores(train: Sequence[Example], labels: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Log of each label's share of `train` [k], by add-one smoothing."""
+    counts = Counter(example.label for example in train)
+    return np.array([math.log((counts[label] + 1) / (len(train) + len(labels))) for label in labels])
+
+
 def train_word_classifier(task: Task, train: Sequence[Example]) -> WordClassifier:
-    """On the rendered inputs of `train`, which are what the Student reads too. Deterministic."""
+    """Train on the rendered inputs of `train`, which the Student reads too. Deterministic."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     started = time.perf_counter()
@@ -70,7 +88,7 @@ def train_word_classifier(task: Task, train: Sequence[Example]) -> WordClassifie
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
     words = vectorizer.build_analyzer()
     if not any(words(text) for text in inputs):
-        vectorizer.set_params(vocabulary=[""])  # nothing to read: the same probabilities whatever the input
+        vectorizer.set_params(vocabulary=[""])  # no words at all: the same probabilities for every input
     features = vectorizer.fit_transform(inputs)
     model = _fitted(features, task, train)
     return WordClassifier(task, vectorizer, model, len(vectorizer.vocabulary_), time.perf_counter() - started)
@@ -79,17 +97,17 @@ def train_word_classifier(task: Task, train: Sequence[Example]) -> WordClassifie
 def train_embedding_classifier(
     task: Task, train: Sequence[Example], vectors: Vectors, embedder: Embedder
 ) -> EmbeddingClassifier:
-    """On `vectors` [n, d] of the rendered inputs of `train` [n]; `seconds` are those of the regression alone."""
+    """Train on `vectors` [n, d] of the rendered inputs of `train` [n]; `seconds` leaves out the embedding."""
     started = time.perf_counter()
     model = _fitted(vectors, task, train)
     return EmbeddingClassifier(task, embedder, model, int(vectors.shape[1]), time.perf_counter() - started)
 
 
 def _fitted(features: Any, task: Task, train: Sequence[Example]) -> Any:
-    """Logistic regression, labels weighted alike (the figure is macro-F1), C by cross-validated macro-F1."""
+    """Logistic regression with balanced class weights, C by cross-validated macro-F1."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    # so small a fit gains nothing by threads, and on a busy machine they made it thirty times slower
+    # threads do not speed up so small a fit; on a busy machine they made it thirty times slower
     with threadpool_limits(1):
         return _search(features, task, train)
 
@@ -105,7 +123,7 @@ def _search(features: Any, task: Task, train: Sequence[Example]) -> Any:
     groups = groups_of(train) or [example.id for example in train]
     folds = min(_FOLDS, _fewest_groups(gold, groups))
     model = LogisticRegression(class_weight="balanced", max_iter=_ITERATIONS)
-    if folds < 2:  # a label that one example or one group alone holds can't stand on both sides
+    if folds < 2:  # a label of a single example or group can't be in both the training and the held-out fold
         return model.fit(features, gold)
     search = GridSearchCV(
         model,
@@ -119,7 +137,7 @@ def _search(features: Any, task: Task, train: Sequence[Example]) -> Any:
 
 
 def _fewest_groups(gold: Sequence[str], groups: Sequence[str]) -> int:
-    """Of the groups that hold a label, for the label that the fewest hold."""
+    """Number of groups that hold the label that the fewest groups hold."""
     return min(Counter(label for label, _ in set(zip(gold, groups, strict=True))).values())
 
 
@@ -138,7 +156,7 @@ def _inputs(task: Task, examples: Sequence[Example]) -> list[str]:
     return [render_input(task, example.inputs) for example in examples]
 
 
-def _told(scores: Scores, on_progress: OnProgress | None) -> Scores:
+def _reported(scores: Scores, on_progress: OnProgress | None) -> Scores:
     if on_progress is not None:
         on_progress(len(scores))
     return scores
