@@ -1,4 +1,4 @@
-"""Reading and writing of stage files: UTF-8, atomic, a trailing newline, keys in a fixed order."""
+"""Read and write the files of stages: UTF-8, atomic, a trailing newline, keys in a fixed order."""
 
 import contextlib
 import csv
@@ -17,14 +17,14 @@ from pydantic import BaseModel, ValidationError
 from pld.errors import ArtifactError
 
 SHIPS = Path("review/final")
-"""Under artifacts/: the list that ships, its prompt and calibration, as the loop left it or a reviewer edited it."""
+"""Folder under artifacts/ with what ships: the final instructions, prompt and calibration, after review."""
 
 R = TypeVar("R", bound=BaseModel)
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place when the block ends without an error."""
+    """A temporary path to write to, which replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -39,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new empty folder to fill; it takes `path`'s place (with all that stood there) when the block succeeds."""
+    """A new empty folder to fill, which replaces the folder `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     temporary.chmod(0o755)
@@ -53,14 +53,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as it is (no newline is added)."""
+    """Write `text` unchanged (without adding a newline)."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode())
 
 
 def csv_line(cells: Sequence[str]) -> str:
-    """A row of a CSV file without its line end; any line end inside a cell survives (Python 3.11's csv quotes a lone
-    carriage return only where it is part of the writer's own line end)."""
+    """A CSV row without its line end. Line ends inside cells survive: Python 3.11's csv quotes a lone carriage return
+    only when it is part of the writer's own line end."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)
     return buffer.getvalue().removesuffix("\r\n")
@@ -78,7 +78,7 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes, however large."""
+    """Hex sha256 of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -105,7 +105,7 @@ def read_record(path: Path, kind: type[R]) -> R:
 def read_jsonl(path: Path, kind: type[R]) -> list[R]:
     records = []
     with _opened(path) as lines:
-        for number, line in enumerate(lines, 1):  # of bytes, so that only a line feed ends one
+        for number, line in enumerate(lines, 1):  # in bytes, so that only a line feed ends a line
             if line == b"\n":
                 continue
             try:

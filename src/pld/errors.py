@@ -1,4 +1,4 @@
-"""Every error that a user can cause or mend; the CLI prints one as a single line and exits 1.
+"""Every error that a user can cause or fix; the CLI prints it as one line and exits with status 1.
 
 PldError
 ├── ConfigError      a key, a value or a choice in conf/ or params.yaml
@@ -6,15 +6,15 @@ PldError
 ├── AssetError       an installed asset package or its cached weights
 ├── TeacherError     the Teacher can't be used at all (key, quota, unreachable, missing recordings)
 │   └── BudgetError  the next call could cost more than the task's budget
-├── ExtractionError  too many of the Teacher's answers were refused
+├── ExtractionError  too many answers of the Teacher were refused
 ├── DistillError     clustering, consolidation or rendering left nothing to ship
 ├── StudentError     the Student can't be loaded or can't score
-├── ArtifactError    a stage's file is missing or is not what it should be
+├── ArtifactError    a stage's file is missing or wrong
 ├── ReviewError      a review sheet, or the log of reviews
 └── RegistryError    tracking store, registry, gates, aliases
 
-A bad *example* is a record (`rejected.jsonl`), not an error; these are for systemic faults.
-A message says what was wanted, what was found, where, and what to do, in one line, and repeats no secret.
+A bad example is a record in `rejected.jsonl`, not an error; these are for systemic faults. A message has the form
+`expected X, got Y (file:line); do Z` and repeats no secret.
 """
 
 from pld.redaction import redacted

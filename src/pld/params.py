@@ -116,8 +116,7 @@ class TaskParams(Task):
 
 
 class BudgetParams(Section):
-    """Limits on the task's Teacher calls over all stages, runs and processes that share the answer store; null: none.
-    """
+    """Limits on the task's Teacher calls, over all runs and processes that share the answer store; null: none."""
 
     usd: Annotated[float, Field(gt=0)] | None
     calls: Annotated[int, Field(gt=0)] | None
@@ -183,8 +182,7 @@ class MedoidConsolidator(Section):
 
 
 class TeacherConsolidator(Section):
-    """One structured Teacher call per cluster and label, which shows `max_rules` rules; at most `max_calls` per trial.
-    """
+    """One structured Teacher call per cluster and label, with up to `max_rules` rules; `max_calls` per trial."""
 
     kind: Literal["teacher"]
     min_share: Share

@@ -1,4 +1,4 @@
-"""The four roles that conf/ can swap (`_target_` inside `pld.adapters`), as contracts."""
+"""Interfaces of the four swappable roles: Teacher, Embedder, Clusterer and Student (`_target_` in conf/)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ OnProgress = Callable[[int], object]
 EXTRACT = "extract"
 """The Teacher's role that explains one example."""
 ONE_AT_A_TIME = ("resolve", "optimise")
-"""Roles of the Teacher whose next question hangs on the answer before: nothing to hand in together."""
+"""Roles of the Teacher whose next question depends on the previous answer, so they can't be batched."""
 
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """One structured question. `key` is unique in a batch (an example id, a cluster's key); `role` is
-    extract | consolidate | resolve | optimise; `system` is the same for all requests of a role; `schema` is the JSON
-    schema that the answer must fit; the same question is answered anew for every `draw`."""
+    """One structured question. `key` is unique in a batch (an example id, a cluster's key); `role` is extract |
+    consolidate | resolve | optimise; `system` is the same for all requests of a role; `schema` is the JSON schema of
+    the answer; each `draw` of the same question gets its own answer."""
 
     key: str
     role: str
@@ -37,7 +37,7 @@ class TeacherRequest:
 
 @dataclass(frozen=True)
 class TeacherAnswer:
-    """`content` fits the request's schema, or is None and `error` says why (a short code, then words)."""
+    """`content` fits the request's schema, or is None with an `error` (`code: details`)."""
 
     key: str
     content: Mapping[str, Any] | None
@@ -47,37 +47,37 @@ class TeacherAnswer:
 
 
 class Teacher(Protocol):
-    """A strong model that explains examples, merges rules and mends instructions."""
+    """A strong model that explains examples, merges rules and edits instructions."""
 
     name: str
 
     def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
-        """Yield one answer per request, in any order, each durable before it is yielded.
+        """Yield one answer per request, in any order, each stored durably before it is yielded.
 
-        A request that can't be answered yields an answer with `error`; a teacher that plays back recordings
-        leaves out what it has no recording of. Raises TeacherError for systemic faults only (no key, quota,
-        unreachable), after every answer that was paid for is safe.
+        A request that can't be answered yields an answer with `error`; a Teacher that replays recordings skips what it
+        has no recording of. Raises TeacherError only for systemic faults (no key, quota, unreachable), after every paid
+        answer is stored.
         """
         ...
 
 
 class Embedder(Protocol):
     def embed(self, texts: Sequence[str], on_progress: OnProgress | None = None) -> Vectors:
-        """`texts` [n] → [n, d] float32, rows L2-normalised."""
+        """Embed `texts` [n] as float32 [n, d] with L2-normalized rows."""
         ...
 
 
 class Clusterer(Protocol):
     def cluster(self, vectors: Vectors) -> npt.NDArray[np.int64]:
-        """`vectors` [n, d] L2-normalised → cluster number per row [n], 0…k-1, or -1 for noise. Never raises for
-        degenerate input (n of 1 or 2, all rows alike): it answers all noise or one cluster."""
+        """Cluster L2-normalized `vectors` [n, d]; returns a cluster number 0…k-1 per row [n], or -1 for noise. Never
+        raises for degenerate input (n of 1 or 2, equal rows): the result is all noise or one cluster."""
         ...
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What a Student wrote freely: `text` without control tokens, its `tokens`, and whether it `finished` its turn by
-    itself (otherwise it was cut at the limit)."""
+    """Generated `text` without control tokens, its number of `tokens`, and whether it `finished` (False: cut off at the
+    limit)."""
 
     text: str
     tokens: int
@@ -98,30 +98,29 @@ class Student(Protocol):
     ) -> Scores:
         """Log-likelihood of every label as the assistant's answer to each input.
 
-        `messages` is the shared beginning (system prompt, few-shot turns), `inputs` [n] the final user turns,
-        `labels` [k] → [n, k] float64: the sum of the label's token log-probabilities. A row that can't be
-        scored (longer than the context) is NaN.
-        Raises StudentError when the model can't be loaded.
+        `messages` is the shared prefix (system prompt, few-shot turns), `inputs` [n] the final user turns, `labels`
+        [k]. Returns float64 [n, k]: the sum of each label's token log-probabilities. Rows longer than the context are
+        NaN. Raises StudentError when the model can't be loaded.
         """
         ...
 
     def score_chats(
         self, chats: Sequence[Sequence[Message]], labels: Sequence[str], on_progress: OnProgress | None = None
     ) -> Scores:
-        """`score` for chats [n] that have beginnings of their own; each ends in a user's turn."""
+        """`score` for chats [n] without a shared prefix; each ends in a user turn."""
         ...
 
     def generate(
         self, chats: Sequence[Sequence[Message]], max_tokens: int, on_progress: OnProgress | None = None
     ) -> list[Generation]:
-        """What the Student answers freely (greedy) to each chat [n], which ends in a user's turn.
+        """Greedy generation for each chat [n], which ends in a user turn.
 
-        A chat that leaves no room for `max_tokens` in the context gets an empty text that is not finished.
+        A chat that leaves no room for `max_tokens` in the context gets an empty, unfinished text.
         """
         ...
 
     def prefill(self, messages: Sequence[Message]) -> None:
-        """Drop every held cache, then compute the one of `messages`."""
+        """Drop all prefix caches, then compute that of `messages`."""
         ...
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -129,13 +128,13 @@ class Student(Protocol):
         ...
 
     def count_text_tokens(self, text: str) -> int:
-        """Tokens of bare text, without markup."""
+        """Tokens of plain text, without chat markup."""
         ...
 
     def for_search(self) -> "Student":
-        """The same model at the precision for searching (bf16 where the CPU has it), or itself."""
+        """The same model at the precision for searching (bf16 where the CPU supports it), or this one."""
         ...
 
     def describe(self) -> Mapping[str, str]:
-        """What determines the scores: model, its hash where known, dtype, quantisation, device."""
+        """What determines the scores: model, its hash where known, dtype, quantization, device."""
         ...

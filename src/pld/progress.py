@@ -1,4 +1,4 @@
-"""A progress bar for work over two seconds; off a terminal, a line every ten per cent."""
+"""Progress of work that takes over two seconds: a bar on a terminal, elsewhere a line every ten per cent."""
 
 import contextlib
 import sys
@@ -10,7 +10,7 @@ DELAY_S = 2.0
 
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], object]]:
-    """Yields a function to call with the number of items just finished (items of `total`)."""
+    """Yields a function to call with the number of items just finished, out of `total`."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""The words of the domain as frozen, closed records; the order of fields is the order of keys in files."""
+"""The records of the domain, frozen and without unknown keys; the order of fields is the order of keys in files."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 CALIBRATED = "_calibrated"
-"""Suffix of a system's name when its scores are calibrated."""
+"""Suffix of the name of a system with calibrated scores."""
 
 MAJORITY = "majority"
 ZERO_SHOT = "zero_shot"
@@ -23,11 +23,11 @@ EMBEDDING_LOGREG = "embedding_logreg"
 LORA = "lora"
 GEPA = "gepa"
 CLUSTERED = "clustered"
-"""The winner of the sweep: the list that comes into the conflict loop."""
+"""The winner of the sweep, before the conflict loop."""
 UNREVIEWED = "unreviewed"
-"""The list that the loop left, where reviewers edited it."""
+"""The result of the loop, where reviewers edited it afterwards."""
 DISTILLED = "distilled"
-"""What ships: the list that the loop leaves, or what reviewers made of it."""
+"""What ships: the result of the loop, after review."""
 
 WITHOUT_LLM = (MAJORITY, TFIDF_LOGREG, EMBEDDING_LOGREG)
 
@@ -39,7 +39,7 @@ class Record(BaseModel):
 
 
 def canonical_json(value: object) -> str:
-    """Sorted keys, no spaces, characters as they are: the text that content hashes are taken of."""
+    """JSON with sorted keys, no spaces and unescaped characters, as input of content hashes."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -54,7 +54,7 @@ def sha256(text: str) -> str:
 
 
 class Task(Record):
-    """What is classified: declared ordered labels, input fields, how an input is rendered, the base instruction.
+    """A classification task: declared, ordered labels, input fields, the input template, the base instruction.
 
     `input_template` is a Jinja template over the fields; it comes from conf/, never from data.
     """
@@ -67,7 +67,7 @@ class Task(Record):
 
 
 class Example(Record):
-    """One labelled input. `group` (a contract, a thread) never stands on two sides of a split."""
+    """One labelled input. Examples of one `group` (a contract, a thread) are all in the same split."""
 
     id: str
     inputs: dict[str, str]
@@ -77,8 +77,8 @@ class Example(Record):
 
 
 class Rule(Record):
-    """What the Teacher abstracted from one training Example. `draw` stands in files only where an example was explained
-    more than once."""
+    """What the Teacher abstracted from one training Example. `draw` is written only when it is not 0 (an example that
+    was explained more than once)."""
 
     id: str
     example_id: str
@@ -91,8 +91,8 @@ class Rule(Record):
 
 
 class Rejection(Record):
-    """A Teacher's answer that was refused: `reason` is a short code that is counted, `detail` says it in words;
-    `draw` as in a Rule."""
+    """A refused answer of the Teacher: `reason` is a short code for counting, `detail` explains it; `draw` as in
+    Rule."""
 
     example_id: str
     reason: str
@@ -101,7 +101,7 @@ class Rejection(Record):
 
 
 class Cluster(Record):
-    """Rules that say the same thing; `labels` counts them by label. `noise` marks rules that were dropped as noise."""
+    """Rules that say the same thing, with their number per label; `noise` marks rules that were dropped as noise."""
 
     id: int
     rule_ids: tuple[str, ...]
@@ -110,8 +110,8 @@ class Cluster(Record):
 
 
 class Instruction(Record):
-    """One line of the prompt. `support` counts the rules behind it (a doubtful one as its weight), `origin` says how it
-    came to be."""
+    """One line of the prompt. `support`: number of rules behind it (doubtful ones by their weight); `origin`: how it
+    was made."""
 
     id: str
     text: str
@@ -122,7 +122,7 @@ class Instruction(Record):
 
 
 class Cut(Record):
-    """An instruction that was left out of the prompt, and why."""
+    """An instruction that was cut from the prompt, and why."""
 
     instruction_id: str
     reason: str
@@ -175,7 +175,7 @@ class Interval(Record):
 
     @property
     def signed(self) -> str:
-        """A difference in words."""
+        """The value with its sign, for differences."""
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
@@ -187,8 +187,8 @@ class LabelScore(Record):
 
 
 class SystemReport(Record):
-    """How one system did on one split; `confusion[i][j]`: gold label i answered as label j; `n` is less than the split
-    where it answered only a part; `prompt_tokens`: of the beginning that every request shares (0 without an LLM)."""
+    """One system's figures on one split. `confusion[i][j]`: examples of gold label i predicted as label j; `n` is less
+    than the split for a system that answers only a sample; `prompt_tokens`: of the shared prefix (0 without an LLM)."""
 
     macro_f1: Interval
     accuracy: Interval
@@ -202,7 +202,7 @@ class SystemReport(Record):
 class Comparison(Record):
     """System `a` minus system `b` on the same examples: paired bootstrap, exact McNemar.
 
-    `fixed`: wrong under b and right under a; `broken`: the reverse.
+    `fixed`: wrong with b and right with a; `broken`: the reverse.
     """
 
     a: str
@@ -214,8 +214,8 @@ class Comparison(Record):
 
 
 class LoopEffect(Record):
-    """What the conflict loop did, where it was chosen and where it was not: macro-F1 of what ships less that of the
-    list that came in. `candidates`: lists that were tried on validation; the gain there is too good by the choosing."""
+    """Effect of the conflict loop: macro-F1 of its result minus that of the sweep's winner. `candidates`: lists that
+    were tried on validation, so the gain there is optimistically biased by selection."""
 
     rounds: int
     candidates: int
@@ -226,9 +226,10 @@ class LoopEffect(Record):
 
 class EvaluationReport(Record):
     """artifacts/evaluation/report.json. `shipped` names the system whose prompt and calibration are registered;
-    `comparisons` set it against every other system (the same calibration on both sides, where the other has it);
-    `findings` are sentences for a person, on what needs no LLM and does better all the same; `student` is what
-    determines its scores, and how they were computed; `loop`: None where none was run."""
+    `comparisons` compare it with every other system (both calibrated or both not, where possible); `findings`:
+    sentences on systems without an LLM that do better; `student`: what determines its scores; `loop`: None when it was
+    not run.
+    """
 
     task: str
     split: Split
@@ -244,9 +245,9 @@ class EvaluationReport(Record):
 
 
 class TrainingCost(Record):
-    """What was spent once, before a system answers. `teacher_tokens` are 0 where `recorded` answers were played back
-    (they cost nothing now, and what they cost then is not in the recording); `student_answers` were scored to choose
-    among prompts. Seconds stand in latency.json."""
+    """One-time cost of a system. `teacher_tokens` are 0 for `recorded` answers (replaying costs nothing, and a
+    recording doesn't say what they cost); `student_answers`: scored to choose among prompts. Seconds are in
+    latency.json."""
 
     teacher_calls: int = 0
     teacher_tokens: int = 0
@@ -255,8 +256,8 @@ class TrainingCost(Record):
 
 
 class RoleSpending(Record):
-    """What the Teacher's answers in one role cost when they were paid for, whenever that was. `tokens` by kind, as the
-    provider counts them; `usd` is None where a price was not known."""
+    """What the Teacher's answers in one role cost when they were bought. `tokens` by kind, as the provider counts them;
+    `usd` is None when a price is unknown."""
 
     role: str
     model: str
@@ -270,16 +271,16 @@ TEACHER_STAGES = ("extract", "sweep", "resolve", "evaluate")
 
 
 class Spending(Record):
-    """artifacts/spending/<stage>.json: empty where nothing was asked, or recorded answers were played back."""
+    """artifacts/spending/<stage>.json: empty when nothing was asked or recorded answers were replayed."""
 
     stage: str
     roles: tuple[RoleSpending, ...]
 
 
 class ServedAnswer(Record):
-    """One line of a serving log: what a served version answered, and when (UTC, ISO 8601). `id` is that of the inputs
-    (`inputs_id`); `scores` in the order of the declared labels, empty where `label` is None; `inputs` stand there only
-    where the operator asked for them."""
+    """One line of a serving log: the answer of a served version and its time (UTC, ISO 8601). `id`: `inputs_id` of the
+    inputs; `scores` in the order of the declared labels, empty when `label` is None; `inputs` only if the operator
+    logs them."""
 
     at: str
     id: str
@@ -291,8 +292,8 @@ class ServedAnswer(Record):
 
 
 class Reviewed(Record):
-    """artifacts/review/review.json: the prompt that the loop left, the one that ships, and the numbers of the sheets
-    (reviews/<task>.jsonl) whose edits made it, in turn; none: it ships as it came in."""
+    """artifacts/review/review.json: hashes of the loop's prompt and of the one that ships, and the numbers of the
+    sheets (reviews/<task>.jsonl) whose edits lie between them, in order; without any it ships unchanged."""
 
     came_in: str
     ships: str
@@ -300,9 +301,9 @@ class Reviewed(Record):
 
 
 class SystemCost(Record):
-    """What one system costs and shows. `tokens_per_request`: median over its test examples of all tokens that the
-    Student reads and writes (prompt, input, thoughts), the label left out; `readable`: what of it a person can read;
-    `cut_share`: of its chains of thought, those that were cut at the limit."""
+    """Cost and readability of one system. `tokens_per_request`: median over test examples of all tokens that the
+    Student reads and writes (prompt, input, reasoning), without the label; `readable`: what a person can read of it;
+    `cut_share`: share of its chains of thought that were cut off at the limit."""
 
     tokens_per_request: int
     training: TrainingCost
@@ -317,7 +318,7 @@ class CostReport(Record):
 
 
 class Chain(Record):
-    """One row of chains.jsonl: what the Student thought about a test example; `finished`: not cut at the limit."""
+    """One row of chains.jsonl: the Student's reasoning on a test example; `finished`: not cut off at the limit."""
 
     example_id: str
     text: str
@@ -326,7 +327,7 @@ class Chain(Record):
 
 
 class Latency(Record):
-    """One request at a time, warm, as served; `prefill_ms` is paid once per prompt."""
+    """One request at a time, warm, as served; `prefill_ms` is spent once per prompt."""
 
     p50_ms: float
     p95_ms: float
@@ -349,8 +350,8 @@ class LatencyReport(Record):
 
 
 class TrialReport(Record):
-    """artifacts/trials/<id>/report.json: the trial on validation. `by_size`: what the clusterer chose by the number of
-    rules, where that is not what `settings` or conf/ say."""
+    """artifacts/trials/<id>/report.json: the trial on validation. `by_size`: clusterer settings that depend on the
+    number of rules and differ from the configured ones."""
 
     trial_id: str
     settings: dict[str, str | int | float | bool | None]
@@ -364,5 +365,5 @@ class TrialReport(Record):
 
 
 def inputs_id(inputs: Mapping[str, str]) -> str:
-    """Id of an example that has no natural one."""
+    """Id of an example without a natural one."""
     return content_id(dict(inputs))

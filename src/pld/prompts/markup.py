@@ -1,11 +1,10 @@
-"""What a chat template or a terminal would read as more than text, and what nobody would see."""
+"""Detect and escape chat-template control tokens, terminal control characters and invisible characters."""
 
 import re
 
-# turn markers and special tokens of the chat templates in use (ChatML, Llama 2 to 4, Gemma, Mistral, DeepSeek, Phi,
-# GLM, T5), and characters that no line of a prompt needs and no reader sees: control characters (a terminal's escapes),
-# marks that turn the direction of writing, blanks of no width, tags. A joiner of no width stays where a script or an
-# emoji needs it: between two characters that are not ASCII.
+# turn markers and special tokens of common chat templates (ChatML, Llama 2 to 4, Gemma, Mistral, DeepSeek, Phi, GLM,
+# T5), and characters that no reader sees: control characters (terminal escapes), direction marks, zero-width blanks,
+# tags. A zero-width joiner is allowed where a script or an emoji needs it: between two non-ASCII characters
 _CONTROL_TOKEN = re.compile(
     r"<[|｜][^|｜<>\n]{1,64}[|｜]>|<[|｜]\w{1,32}>|<\w{1,32}[|｜]>|\[[|｜]\w{1,32}[|｜]\]"
     r"|</?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|(?:start|end)_of_(?:turn|image)|sop|eop)>"
@@ -26,15 +25,15 @@ def control_token(text: str) -> str | None:
 
 
 def escaped(json_text: str) -> str:
-    """The same JSON with the first character of every control token written as JSON's `\\uXXXX`: a server that cuts
-    `<|im_end|>` out of a message as the end of a turn finds none, and hidden characters are there to be seen."""
+    """The same JSON with the first character of every control token as a `\\uXXXX` escape: a server that would take
+    `<|im_end|>` for the end of a turn finds none, and hidden characters become visible."""
     if _is_plain(json_text):
         return json_text
     return _CONTROL_TOKEN.sub(lambda found: _escape(found.group()[0]) + found.group()[1:], json_text)
 
 
 def _is_plain(text: str) -> bool:
-    """Whether `text` surely holds no control token: most texts, and this is quicker to see."""
+    """A fast test that is true for most texts without a control token."""
     return (
         text.isascii()
         and "<" not in text
