@@ -27,6 +27,7 @@ def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_every_method_that_is_installed_and_writes_its_tables(tmp_path):
     document, figures = tmp_path / "performance.md", tmp_path / "figures.json"
     document.write_text("before\n<!-- bench:start -->\nold\n<!-- bench:end -->\nafter\n")
@@ -62,7 +63,7 @@ def test_the_benchmark_measures_every_method_that_is_installed_and_writes_its_ta
     }
 
 
-def test_a_method_that_computes_something_else_ends_the_benchmark(bench):
+def test_a_method_with_other_scores_or_choices_ends_the_benchmark(bench):
     import numpy as np
     from engines import Answers
     from measure import _agreement
@@ -76,7 +77,7 @@ def test_a_method_that_computes_something_else_ends_the_benchmark(bench):
         _agreement("generate", "kind", Answers(1.0, None, (5, 7)), reference)
 
 
-def test_work_counts_a_token_that_examples_share_once(bench):
+def test_work_counts_a_shared_token_once(bench):
     from workload import Item, Job, Work
 
     job = Job("kind", "", ("x y", "x z"), ((7, 8), (7, 9)), (1, 2))
@@ -103,7 +104,7 @@ def test_a_document_without_the_marks_is_refused(bench, tmp_path):
         put(tmp_path / "page.md", "bench", "text")
 
 
-def test_the_sweeps_watch_accounts_for_all_of_the_students_time(bench):
+def test_the_sweep_watch_accounts_for_all_of_the_students_time(bench):
     from engines import student_section
     from sweep import Watch
 

@@ -1,4 +1,4 @@
-"""Clusterers with many rows: exact answers, settings by size, and memory that does not grow with their square."""
+"""Clusterers with many rows: exact clusters, settings by size, and memory that grows with n instead of n²."""
 
 import sys
 import tracemalloc
@@ -44,9 +44,7 @@ def rows_of(seed, n, d, spread):
     min_samples=st.integers(1, 6),
     tile=st.integers(1, 9),
 )
-def test_dbscan_by_blocks_answers_what_scikit_learn_answers_with_all_neighbours_at_once(
-    n, seed, spread, eps, min_samples, tile
-):
+def test_dbscan_gives_the_clusters_of_scikit_learn(n, seed, spread, eps, min_samples, tile):
     vectors = rows_of(seed, n, 4, spread)
     with patch.object(dbscan, "_TILE", tile):
         found = DbscanClusterer(eps=eps, min_samples=min_samples, grow_from=None).cluster(vectors)
@@ -54,11 +52,11 @@ def test_dbscan_by_blocks_answers_what_scikit_learn_answers_with_all_neighbours_
     assert found.tolist() == wanted.tolist()
 
 
-def test_dbscan_answers_no_rows():
+def test_dbscan_accepts_no_rows():
     assert DbscanClusterer(eps=0.4, min_samples=6, grow_from=None).cluster(np.empty((0, 4), np.float32)).shape == (0,)
 
 
-def test_dbscan_of_rows_that_are_all_neighbours_holds_no_list_of_them():
+def test_dbscan_of_rows_that_are_all_neighbours_needs_little_memory():
     vectors = rows_of(0, 8000, 8, 0.01)
     tracemalloc.start()
     found = DbscanClusterer(eps=0.4, min_samples=6, grow_from=None).cluster(vectors)
@@ -70,7 +68,7 @@ def test_dbscan_of_rows_that_are_all_neighbours_holds_no_list_of_them():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 10**4), st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**5) | st.none())
-def test_what_grows_grows_with_the_rows_and_never_below_what_is_configured(value, rows, others, grow_from):
+def test_a_growing_setting_never_falls_and_is_never_below_the_configured_one(value, rows, others, grow_from):
     less, more = (in_proportion(value, n, grow_from) for n in sorted((rows, others)))
     assert value <= less <= more
     assert in_proportion(value, rows, None) == value
@@ -79,7 +77,7 @@ def test_what_grows_grows_with_the_rows_and_never_below_what_is_configured(value
         assert in_proportion(value, 10 * grow_from, grow_from) == 10 * value
 
 
-def test_few_rules_are_clustered_as_configured_and_many_by_their_number(option):
+def test_few_rules_are_clustered_as_configured_and_many_by_size(option):
     clusterer = build(option, "clusterer")
     assert isinstance(clusterer, ChoosesBySize)
     assert clusterer.by_size(349) == clusterer.by_size(1600) == {}
@@ -96,54 +94,54 @@ def test_few_rules_are_clustered_as_configured_and_many_by_their_number(option):
     assert not set(grown) & set(fixed)
 
 
-def test_a_size_to_grow_from_is_above_nothing(option):
+def test_grow_from_must_be_positive(option):
     with pytest.raises(ConfigError, match=r"greater than 0, got 0 .*clusterer\.grow_from"):
         build(option | {"grow_from": 0}, "clusterer")
 
 
 @pytest.mark.parametrize(("grow_from", "clusters"), [(None, 1), (20, 0)])
-def test_dbscan_wants_more_neighbours_of_more_rows(grow_from, clusters):
+def test_dbscan_requires_more_neighbours_for_more_rows(grow_from, clusters):
     vectors = np.vstack([rows_of(0, 6, 8, 0.01), np.eye(8, dtype=np.float32)[np.arange(34) % 7 + 1]])
     found = DbscanClusterer(eps=0.01, min_samples=6, grow_from=grow_from).cluster(vectors)
     assert (found[:6] >= 0).any() == bool(clusters)
 
 
 class Umap:
-    """What UMAP is told, and the first columns for an answer."""
+    """Records UMAP's settings and returns the first columns."""
 
-    told: list[dict] = []  # noqa: RUF012
+    calls: list[dict] = []  # noqa: RUF012
 
     def __init__(self, **settings):
         self.settings = settings
-        Umap.told.append(settings)
+        Umap.calls.append(settings)
 
     def fit_transform(self, vectors):
         return vectors[:, : self.settings["n_components"]]
 
 
 @pytest.fixture
-def told(monkeypatch):
-    monkeypatch.setattr(Umap, "told", [])
+def umap_settings(monkeypatch):
+    monkeypatch.setattr(Umap, "calls", [])
     monkeypatch.setattr(umap_hdbscan, "_reduced", {})
     monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
-    return Umap.told
+    return Umap.calls
 
 
 class Hdbscan:
-    told: list[dict] = []  # noqa: RUF012
+    calls: list[dict] = []  # noqa: RUF012
 
     def __init__(self, **settings):
-        Hdbscan.told.append(settings)
+        Hdbscan.calls.append(settings)
 
     def fit(self, low):
         return SimpleNamespace(labels_=np.zeros(len(low), dtype=int))
 
 
 @pytest.fixture
-def hdbscan_told(monkeypatch):
-    monkeypatch.setattr(Hdbscan, "told", [])
+def hdbscan_settings(monkeypatch):
+    monkeypatch.setattr(Hdbscan, "calls", [])
     monkeypatch.setitem(sys.modules, "hdbscan", SimpleNamespace(HDBSCAN=Hdbscan))
-    return Hdbscan.told
+    return Hdbscan.calls
 
 
 @pytest.mark.parametrize(
@@ -154,25 +152,25 @@ def hdbscan_told(monkeypatch):
         (10_001, {"n_epochs": 200, "init": "pca"}, {"min_cluster_size": 51, "min_samples": 3}),
     ],
 )
-def test_what_is_said_is_what_umap_and_hdbscan_are_told(n, umap, hdbscan, told, hdbscan_told):
+def test_umap_and_hdbscan_get_the_settings_that_by_size_reports(n, umap, hdbscan, umap_settings, hdbscan_settings):
     clusterer = UmapHdbscanClusterer(**SETTINGS)
     clusterer.cluster(rows_of(0, n, 8, 1.0))
-    assert {name: told[0][name] for name in umap} == umap
-    assert {name: hdbscan_told[0][name] for name in hdbscan} == hdbscan
+    assert {name: umap_settings[0][name] for name in umap} == umap
+    assert {name: hdbscan_settings[0][name] for name in hdbscan} == hdbscan
     assert clusterer.by_size(n).items() <= (umap | hdbscan).items()
-    assert told[0]["n_neighbors"] == 10  # so many are held of every row
+    assert umap_settings[0]["n_neighbors"] == 10  # so many are held of every row
 
 
-def test_clusterers_that_differ_in_their_clusters_reduce_the_same_vectors_once(told, hdbscan_told):
+def test_clusterers_that_differ_only_in_hdbscan_share_one_umap_run(umap_settings, hdbscan_settings):
     vectors = rows_of(0, 50, 8, 1.0)
     for size in (8, 12):
         UmapHdbscanClusterer(**SETTINGS | {"min_cluster_size": size}).cluster(vectors)
-    assert len(told) == 1
-    assert [settings["min_cluster_size"] for settings in hdbscan_told] == [8, 12]
+    assert len(umap_settings) == 1
+    assert [settings["min_cluster_size"] for settings in hdbscan_settings] == [8, 12]
     others = vectors.copy()
     others[0] = -others[0]
     UmapHdbscanClusterer(**SETTINGS).cluster(others)
     for change in ({"seed": 1}, {"n_neighbors": 5}, {"n_components": 3}):
         UmapHdbscanClusterer(**SETTINGS | change).cluster(vectors)
-    assert len(told) == 5
+    assert len(umap_settings) == 5
     assert len(umap_hdbscan._reduced) == 4

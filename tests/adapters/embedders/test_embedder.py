@@ -18,7 +18,7 @@ def embedder():
     return SentenceTransformersEmbedder(model="asset:all-minilm-l6-v2", batch_size=2)
 
 
-def test_rows_are_float32_of_length_one_in_the_order_of_the_texts(embedder):
+def test_rows_are_normalised_float32_vectors_in_the_order_of_the_texts(embedder):
     vectors = embedder.embed(TEXTS)
     assert vectors.shape == (5, 384)
     assert vectors.dtype == np.float32
@@ -37,13 +37,13 @@ def test_no_texts_give_no_rows(embedder):
     assert embedder.embed([]).shape == (0, 384)
 
 
-def test_progress_counts_every_text_by_batches_of_different_ones(embedder):
+def test_progress_counts_every_text(embedder):
     finished = []
     embedder.embed(TEXTS, finished.append)
     assert finished == [3, 2]
 
 
-def test_equal_texts_are_embedded_once_and_are_the_same_bits(embedder, monkeypatch):
+def test_equal_texts_are_embedded_once(embedder, monkeypatch):
     encoded = []
     model = embedder._model
     encode = model.encode
@@ -57,7 +57,7 @@ def test_equal_texts_are_embedded_once_and_are_the_same_bits(embedder, monkeypat
     ("model", "error"),
     [("./no/such", ConfigError), ("somebody/no-such-model", ConfigError), ("asset:no-such", AssetError)],
 )
-def test_a_model_that_is_not_there_is_one_line(model, error):
+def test_a_missing_model_is_a_one_line_error(model, error):
     with pytest.raises(error) as raised:
         SentenceTransformersEmbedder(model=model, batch_size=2).embed(["a"])
     assert model in str(raised.value)

@@ -1,4 +1,4 @@
-"""Tokens of rendered chats: as the stock tokenizer makes them, but no content can speak the control language."""
+"""Chat ids equal the stock tokenizer's, except that special tokens inside contents are plain text."""
 
 import pytest
 from hypothesis import given, settings
@@ -56,7 +56,10 @@ MAKERS = {
 CONTROL = {"folding-first": "<end>\n<turn>model\n", "folding-never": "<end>\n<turn>model\n"}
 
 
-@pytest.fixture(scope="module", params=list(MAKERS))
+QWEN = pytest.param("qwen2.5-coder-0.5b", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["smollm2-135m", QWEN, "folding-first", "folding-never"])
 def both(request):
     """The chat, and a stock tokenizer of its own to compare with."""
     make = MAKERS[request.param]
@@ -70,9 +73,9 @@ def stock(tokenizer, turns):
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(system=TEXT, shot=TEXT, answer=TEXT, text=TEXT)
-def test_clean_contents_give_the_tokens_of_the_whole_rendered_text(both, system, shot, answer, text):
+def test_ids_equal_those_of_the_whole_rendered_text(both, system, shot, answer, text):
     chat, tokenizer, _ = both
     messages = [
         Message(role="system", content=system),
@@ -106,15 +109,15 @@ def test_labels_continue_the_assistants_header(both):
         assert (*prompt.ids, *ids) == tuple(tokenizer(whole, add_special_tokens=False).input_ids)
 
 
-@pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-0.5b"])
-def test_a_default_system_text_of_the_template_is_left_empty(name):
-    chat, tokenizer = Chat(MAKERS[name](), name), MAKERS[name]()
+@pytest.mark.parametrize("both", ["smollm2-135m", QWEN], indirect=True)
+def test_a_templates_default_system_text_is_replaced_by_an_empty_one(both):
+    chat, tokenizer, _ = both
     (prompt,) = chat.prompts([], ["b"], [])
     assert prompt.ids == stock(tokenizer, [Message(role="system", content=""), Message(role="user", content="b")])
     assert prompt.ids != stock(tokenizer, [Message(role="user", content="b")])
 
 
-def test_a_template_without_a_default_gets_no_system_turn():
+def test_a_template_without_default_system_text_gets_no_system_turn():
     chat, tokenizer = Chat(_folding_tokenizer("first"), "x"), _folding_tokenizer("first")
     (prompt,) = chat.prompts([], ["b"], [])
     assert prompt.ids == stock(tokenizer, [Message(role="user", content="b")])
@@ -149,9 +152,11 @@ def test_the_end_of_a_turn_is_the_templates(both):
     assert tokenizer.convert_ids_to_tokens(chat.end_of_turn()) == control.split("\n")[0]
 
 
-def test_roles_that_the_template_refuses_are_one_line():
+def test_roles_that_the_template_refuses_are_a_one_line_error():
     chat = Chat(_folding_tokenizer("first"), "folding")
-    with pytest.raises(StudentError, match=r"expected a chat template that takes user, user, got .*roles must alternate.*folding"):
+    with pytest.raises(
+        StudentError, match=r"expected a chat template that takes user, user, got .*roles must alternate.*folding"
+    ):
         chat.prompts([Message(role="user", content="a")], ["b"], [])
 
 

@@ -1,4 +1,4 @@
-"""Scores against one plain forward pass of the stock model per example and label."""
+"""Scores equal those of one plain forward pass of the stock model per example and label."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,8 @@ def plainly():
     )
 
 
-def test_smollm_scores_equal_plain_forwards_with_labels_that_share_tokens_and_nest(smollm, smollm_folder, plainly):
+@pytest.mark.slow
+def test_smollm_scores_labels_that_share_tokens_or_nest_as_plain_forward_passes_do(smollm, smollm_folder, plainly):
     inputs = ["Nurses are kind.", "", "He prays\n\n5 times a day, 12 in all!", "x", "Nurses are kind.", "日本語 👩‍👩‍👧"]
     scores = smollm.score(MESSAGES, inputs, LABELS)
     assert scores.shape == (6, 6)
@@ -67,18 +68,36 @@ def test_smollm_scores_equal_plain_forwards_with_labels_that_share_tokens_and_ne
 
 
 @pytest.fixture
-def asked_for_cascade(monkeypatch):
-    """A function: whether the two parts of attention may be computed apart."""
+def use_cascade(monkeypatch):
+    """A function that turns cascade attention on or off."""
     return lambda wanted: monkeypatch.setattr(trie_scorer, "can_cascade", lambda device: wanted)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3", "mistral"])
-@pytest.mark.parametrize("cascade", [True, False])
-@pytest.mark.parametrize("pack_tokens", [9, None])
-def test_every_architecture_scores_as_plain_forwards_do(
-    architecture, cascade, pack_tokens, tiny_folder, make_student, plainly, asked_for_cascade
+# every pair of architecture, attention and pack size; fast: each architecture and each combination of the other two
+@pytest.mark.parametrize(
+    ("architecture", "cascade", "pack_tokens"),
+    [
+        ("llama", True, None),
+        ("qwen2", False, 9),
+        ("qwen3", True, 9),
+        ("gemma3", True, 9),
+        ("mistral", False, None),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("llama", False, 9),
+                ("qwen2", True, None),
+                ("qwen3", False, None),
+                ("gemma3", False, None),
+                ("mistral", True, 9),
+            ]
+        ),
+    ],
+)
+def test_every_architecture_scores_as_plain_forward_passes_do(
+    architecture, cascade, pack_tokens, tiny_folder, make_student, plainly, use_cascade
 ):
-    asked_for_cascade(cascade)
+    use_cascade(cascade)
     folder = tiny_folder(architecture)
     student = make_student(model=folder, pack_tokens=pack_tokens)
     assert student.describe()["engine"] == "packed token trie"
@@ -105,12 +124,11 @@ def test_every_architecture_scores_as_plain_forwards_do(
     check()
 
 
-@pytest.mark.parametrize("architecture", ["gemma3", "mistral"])
-@pytest.mark.parametrize("cascade", [True, False])
+@pytest.mark.parametrize(("architecture", "cascade"), [("gemma3", True), ("mistral", False)])
 def test_a_prefix_longer_than_the_sliding_window_is_masked_by_position(
-    architecture, cascade, tiny_folder, make_student, plainly, asked_for_cascade
+    architecture, cascade, tiny_folder, make_student, plainly, use_cascade
 ):
-    asked_for_cascade(cascade)
+    use_cascade(cascade)
     folder = tiny_folder(architecture)
     messages = [Message(role="system", content=" ".join(f"word{n}" for n in range(40)))]
     student = make_student(model=folder)
@@ -119,7 +137,7 @@ def test_a_prefix_longer_than_the_sliding_window_is_masked_by_position(
     np.testing.assert_allclose(scores, plainly(folder, messages, inputs, labels), atol=TOLERANCE, rtol=1e-5)
 
 
-def test_a_prefix_of_several_pieces_is_continued_exactly(tiny_folder, make_student, plainly):
+def test_a_prefix_of_several_prefill_pieces_is_computed_exactly(tiny_folder, make_student, plainly):
     folder = tiny_folder("llama", max_position_embeddings=2048)
     student = make_student(model=folder)
     for words in (300, 330):
@@ -130,7 +148,7 @@ def test_a_prefix_of_several_pieces_is_continued_exactly(tiny_folder, make_stude
         )
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("architecture", [pytest.param("qwen3", marks=pytest.mark.slow), "gemma3"])
 def test_questions_about_shared_documents_are_scored_exactly(architecture, tiny_folder, make_student, plainly):
     folder = tiny_folder(architecture, max_position_embeddings=2048)
     student = make_student(model=folder, pack_tokens=64)
@@ -141,21 +159,23 @@ def test_questions_about_shared_documents_are_scored_exactly(architecture, tiny_
     np.testing.assert_allclose(scores, plainly(folder, messages, inputs, labels), atol=TOLERANCE, rtol=1e-5)
 
 
-def test_chats_with_beginnings_of_their_own_are_scored_exactly(smollm, smollm_folder, plainly):
+def test_chats_with_different_first_messages_are_scored_exactly(tiny_folder, make_student, plainly):
+    folder = tiny_folder("llama")
     chats = [
         [Message(role="system", content="Name the topic."), Message(role="user", content="Nurses are kind.")],
         [*MESSAGES, Message(role="user", content="She prays.")],
         [Message(role="user", content="Nurses are kind.")],
         [*MESSAGES, Message(role="user", content="He sews.")],
     ]
-    wanted = [plainly(smollm_folder, chat[:-1], [chat[-1].content], LABELS, end="<|im_end|>")[0] for chat in chats]
-    np.testing.assert_allclose(smollm.score_chats(chats, LABELS), wanted, atol=TOLERANCE)
+    wanted = [plainly(folder, chat[:-1], [chat[-1].content], LABELS, end="<|im_end|>")[0] for chat in chats]
+    np.testing.assert_allclose(make_student(model=folder).score_chats(chats, LABELS), wanted, atol=TOLERANCE, rtol=1e-5)
 
 
 # bfloat16 moves a log-probability by up to 0.4 (docs/explanation/performance.md), and of two labels each its own way
 MARGIN = 0.8
 
 
+@pytest.mark.slow
 def test_bfloat16_chooses_the_same_label_wherever_float32_is_clear_about_it(smollm, make_student):
     coarse = make_student(dtype="bfloat16")
     who, does = (
@@ -172,7 +192,7 @@ def test_bfloat16_chooses_the_same_label_wherever_float32_is_clear_about_it(smol
 
 
 @pytest.mark.parametrize("architecture", ["bloom", "gemma2"])
-def test_a_family_that_is_not_known_falls_back_to_the_plain_cache_and_says_so(
+def test_an_unknown_architecture_is_scored_exactly_by_the_padded_scorer_with_a_message(
     architecture, tiny_folder, make_student, plainly, capsys
 ):
     folder = tiny_folder(architecture)

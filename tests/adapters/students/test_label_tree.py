@@ -12,7 +12,7 @@ def spelled(tree, where):
 
 
 @given(LABELS)
-def test_the_steps_of_a_label_spell_it_along_the_tree(labels):
+def test_the_steps_of_a_label_spell_it(labels):
     tree = LabelTree.of(labels)
     for label, steps in zip(labels, tree.steps, strict=True):
         assert tuple(token for _, token in steps) == label
@@ -21,26 +21,26 @@ def test_the_steps_of_a_label_spell_it_along_the_tree(labels):
 
 
 @given(LABELS)
-def test_what_labels_begin_with_stands_once_in_the_tree(labels):
+def test_a_prefix_that_labels_share_is_one_node(labels):
     tree = LabelTree.of(labels)
     assert len(tree.tokens) == len({label[:end] for label in labels for end in range(1, len(label))})
     assert all(parent <= node for node, parent in enumerate(tree.parents))
 
 
 @given(LABELS)
-def test_closed_labels_never_nest(labels):
+def test_labels_followed_by_an_end_never_nest(labels):
     closed = with_end(labels, end=9)
     assert not any(a != b and b[: len(a)] == a for a in closed for b in closed)
 
 
-def test_labels_that_do_not_nest_stay_as_they_are():
+def test_only_nested_labels_get_an_end():
     assert with_end([(1, 2), (1, 3)], end=9) == ((1, 2), (1, 3))
     assert with_end([(1,), (1, 3), (2,)], end=9) == ((1, 9), (1, 3, 9), (2, 9))
     assert with_end([(), (1,)], end=9) == ((9,), (1, 9))
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=6).map(tuple), min_size=1, max_size=5))
-def test_common_length_is_that_of_the_longest_shared_beginning(sequences):
+def test_common_length_is_that_of_the_longest_common_prefix(sequences):
     length = common_length(sequences)
     assert len({sequence[:length] for sequence in sequences}) == 1
     longer = {sequence[: length + 1] for sequence in sequences}

@@ -13,7 +13,7 @@ class Sizes:
     ("free_gib", "nodes"),
     [(0.1, 384), (2, 1638), (4, 3276), (70, 4096)],
 )
-def test_a_forward_on_a_gpu_is_as_large_as_its_free_memory_lets_it_be(free_gib, nodes, monkeypatch):
+def test_a_forward_pass_on_a_gpu_is_sized_by_its_free_memory(free_gib, nodes, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free_gib * 2**30), 80 * 2**30))
@@ -21,6 +21,6 @@ def test_a_forward_on_a_gpu_is_as_large_as_its_free_memory_lets_it_be(free_gib, 
     assert cache_bytes("cuda") == int(free_gib * 2**30) // 4
 
 
-def test_on_a_cpu_a_forward_is_as_large_as_keeps_its_products_busy():
+def test_a_forward_pass_on_a_cpu_has_a_fixed_size():
     assert pack_nodes("cpu", Sizes) == 384
     assert 2**28 < cache_bytes("cpu") < 2**40

@@ -1,4 +1,4 @@
-"""The Student behind llama.cpp's own server, with the weights that the in-process Student has."""
+"""The Student behind a real llama.cpp server, with the same weights as in process (fast tests: a scripted server)."""
 
 import csv
 import json
@@ -17,6 +17,7 @@ from pld.errors import StudentError
 from pld.records import Message
 from support.llama_server import MODEL, llama_server
 
+pytestmark = pytest.mark.slow
 CONTEXT = 512  # the server rounds up to 256
 LABELS = ["billing", "technical", "account"]
 SYSTEM = [
@@ -89,14 +90,14 @@ def test_it_answers_as_the_same_weights_do_in_process(served, smollm):
     assert agree[sure].all()
 
 
-def test_labels_that_begin_alike_and_one_that_is_another_s_beginning_are_scored_to_their_end(served, smollm):
+def test_labels_that_share_a_prefix_or_nest_are_scored_to_their_end(served, smollm):
     labels = ["religion", "religious", "gender", "rel"]
     here, there = (student.score([], ["a"], labels) for student in (smollm, served))
     np.testing.assert_allclose(there, here, atol=1.5)
     assert (there[0, 0] > there[0, 1:]).all()
 
 
-def test_a_label_outside_of_the_top_is_as_exact_as_one_inside(make):
+def test_a_label_outside_the_top_logprobs_is_scored_exactly(make):
     few, many = (make(top_logprobs=count, max_concurrency=1) for count in (1, 2000))
     many.score(SYSTEM, SENTENCES[:1], LABELS)  # both then find the same cache
     np.testing.assert_allclose(
@@ -104,13 +105,13 @@ def test_a_label_outside_of_the_top_is_as_exact_as_one_inside(make):
     )
 
 
-def test_constrained_decoding_answers_with_a_label_of_every_kind_of_text(make):
+def test_constrained_decoding_answers_with_a_label_whatever_its_characters(make):
     labels = ['say "yes"', "naïve\nline", "no"]
     scores = make(choice="constrained").score(SYSTEM, SENTENCES[:2], labels)
     assert [sorted(row) for row in scores.tolist()] == [[-1.0, -1.0, 0.0]] * 2
 
 
-def test_it_counts_as_the_tokenizer_of_the_in_process_student_does(served, smollm):
+def test_it_counts_tokens_as_the_in_process_student_does(served, smollm):
     shot = [*SYSTEM, Message(role="user", content="x y"), Message(role="assistant", content="billing")]
     for chat in (SYSTEM, shot[1:2], shot[1:], shot, [*shot, Message(role="user", content="z")]):
         assert served.count_tokens(chat) == smollm.count_tokens(chat), chat
@@ -118,14 +119,14 @@ def test_it_counts_as_the_tokenizer_of_the_in_process_student_does(served, smoll
     assert served.count_text_tokens(text) == smollm.count_text_tokens(text)
 
 
-def test_it_writes_what_the_in_process_student_writes(served, smollm):
+def test_it_generates_what_the_in_process_student_generates(served, smollm):
     chats = [[*SYSTEM, Message(role="user", content=text)] for text in ("Say hello", "What is 2+2?")]
     here, there = (student.generate(chats, 4) for student in (smollm, served))
     assert here == there
     assert [item.tokens for item in there] == [4, 4]
 
 
-def test_a_chat_that_does_not_fit_is_no_answer(served, make):
+def test_a_chat_that_does_not_fit_gets_no_answer(served, make):
     long = "word " * 600
     for student in (served, make(choice="constrained")):
         scores = student.score(SYSTEM, [long, "a"], LABELS)

@@ -1,4 +1,4 @@
-"""The Student behind a server whose probabilities are known, in the words of each kind of server, and its faults."""
+"""The Student behind a scripted server with known probabilities: each kind of server, and failures."""
 
 import json
 import socket
@@ -49,7 +49,7 @@ def failing(status, attempts, **headers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_are_the_sum_over_the_label_s_tokens_with_its_end_where_labels_are_nested(kind):
+def test_a_score_sums_the_labels_tokens_and_its_end_where_labels_nest(kind):
     with OpenAIStandIn(kind) as server:
         flat = ["red", "blue", "grey"]
         scores = student(server).score(SYSTEM, ["sky", "grass"], flat)
@@ -60,7 +60,7 @@ def test_scores_are_the_sum_over_the_label_s_tokens_with_its_end_where_labels_ar
 
 
 @pytest.mark.parametrize(("kind", "knows_asked"), [("vllm", True), ("llama_cpp", True)])
-def test_a_token_outside_of_the_top_is_asked_for_by_itself(kind, knows_asked):
+def test_a_token_outside_the_top_logprobs_is_requested_separately(kind, knows_asked):
     with OpenAIStandIn(kind, knows_asked=knows_asked) as server:
         scores = student(server, top_logprobs=1).score(SYSTEM, ["sky"], ["red", "grey"])
         np.testing.assert_allclose(
@@ -69,7 +69,7 @@ def test_a_token_outside_of_the_top_is_asked_for_by_itself(kind, knows_asked):
 
 
 @pytest.mark.parametrize(("kind", "knows_asked"), [("vllm", False), ("sglang", True)])
-def test_where_it_can_t_be_asked_for_its_score_is_an_upper_bound_and_no_row_is_decided_by_one(kind, knows_asked):
+def test_a_token_that_cannot_be_requested_gets_an_upper_bound_that_decides_no_row(kind, knows_asked):
     texts = [f"text {i}" for i in range(40)]
     labels = ["r", "b", "g"]
     with OpenAIStandIn(kind, knows_asked=knows_asked) as server, pytest.warns(UserWarning, match="upper bounds"):
@@ -93,7 +93,7 @@ def test_where_it_can_t_be_asked_for_its_score_is_an_upper_bound_and_no_row_is_d
         ("llama_cpp", {"grammar": 'root ::= "red" | "blue"'}),
     ],
 )
-def test_a_constrained_answer_is_an_order_of_finite_scores(kind, constraint):
+def test_a_constrained_answer_gives_a_ranking_of_finite_scores(kind, constraint):
     with OpenAIStandIn(kind) as server:
         scores = student(server, choice="constrained").score(SYSTEM, ["sky"], ["red", "blue"])
         assert scores.tolist() == [[-1.0, 0.0]]
@@ -102,7 +102,7 @@ def test_a_constrained_answer_is_an_order_of_finite_scores(kind, constraint):
         assert body["temperature"] == 0
 
 
-def test_a_server_that_does_not_obey_the_constraint_is_an_error():
+def test_an_answer_against_the_constraint_is_an_error():
     with (
         OpenAIStandIn() as server,
         pytest.raises(StudentError, match=r"expected one of red, green, got 'blue'.*check student\.server"),
@@ -111,7 +111,7 @@ def test_a_server_that_does_not_obey_the_constraint_is_an_error():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prefill_is_computed_whole_and_a_continued_answer_is_said_in_the_server_s_words(kind):
+def test_prefill_bypasses_the_servers_cache_and_label_beginnings_are_continued(kind):
     with OpenAIStandIn(kind) as server:
         made = student(server)
         made.prefill(SYSTEM)
@@ -128,7 +128,7 @@ def test_a_prefill_is_computed_whole_and_a_continued_answer_is_said_in_the_serve
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_counts_are_the_server_s(kind):
+def test_token_counts_are_the_servers(kind):
     with OpenAIStandIn(kind) as server:
         made = student(server)
         opening = 3 if kind == "sglang" else 0  # {a:
@@ -139,7 +139,7 @@ def test_counts_are_the_server_s(kind):
         assert made.count_tokens(shot) == len("{s:say a colour}{u:u}{a:red}") + opening
 
 
-def test_a_chat_that_leaves_no_room_for_the_answer_generates_nothing():
+def test_a_chat_that_leaves_no_room_for_an_answer_gets_no_text():
     with OpenAIStandIn() as server:
         found = student(server).generate([SYSTEM, [Message(role="user", content="x" * 150)]], max_tokens=60)
     assert [bool(item.text) for item in found] == [True, False]
@@ -148,7 +148,7 @@ def test_a_chat_that_leaves_no_room_for_the_answer_generates_nothing():
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_server_is_asked_again(status):
+def test_a_busy_server_is_retried(status):
     with failing(status, 2, retry_after_ms="20") as server:
         scores = student(server, top_logprobs=28).score(SYSTEM, ["sky"], ["red", "blue"])
         assert np.isfinite(scores).all()
@@ -166,7 +166,7 @@ def test_retry_after_is_obeyed():
     ("status", "remedy"),
     [(429, "lower student.max_concurrency"), (500, "look into the server"), (400, "student.extra_body")],
 )
-def test_a_server_that_stays_busy_or_refuses_is_an_error_in_one_line(status, remedy):
+def test_a_server_that_stays_busy_or_refuses_is_a_one_line_error(status, remedy):
     with failing(status, 99, retry_after_ms="1") as server, pytest.raises(StudentError) as raised:
         student(server).score(SYSTEM, [f"text {i}" for i in range(50)], ["red", "blue"])
     line = str(raised.value)
@@ -190,7 +190,7 @@ def test_a_server_that_stays_busy_or_refuses_is_an_error_in_one_line(status, rem
     ],
     ids=str,
 )
-def test_garbage_is_an_error_in_one_line(garbage):
+def test_a_malformed_answer_is_a_one_line_error(garbage):
     def respond(path, body, attempt):
         return garbage if "chat" in path else None
 
@@ -203,7 +203,7 @@ def test_garbage_is_an_error_in_one_line(garbage):
 @pytest.mark.parametrize(
     "garbage", [reply({}), reply([]), Reply(200, b"hello", {"content-type": "text/plain"})], ids=str
 )
-def test_a_server_without_what_the_dialect_needs_is_an_error_in_one_line(path, garbage):
+def test_a_server_of_another_kind_is_a_one_line_error(path, garbage):
     def respond(asked, body, attempt):
         return garbage if asked == path else None
 
@@ -212,7 +212,7 @@ def test_a_server_without_what_the_dialect_needs_is_an_error_in_one_line(path, g
     assert "\n" not in str(raised.value)
 
 
-def test_no_server_and_a_silent_one_are_errors_that_say_what_to_do():
+def test_an_absent_or_silent_server_is_an_error_with_a_remedy():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -231,7 +231,7 @@ def test_no_server_and_a_silent_one_are_errors_that_say_what_to_do():
         student(server, timeout_s=0.1, max_retries=0).generate([SYSTEM], 1)
 
 
-def test_a_dropped_connection_is_tried_again():
+def test_a_dropped_connection_is_retried():
     def respond(path, body, attempt):
         return Reply(200, b"", drop=True) if "chat" in path and attempt == 1 else None
 
@@ -239,7 +239,7 @@ def test_a_dropped_connection_is_tried_again():
         assert np.isfinite(student(server).score(SYSTEM, ["sky"], ["r", "b"])).all()
 
 
-def test_the_key_is_that_of_the_named_variable_and_no_other_service_s(monkeypatch):
+def test_only_the_key_of_the_named_variable_is_sent(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "another service's")
     monkeypatch.setenv("OPENAI_ORG_ID", "another service's")
     monkeypatch.setenv("MY_KEY", "sesame")
@@ -251,7 +251,7 @@ def test_the_key_is_that_of_the_named_variable_and_no_other_service_s(monkeypatc
     assert {headers["authorization"] for _, _, headers in server.requests} == {"Bearer sesame", "Bearer none"}
 
 
-def test_the_address_may_stand_in_the_environment_and_one_is_needed(monkeypatch):
+def test_the_address_comes_from_the_settings_or_the_environment(monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with OpenAIStandIn() as server:
         with pytest.raises(StudentError, match=r"student\.base_url and OPENAI_BASE_URL .*; set one"):
@@ -260,7 +260,7 @@ def test_the_address_may_stand_in_the_environment_and_one_is_needed(monkeypatch)
         assert student(server, base_url=None).count_text_tokens("a") == 1
 
 
-def test_a_model_that_is_not_served_is_an_error_that_names_those_that_are():
+def test_a_model_that_is_not_served_is_an_error_that_lists_the_served_ones():
     with (
         OpenAIStandIn() as server,
         pytest.raises(StudentError, match=r"the model 'other', got toy .*; set student\.model"),
@@ -268,7 +268,7 @@ def test_a_model_that_is_not_served_is_an_error_that_names_those_that_are():
         student(server, model="other").score(SYSTEM, ["sky"], LABELS)
 
 
-def test_no_more_requests_than_allowed_are_under_way_and_inputs_that_are_alike_are_asked_once():
+def test_concurrency_is_limited_and_equal_inputs_are_requested_once():
     with OpenAIStandIn(respond=lambda *_: time.sleep(0.01)) as server:
         finished = []
         texts = [f"text {i % 10}" for i in range(30)]
@@ -279,7 +279,7 @@ def test_no_more_requests_than_allowed_are_under_way_and_inputs_that_are_alike_a
     assert (scores[:10] == scores[10:20]).all()
 
 
-def test_extra_settings_go_with_every_request():
+def test_extra_body_is_sent_with_every_request():
     extra = {"chat_template_kwargs": {"enable_thinking": False}}
     with OpenAIStandIn() as server:
         student(server, extra_body=extra).score(SYSTEM, ["sky"], ["r", "b"])
@@ -287,7 +287,7 @@ def test_extra_settings_go_with_every_request():
     assert all(body.items() >= extra.items() for body in posted)
 
 
-def test_a_label_that_the_server_makes_other_tokens_of_is_refused():
+def test_a_label_whose_beginnings_are_tokenised_differently_is_refused():
     def respond(path, body, attempt):
         # "re" becomes one token, so nothing can be asked after the "r" and "e" of "red"
         text = body.get("content", "")
@@ -302,13 +302,13 @@ def test_a_label_that_the_server_makes_other_tokens_of_is_refused():
         student(server).score(SYSTEM, ["sky"], ["red", "blue"])
 
 
-def test_a_complete_list_warns_of_nothing():
+def test_complete_top_logprobs_cause_no_warning():
     with OpenAIStandIn("sglang") as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         student(server, top_logprobs=28).score(SYSTEM, ["sky"], ["red", "blue"])
 
 
-def test_a_probability_that_float32_can_t_hold_is_a_bound():
+def test_a_probability_that_underflows_is_a_bound():
     def respond(path, body, attempt):
         if "chat" not in path:
             return None

@@ -1,4 +1,4 @@
-"""What the Student port promises, over every adapter."""
+"""The contract of the Student port, over every adapter (the servers' part with a real llama.cpp server is slow)."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from support.llama_server import MODEL, llama_server
 CONTEXT = 256
 SYSTEM = [Message(role="system", content="Answer in one word: gender or religion.")]
 LABELS = ["gender", "religion", "religious"]
-# a server's kernels add up in an order that depends on what it does beside
+# a server's order of summation depends on its other requests
 ROUNDING = {"transformers": 1e-4, "logprobs": 0.5, "constrained": 0.0}
 
 
@@ -24,7 +24,10 @@ def url():
         yield address
 
 
-@pytest.fixture(scope="module", params=["transformers", "logprobs", "constrained"])
+@pytest.fixture(
+    scope="module",
+    params=["transformers", *(pytest.param(choice, marks=pytest.mark.slow) for choice in ("logprobs", "constrained"))],
+)
 def kind(request):
     return request.param
 
@@ -73,7 +76,7 @@ def test_no_input_and_no_label_give_empty_scores(student):
     assert student.generate([], 4) == []
 
 
-def test_chats_with_beginnings_of_their_own_are_scored_as_one_by_one(student, kind):
+def test_chats_with_different_first_messages_are_scored_as_one_by_one(student, kind):
     shot = [*SYSTEM, user("She is a nun."), Message(role="assistant", content="religion")]
     chats = [[*SYSTEM, user("He prays.")], [*shot, user("He prays.")], [user("He prays.")]]
     finished = []
@@ -98,7 +101,7 @@ def test_a_prefill_changes_no_score(student, kind):
     student.prefill([Message(role="system", content="long " * 300)])
 
 
-def test_it_writes_at_most_as_many_tokens_as_it_may(student):
+def test_generation_stops_at_max_tokens(student):
     finished = []
     found = student.generate([[*SYSTEM, user("Say it.")], [user("long " * 300)]], 3, finished.append)
     assert sum(finished) == 2
@@ -107,23 +110,23 @@ def test_it_writes_at_most_as_many_tokens_as_it_may(student):
     assert (found[1].text, found[1].tokens, found[1].finished) == ("", 0, False)
 
 
-def test_a_chat_that_leaves_no_room_to_write_gets_no_text(student):
+def test_a_chat_that_leaves_no_room_for_an_answer_gets_no_text(student):
     (found,) = student.generate([[*SYSTEM, user("a")]], CONTEXT)
     assert (found.text, found.finished) == ("", False)
 
 
-def test_counts_grow_with_what_is_said(student):
+def test_token_counts_grow_with_the_chat(student):
     assert student.count_tokens([]) == 0
     assert 0 < student.count_text_tokens(SYSTEM[0].content) < student.count_tokens(SYSTEM)
     assert student.count_tokens(SYSTEM) < student.count_tokens([*SYSTEM, user("a")])
     assert student.count_text_tokens("") == 0
 
 
-def test_the_search_has_a_student_that_scores_the_same_labels(student):
+def test_the_student_for_search_scores_the_same_labels(student):
     assert student.for_search().score(SYSTEM, ["He prays."], LABELS).shape == (1, 3)
 
 
-def test_its_description_is_of_words_and_names_the_model(student):
+def test_its_description_has_string_values_and_names_the_model(student):
     about = student.describe()
     assert "model" in about
     assert all(isinstance(value, str) for pair in about.items() for value in pair)

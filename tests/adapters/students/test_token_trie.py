@@ -1,6 +1,6 @@
-"""Laws of packs: every prompt and label is spelled, nothing twice, nothing too large."""
+"""Packs contain every prompt and label, no node twice, and aren't too large."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pld.adapters.students.engine.label_tree import LabelTree
@@ -9,6 +9,7 @@ from pld.adapters.students.engine.token_trie import WORTH_A_BRANCH, Rest, plan
 TREES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3).map(
     LabelTree.of
 )
+FEW = settings(max_examples=40, deadline=None)
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple)
 
 
@@ -38,8 +39,9 @@ def spelled(pack, node):
     return (*spelled(pack, pack.parents[node]), pack.tokens[node]) if node >= 0 else ()
 
 
+@FEW
 @given(rests(), st.integers(1, 60), st.integers(1, 3))
-def test_every_prompt_and_label_is_spelled_once_by_the_way_to_its_nodes(rests, nodes, parallel):
+def test_the_path_to_a_prompts_nodes_spells_the_prompt_and_its_labels(rests, nodes, parallel):
     found = []
     for before, pack in packs_of(plan(rests, nodes, parallel)):
         for index, places in pack.places.items():
@@ -53,8 +55,9 @@ def test_every_prompt_and_label_is_spelled_once_by_the_way_to_its_nodes(rests, n
     assert sorted(found) == list(range(len(rests)))
 
 
+@FEW
 @given(rests(), st.integers(1, 60))
-def test_a_node_comes_after_its_parent_one_deeper_and_no_other_node_spells_the_same(rests, nodes):
+def test_a_node_comes_after_its_parent_and_is_unique(rests, nodes):
     for _, pack in packs_of(plan(rests, nodes)):
         for node, parent in enumerate(pack.parents):
             assert parent < node
@@ -62,8 +65,9 @@ def test_a_node_comes_after_its_parent_one_deeper_and_no_other_node_spells_the_s
         assert len(set(zip(pack.parents, pack.tokens, strict=True))) == len(pack.tokens)
 
 
+@FEW
 @given(rests(), st.integers(1, 60))
-def test_a_node_sees_its_ancestors_and_itself_alone(rests, nodes):
+def test_only_a_nodes_ancestors_and_itself_are_visible_to_it(rests, nodes):
     for _, pack in packs_of(plan(rests, nodes)):
         sees = pack.visible()
         for node, parent in enumerate(pack.parents):
@@ -71,15 +75,17 @@ def test_a_node_sees_its_ancestors_and_itself_alone(rests, nodes):
             assert set(sees[node].nonzero()[0]) == wanted
 
 
+@FEW
 @given(rests(), st.integers(1, 60), st.integers(1, 3))
-def test_packs_are_no_larger_than_asked_unless_one_prompt_alone_is(rests, nodes, parallel):
+def test_a_pack_exceeds_the_limit_only_if_a_single_prompt_does(rests, nodes, parallel):
     largest = max(min(len(rest.ids), WORTH_A_BRANCH + 12) + len(rest.tree.tokens) for rest in rests)
     for _, pack in packs_of(plan(rests, nodes, parallel)):
         assert len(pack.tokens) <= max(nodes, largest)
 
 
+@FEW
 @given(rests(), st.integers(40, 90))
-def test_what_is_computed_again_is_shorter_than_a_branch_in_each_pack(rests, nodes):
+def test_each_pack_recomputes_less_than_a_branch(rests, nodes):
     root = plan(rests, nodes)
     once = {rest.ids[:end] for rest in rests for end in range(1, len(rest.ids) + 1)}
     once |= {rest.ids + tuple(rest.tree.tokens[node] for node in path) for rest in rests for path in _paths(rest.tree)}

@@ -33,7 +33,7 @@ def test_no_input_and_no_label_give_empty_scores(tiny):
     assert tiny.score(SYSTEM, ["a"], []).shape == (1, 0)
 
 
-def test_an_input_does_not_change_another_ones_scores(tiny):
+def test_an_input_does_not_change_the_scores_of_another(tiny):
     alone = [tiny.score(SYSTEM, [text], LABELS)[0] for text in ("a", "", "longer than the others, by far")]
     np.testing.assert_allclose(
         tiny.score(SYSTEM, ["a", "", "longer than the others, by far"], LABELS), alone, atol=1e-4
@@ -65,7 +65,7 @@ def test_a_prompt_longer_than_the_context_is_nan_and_the_others_are_not(tiny, ti
 def test_the_longest_prompt_that_fits_is_scored(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"))
     (prompt,) = student._chat.prompts(SYSTEM, ["a"], ["religious belief"])
-    # a label's last token is foretold, never fed
+    # a label's last token is predicted, never an input
     used = len(prompt.ids) + len(prompt.labels[0]) - 1
     assert len(prompt.labels[0]) > 1
     for extra, fits in ((256 - used, True), (257 - used, False)):
@@ -73,7 +73,7 @@ def test_the_longest_prompt_that_fits_is_scored(tiny_folder, make_student):
         assert np.isfinite(scores).all() == fits
 
 
-def test_prefill_is_what_later_requests_reuse(tiny_folder, make_student):
+def test_later_requests_reuse_the_prefilled_prefix(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"))
     sizes = counted(student)
     student.prefill(SYSTEM)
@@ -87,7 +87,7 @@ def test_prefill_is_what_later_requests_reuse(tiny_folder, make_student):
     assert len(sizes) == 1
 
 
-def test_prefixes_are_held_up_to_a_bound_and_the_ones_used_last_stay(tiny_folder, make_student):
+def test_the_prefix_cache_keeps_the_most_recently_used_prefixes_within_its_limit(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"))
     others = [[Message(role="system", content=text)] for text in ("first", "second", "third")]
     sizes = counted(student)
@@ -106,7 +106,7 @@ def test_prefixes_are_held_up_to_a_bound_and_the_ones_used_last_stay(tiny_folder
 
 
 @pytest.mark.parametrize(("dtype", "piece"), [("float32", 128), ("bfloat16", 1)])
-def test_an_edited_prompt_is_computed_again_from_the_edit_on(dtype, piece, tiny_folder, make_student):
+def test_an_edited_prompt_is_recomputed_from_the_edit_on(dtype, piece, tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama", max_position_embeddings=2048), dtype=dtype)
     rules = [f"rule {n}" for n in range(200)]
     before = [Message(role="system", content="\n".join(rules))]
@@ -131,6 +131,7 @@ def test_scores_do_not_depend_on_what_was_scored_before(tiny_folder, make_studen
     assert used.score(*wanted).tobytes() == fresh.score(*wanted).tobytes()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits(smollm):
     code = """
 import sys
@@ -151,17 +152,18 @@ for one in (student, student.for_search()):
     assert other == here
 
 
-def test_for_search_is_bfloat16_where_the_machine_has_it_and_close_to_float32(smollm, make_student):
-    assert make_student(search_dtype="float32").for_search().describe()["dtype"] == "float32"
+def test_the_student_for_search_uses_bfloat16_where_the_machine_has_it_and_scores_close_to_float32(tiny, make_student):
     same = make_student(search_dtype="float32")
     assert same.for_search() is same
-    search = smollm.for_search()
-    assert search is smollm.for_search()
+    search = tiny.for_search()
+    assert search is tiny.for_search()
+    assert search.for_search() is search
     assert search.describe()["dtype"] == ("bfloat16" if has_bfloat16("cpu") else "float32")
     inputs = ["Nuns pray.", "She sews."]
-    np.testing.assert_allclose(search.score(SYSTEM, inputs, LABELS), smollm.score(SYSTEM, inputs, LABELS), atol=0.5)
+    np.testing.assert_allclose(search.score(SYSTEM, inputs, LABELS), tiny.score(SYSTEM, inputs, LABELS), atol=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_bitsandbytes_weights_score_near_the_full_ones(quantization, smollm, make_student, caplog):
     student = make_student(quantization=quantization, dtype="bfloat16")
@@ -207,7 +209,7 @@ def test_float32_products_stay_float32_within_1e_5():
         ({"model": "docs"}, StudentError, ["docs", "expected a model that loads"]),
     ],
 )
-def test_a_model_that_is_not_there_is_one_line(changes, error, words, make_student):
+def test_a_missing_model_is_a_one_line_error(changes, error, words, make_student):
     with pytest.raises(error) as raised:
         make_student(**changes).score(SYSTEM, ["a"], LABELS)
     assert "\n" not in str(raised.value)
@@ -215,7 +217,7 @@ def test_a_model_that_is_not_there_is_one_line(changes, error, words, make_stude
         assert word in str(raised.value)
 
 
-def test_cuda_that_is_not_there_is_one_line(make_student, monkeypatch):
+def test_missing_cuda_is_a_one_line_error(make_student, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -231,7 +233,7 @@ def saved(model, smollm_folder, folder):
     return str(folder)
 
 
-def test_an_architecture_without_a_cache_to_continue_is_refused(smollm_folder, tmp_path, make_student):
+def test_an_architecture_whose_cache_cannot_be_extended_is_refused(smollm_folder, tmp_path, make_student):
     from transformers import MambaConfig, MambaForCausalLM
 
     model = MambaForCausalLM(MambaConfig(vocab_size=49152, hidden_size=16, num_hidden_layers=1))
@@ -241,7 +243,7 @@ def test_an_architecture_without_a_cache_to_continue_is_refused(smollm_folder, t
     assert "\n" not in str(raised.value)
 
 
-def test_free_text_is_what_plain_greedy_steps_give_and_says_whether_it_ended(smollm, smollm_folder):
+def test_generated_text_equals_plain_greedy_decoding_and_says_whether_it_ended(tiny, tiny_folder):
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -250,9 +252,9 @@ def test_free_text_is_what_plain_greedy_steps_give_and_says_whether_it_ended(smo
         [Message(role="system", content="Count."), Message(role="user", content="Count from one to twenty in words.")],
     ]
     finished = []
-    written = smollm.generate(chats, 12, finished.append)
-    model = AutoModelForCausalLM.from_pretrained(smollm_folder, dtype=torch.float32).eval()
-    chat = smollm._chat
+    written = tiny.generate(chats, 12, finished.append)
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder("llama"), dtype=torch.float32).eval()
+    chat = tiny._chat
     for one, found in zip(chats, written, strict=True):
         (prompt,) = chat.prompts(one[:-1], [one[-1].content], ())
         ids = list(prompt.ids)
@@ -268,7 +270,7 @@ def test_free_text_is_what_plain_greedy_steps_give_and_says_whether_it_ended(smo
     assert not written[1].finished
 
 
-def test_requests_of_several_threads_are_answered_as_if_alone(tiny_folder, make_student):
+def test_concurrent_requests_get_the_same_scores_as_sequential_ones(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"), pack_tokens=16)
     student._scorer._cache._limit = 0
     asked = [([Message(role="system", content=f"prompt {n % 3}")], [f"input {n}", "b", "c"], LABELS) for n in range(12)]
@@ -300,7 +302,7 @@ class Counted:
             self._now -= 1
 
 
-def test_a_chat_that_leaves_no_room_is_not_generated(tiny_folder, make_student):
+def test_a_chat_that_leaves_no_room_for_an_answer_gets_an_empty_one(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"))
     long, short = ([Message(role="user", content=text)] for text in ("word " * 250, "word"))
     written = student.generate([long, short], 4)
@@ -308,7 +310,7 @@ def test_a_chat_that_leaves_no_room_is_not_generated(tiny_folder, make_student):
     assert written[1].tokens > 0
 
 
-def test_the_stopwatch_says_where_the_time_went(tiny_folder, make_student):
+def test_timings_cover_every_kind_of_work(tiny_folder, make_student):
     student = make_student(model=tiny_folder("llama"))
     student.score(SYSTEM, ["a", "b"], LABELS)
     assert set(student.timings()) == {"load", "render", "prefill", "score"}

@@ -1,4 +1,4 @@
-"""Loading: GGUF files dequantised once, tied and tokenised as llama.cpp does."""
+"""GGUF files are dequantised once, with weights tied, and tokenised as llama.cpp does."""
 
 import json
 import shutil
@@ -56,8 +56,9 @@ def llama_cpp(request):
     return request.param, tokenize
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_token_ids_are_those_of_llama_cpp(llama_cpp):
+def test_token_ids_equal_llama_cpps(llama_cpp):
     name, tokenize = llama_cpp
     source = locate(f"asset:{name}", None)
     tokenizer, chat = load_tokenizer(source), Chat(load_tokenizer(source), name)
@@ -66,12 +67,13 @@ def test_token_ids_are_those_of_llama_cpp(llama_cpp):
         assert list(chat._tokenised(text, True)) == tokenize(text, False), text
 
 
-def test_qwen_is_tied_again():
+@pytest.mark.slow
+def test_qwens_embedding_and_lm_head_are_tied():
     config = json.loads(Path(locate("asset:qwen2.5-coder-0.5b", None).location, "config.json").read_text())
     assert config["tie_word_embeddings"]
 
 
-def test_a_gguf_file_in_a_folder_is_converted_once_by_whoever_asks_first(tmp_path, monkeypatch, make_student):
+def test_concurrent_loads_of_a_gguf_file_convert_it_once(tmp_path, monkeypatch, make_student):
     monkeypatch.setenv(assets.CACHE_VARIABLE, str(tmp_path / "cache"))
     file = shutil.copy(assets.asset_folder_or_file("asset:smollm2-135m"), tmp_path / "any.gguf")
     converted = []
@@ -95,7 +97,7 @@ def test_a_gguf_file_in_a_folder_is_converted_once_by_whoever_asks_first(tmp_pat
     assert locate("asset:smollm2-135m", None).location == found[0].location
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_failed_conversion_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv(assets.CACHE_VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but no more")
     with pytest.raises(StudentError, match=r"expected a model that loads, got .*broken\.gguf") as raised:
@@ -104,7 +106,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "cache/students").iterdir() if path.is_dir()] == []
 
 
-def test_an_unknown_way_to_split_text_is_refused(monkeypatch):
+def test_an_unknown_pre_tokenizer_is_refused(monkeypatch):
     from transformers.integrations import gguf
 
     metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "of-tomorrow"}

@@ -1,5 +1,5 @@
-"""HDBSCAN's condensed tree (Campello et al. 2013) as something to draw: branches that narrow as rows fall out of them,
-and that stand side by side below the one that they split off from."""
+"""Lay out HDBSCAN's condensed tree (Campello et al. 2013) for drawing: branches narrow as rows leave them, and children
+are side by side below their parent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +15,8 @@ BARS_A_BRANCH = 20
 
 @dataclass(frozen=True)
 class Bar:
-    """A piece of a branch: `size` rows, from `left` on, hang together from density `top` to `bottom` (lambda, 1 /
-    distance: denser further down). `number`: of the cluster that it is a part of, as in `Clusterer.cluster`; None above
-    all clusters."""
+    """A piece of a branch: `size` rows, starting at `left`, are connected from density `top` to `bottom` (lambda, 1 /
+    distance). `number`: of its cluster, as in `Clusterer.cluster`; None above all clusters."""
 
     left: float
     size: int
@@ -28,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class CondensedTree:
-    """`numbers` [n]: the cluster of each row, -1 for noise: the cut through the tree."""
+    """`numbers` [n]: the cluster of each row, -1 for noise."""
 
     bars: tuple[Bar, ...]
     numbers: tuple[int, ...]
@@ -36,7 +35,7 @@ class CondensedTree:
 
 @runtime_checkable
 class TreeClusterer(Protocol):
-    """A Clusterer that cuts a tree of densities."""
+    """A Clusterer that cuts a density tree."""
 
     def tree(self, vectors: Vectors) -> CondensedTree | None:
         """The tree behind `cluster(vectors)`; None where there is none."""
@@ -44,17 +43,16 @@ class TreeClusterer(Protocol):
 
 
 def condensed(fitted: Any) -> CondensedTree:
-    """Of a fitted HDBSCAN. Rows at distance 0 of one another (lambda is infinite) stay until a little below the densest
-    others."""
+    """The tree of a fitted HDBSCAN. Rows at distance 0 (infinite lambda) leave slightly below the densest others."""
     tree, labels = fitted.condensed_tree_.to_numpy(), np.asarray(fitted.labels_)
     finite = tree["lambda_val"][np.isfinite(tree["lambda_val"])]
     tree["lambda_val"] = np.minimum(tree["lambda_val"], 1.05 * finite.max(initial=0.0) or 1.0)
     numbers = _numbers(tree, labels)
-    begins = {int(tree["parent"].min()): (0.0, 0.0)}  # node → its left edge, and the density where it begins
+    begins = {int(tree["parent"].min()): (0.0, 0.0)}  # node → left edge, and density where it starts
     bars: list[Bar] = []
     by_parent = tree[np.argsort(tree["parent"], kind="stable")]
     nodes, first = np.unique(by_parent["parent"], return_index=True)
-    # a branch is numbered after the one that it split off from
+    # a child has a higher number than its parent
     for node, rows in zip(nodes.tolist(), np.split(by_parent, first[1:]), strict=True):
         left, top = begins[node]
         bars += _bars(rows, left, top, numbers.get(node))
@@ -68,7 +66,7 @@ def condensed(fitted: Any) -> CondensedTree:
 
 
 def _bars(rows: npt.NDArray[Any], left: float, top: float, number: int | None) -> Iterator[Bar]:
-    """Of one branch, with the `rows` that leave it; small changes of its width make no bar of their own."""
+    """Of one branch, from the `rows` that leave it; small changes in width get no bar of their own."""
     whole = alive = shown = int(rows["child_size"].sum())
     middle = left + whole / 2
     densities, which = np.unique(rows["lambda_val"], return_inverse=True)
@@ -81,7 +79,7 @@ def _bars(rows: npt.NDArray[Any], left: float, top: float, number: int | None) -
 
 
 def _numbers(tree: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[int, int]:
-    """Node → cluster, for the nodes below which every row has that label: the clusters, and what they split into."""
+    """Node → cluster, for nodes whose rows all have that label: the clusters and their descendants."""
     held: dict[int, set[int]] = {}
     for row in np.sort(tree, order="parent")[::-1]:
         below = {int(labels[row["child"]])} if row["child_size"] == 1 else held[int(row["child"])]

@@ -1,4 +1,4 @@
-"""UMAP to a few dimensions, then HDBSCAN (McInnes et al. 2018; Campello et al. 2013)."""
+"""Reduce to a few dimensions with UMAP, then cluster with HDBSCAN (McInnes et al. 2018; Campello et al. 2013)."""
 
 import hashlib
 import warnings
@@ -15,26 +15,25 @@ from pld.ports import Vectors
 Low = npt.NDArray[np.float32]
 
 _FEW = 10_000
-# how UMAP begins and how long it goes on: its own defaults for few rows, and its own epochs for many, stated so that
-# what is said is what is done. Its spectral start places the parts that neighbours fall into by a table of parts by
-# parts, which may be as many as there are rows over n_neighbors
+# UMAP's own defaults by the number of rows, explicit so that reports state what was used, except for init of many: the
+# spectral one needs memory for the square of the graph's components, up to rows / n_neighbors of them
 _OF_FEW: dict[str, int | str] = {"n_epochs": 500, "init": "spectral"}
 _OF_MANY: dict[str, int | str] = {"n_epochs": 200, "init": "pca"}
-_REMEMBERED = 4
 
+# the last few UMAP runs: the sweep's clusterers differ in HDBSCAN's settings, and UMAP takes nearly all of the time
+_CACHED = 4
 _reduced: dict[tuple[object, ...], Low] = {}
 
 
 class UmapHdbscanClusterer:
-    """Density clusters of a low-dimensional cosine embedding (min_dist 0); one thread, so the same seed repeats.
+    """Density clusters of a low-dimensional cosine embedding (min_dist 0), single-threaded so that a seed repeats.
 
     Above `grow_from` rows (null: never) `min_cluster_size` grows in proportion; above 10,000 rows UMAP starts from
-    principal components and makes fewer epochs. Memory is in proportion to the rows: below 4,096 of them UMAP computes
-    all distances (64 MiB at most), above it searches for neighbours. `min_samples` stays: HDBSCAN holds so many
-    neighbours of every row.
+    principal components and runs fewer epochs. Memory grows with n: below 4,096 rows UMAP computes all distances (64
+    MiB at most), above it searches for neighbours. `min_samples` doesn't grow: HDBSCAN keeps that many per row.
 
-    UMAP's spectral start needs more rows than `n_components` + 1; below `min_cluster_size` no cluster can be:
-    such inputs, and rows that are all alike, are answered without it.
+    Fewer than `min_cluster_size` rows are noise, and equal rows one cluster, without UMAP; it also needs more rows than
+    `n_components` + 2.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class UmapHdbscanClusterer:
         self._seed = seed
 
     def by_size(self, rows: int) -> dict[str, int | str]:
-        """Settings that for so many rows are others than configured, or than for few."""
+        """Settings that differ from the configured ones, or from those for few rows, for so many rows."""
         grown = in_proportion(self._min_cluster_size, rows, self._grow_from)
         chosen: dict[str, int | str] = {"min_cluster_size": grown} if grown != self._min_cluster_size else {}
         return chosen | (_OF_MANY if rows > _FEW else {})
@@ -68,7 +67,7 @@ class UmapHdbscanClusterer:
         return np.asarray(self._fitted(vectors).labels_, dtype=np.int64)
 
     def tree(self, vectors: Vectors) -> CondensedTree | None:
-        """The tree that `cluster` cuts; None for input that it answers without one."""
+        """The tree that `cluster` cuts; None for input that it clusters without one."""
         if self._too_few(vectors) or _alike(vectors):
             return None
         return condensed(self._fitted(vectors))
@@ -89,14 +88,13 @@ class UmapHdbscanClusterer:
             ).fit(low)
 
     def _reduce(self, vectors: Vectors) -> Low:
-        """[n, d] → [n, n_components]; the rows as they are where there are too few for UMAP. The last few are
-        remembered: the sweep's clusterers differ in what HDBSCAN does, and UMAP takes nearly all of the time."""
+        """[n, d] → [n, n_components], or the rows themselves where there are too few for UMAP."""
         if len(vectors) <= max(self._n_components + 2, 4):
             return vectors
         content = hashlib.sha256(np.ascontiguousarray(vectors).data).digest()
         key = (content, vectors.shape, self._n_neighbors, self._n_components, self._seed)
         if key not in _reduced:
-            while len(_reduced) >= _REMEMBERED:
+            while len(_reduced) >= _CACHED:
                 _reduced.pop(next(iter(_reduced)))
             _reduced[key] = self._umap(vectors)
         return _reduced[key]
@@ -105,7 +103,7 @@ class UmapHdbscanClusterer:
         from umap import UMAP
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # n_jobs is set to 1 by random_state, which is what is wanted
+            warnings.simplefilter("ignore")  # UMAP warns that random_state makes it single-threaded
             low = UMAP(
                 n_neighbors=min(self._n_neighbors, len(vectors) - 1),
                 n_components=self._n_components,
@@ -119,5 +117,7 @@ class UmapHdbscanClusterer:
 
 
 def _alike(vectors: Vectors) -> bool:
-    blocks = (vectors[start : start + 1024] for start in range(0, len(vectors), 1024))  # the first one says it mostly
+    blocks = (
+        vectors[start : start + 1024] for start in range(0, len(vectors), 1024)
+    )  # most data differ in the first one
     return all(np.allclose(block, vectors[0], atol=1e-6) for block in blocks)

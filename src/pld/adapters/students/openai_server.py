@@ -152,12 +152,10 @@ class OpenAIServer(ABC):
     def _client(self) -> openai.OpenAI:
         try:
             check_installed()
-            import openai
 
             url = address(self.base_url, "student")
             self._root = url.removesuffix("/v1")
             return open_client(
-                openai.OpenAI,
                 url=url,
                 role="student",
                 api_key_variable=self.api_key_variable,
