@@ -210,9 +210,9 @@ def _speeds(path: Path, threads: int) -> list[str]:
     def put_one(key: str) -> None:
         store.put(Question(key, "", "task", "anthropic", "m", "extract", key, 0, "messages"), answer)
 
-    with store.owner() as owner, ThreadPoolExecutor(threads) as pool:
+    with store.asking("task"), ThreadPoolExecutor(threads) as pool:
         rates = []
-        for act in (lambda key: store.claim([(key, 0.01)], owner, "task", budget), put_one):
+        for act in (lambda key: store.claim([(key, 0.01)], "task", budget), put_one):
             started = time.perf_counter()
             list(pool.map(act, keys))
             rates.append(f"{OPERATIONS / (time.perf_counter() - started):,.0f}")
@@ -225,7 +225,7 @@ def _fill(project: Path, cache: Path) -> tuple[float, float]:
     from pld.artifacts import write_jsonl
     from pld.distill.extract import extraction_requests
 
-    config, teacher = _hired(project)
+    config, teacher = _project_teacher(project)
     examples = list(_examples(config.task))
     write_jsonl(project / "artifacts/splits/train.jsonl", examples)
     kept = []
@@ -239,7 +239,7 @@ def _fill(project: Path, cache: Path) -> tuple[float, float]:
     return time.perf_counter() - started, (cache / FILE_NAME).stat().st_size / 2**20
 
 
-def _hired(project: Path) -> tuple[Any, Any]:
+def _project_teacher(project: Path) -> tuple[Any, Any]:
     from pld.adapters.teachers.factory import create_teacher
     from pld.config.settings import load_config
 

@@ -65,7 +65,7 @@ def test_a_bad_line_takes_nothing_in(store, project):
         run("import", "none.jsonl")
 
 
-def test_what_was_spent_is_told_by_task_role_model_and_way_without_what_was_taken_in(store):
+def test_spending_is_printed_by_task_role_model_and_way_without_imported_answers(store):
     put(store, kept("a"), kept("b"), kept("c", model="claude-next", usd=None), kept("d", task="mail", usd=1.0))
     store.add_unpaid([kept("e", task="mail", usd=99.0)])
     output = " ".join(run("spent").split())
@@ -80,7 +80,7 @@ def test_what_was_spent_is_told_by_task_role_model_and_way_without_what_was_take
     assert whole["budgets"] == {}
 
 
-def test_in_a_project_the_budget_is_told_and_calls_that_a_killed_run_lost_count(store, project):
+def test_in_a_project_the_budget_is_printed_and_calls_in_flight_count(store, project):
     write_asked_project(project)
     configure(project, "budget.usd=5", "budget.calls=10")
     put(store, kept("a", usd=1.5))

@@ -190,7 +190,7 @@ def test_killed_between_two_attempts_it_goes_on_where_it_stopped(project, anthro
     assert artifacts.read_json(Path("artifacts/rules/summary.json"))["usage"]["output_tokens"] == 15 * 20
 
 
-def test_every_draw_is_paid_for_and_told(project, anthropic_server, capsys):
+def test_every_draw_is_paid_for_and_printed(project, anthropic_server, capsys):
     server = anthropic_server(lambda *_: answer({**SAID, "rule": f"If it is warm ({len(server.bodies)}), answer red."}))
     configure(paid(max_concurrency=1), draws=2)
     extract.run()
@@ -228,6 +228,6 @@ def test_only_as_many_examples_as_asked_for_are_paid_for_and_more_of_them_cost_t
 
 def test_a_recording_of_one_draw_does_not_pass_for_two(project):
     configure({"_target_": "pld.adapters.teachers.recorded.RecordedTeacher", "path": "answers.jsonl"}, draws=2)
-    with pytest.raises(ConfigError, match=r"in 2 draws, found none for draw 1; .*extraction\.draws=1"):
+    with pytest.raises(ConfigError, match=r"in 2 draws, got none for draw 1 .*extraction\.draws=1"):
         extract.run()
     assert not Path("artifacts/rules/rules.jsonl").exists()

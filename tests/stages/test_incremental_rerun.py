@@ -36,7 +36,7 @@ def asked(server):
     return sent
 
 
-def test_a_rerun_asks_about_the_training_examples_that_are_new_and_data_diff_has_said_so(tmp_path, anthropic_server):
+def test_a_rerun_asks_only_about_new_training_examples_as_data_diff_said(tmp_path, anthropic_server):
     server = anthropic_server(respond)
     project = copy_project(tmp_path / "project")
     (project.folder / "conf/task/notes.yaml").write_text(yaml.safe_dump(TASK))

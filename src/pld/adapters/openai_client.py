@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pld.redaction import holds_secret
 
 if TYPE_CHECKING:
     import openai
 
-C = TypeVar("C", bound="openai.OpenAI")
 URL_VARIABLE = "OPENAI_BASE_URL"
 
 
@@ -33,32 +32,25 @@ def address(base_url: str | None, role: str) -> str:
 
 
 def check_installed() -> None:
-    """Raises NoClientError."""
+    """Raises NoClientError without the extra `openai`."""
     try:
         import openai  # noqa: F401
     except ImportError:
         raise NoClientError("the package openai", "none", "install pld's extra openai") from None
 
 
-def open_client(
-    made_by: type[C],
-    *,
-    url: str,
-    role: str,
-    api_key_variable: str,
-    max_retries: int,
-    timeout_s: float,
-    http_client: object = None,
-) -> C:
-    """`made_by`: the SDK's own client, or a subclass. Raises NoClientError."""
+def open_client(*, url: str, role: str, api_key_variable: str, max_retries: int, timeout_s: float) -> openai.OpenAI:
+    """Raises NoClientError."""
+    check_installed()
+    import openai
+
     try:
-        client = made_by(
+        client = openai.OpenAI(
             # a server that asks for no key gets this word, which the SDK needs; never another service's key
             api_key=os.environ.get(api_key_variable) or "none",
             base_url=url,
             max_retries=max_retries,
             timeout=timeout_s,
-            http_client=http_client,  # type: ignore[arg-type]
         )
     except Exception as error:  # a malformed URL or proxy, each with a class of its own
         remedy = f"check {role}.base_url and the environment's proxy settings"

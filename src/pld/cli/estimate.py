@@ -28,19 +28,20 @@ def estimate(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.model_dump(mode="json"), ensure_ascii=False, indent=2))
         return
+    ways = cost_estimate.ways_of(found.way)
     table = Table(title=f"calls of the Teacher ({found.teacher}) for task {found.task}", title_justify="left")
     texts = ("stage", "role", "model")
-    for column in (*texts, "calls", "stored", "to ask", "tokens in", "tokens out", *found.ways):
+    for column in (*texts, "calls", "stored", "to ask", "tokens in", "tokens out", *ways):
         table.add_column(column, justify="left" if column in texts else "right")
     for stage in found.stages:
         most = "≤ " if stage.at_most else ""
         tokens = [millions(count) for count in (stage.input_tokens, stage.output_tokens)]
         rest = ["–"] * 3 if found.recorded else [f"{most}{stage.to_ask:,}", *tokens]
-        usd = [dollars(stage.usd[way]) for way in found.ways]
+        usd = [dollars(stage.usd[way]) for way in ways]
         calls = f"{most}{stage.calls:,}"
         table.add_row(stage.stage, stage.role, stage.model, calls, f"{stage.stored:,}", *rest, *usd)
     if len(found.stages) > 1:
-        table.add_row("all", *[""] * 7, *(dollars(found.total(way)) for way in found.ways))
+        table.add_row("all", *[""] * 7, *(dollars(found.total(way)) for way in ways))
     console = Console(width=None if Console().is_terminal else 120)
     console.print()
     console.print(table)

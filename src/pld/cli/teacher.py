@@ -1,10 +1,10 @@
-"""`pld teacher`: the store of the Teacher's answers, seen from outside."""
+"""`pld teacher`: what the stored answers cost, and how they move to another machine."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -75,15 +75,15 @@ def export(file: Path, task: str | None, model: str | None) -> None:
     from pld.errors import TeacherError
 
     store = _store()
-    wanted = store.export(task, model)
-    first = next(wanted, None)
+    entries = store.export(task, model)
+    first = next(entries, None)
     if first is None:
         known = sorted({f"{kept.question.task} by {kept.question.model}" for kept in store.export()})
         raise TeacherError(
             f"expected answers of task {task or 'any'} by model {model or 'any'}, got none (pld teacher export); "
             f"stored are those of {', '.join(known) or 'none'}"
         )
-    click.echo(f"{write_answers(file, chain([first], wanted)):,} answers written to {file}")
+    click.echo(f"{write_answers(file, chain([first], entries)):,} answers written to {file}")
 
 
 @teacher.command(name="import", short_help="Take the answers of a file into the store.")
@@ -95,16 +95,8 @@ def import_(file: Path) -> None:
     """
     from pld.adapters.teachers.answer_export import read_answers
 
-    count = 0
-
-    def kept() -> Iterator[Any]:
-        nonlocal count
-        for _, line in read_answers(file):
-            count += 1
-            yield line.entry
-
-    new = _store().add_unpaid(kept())
-    click.echo(f"{count:,} answers in {file}, {new:,} of them new")
+    entries = [line.entry for _, line in read_answers(file)]
+    click.echo(f"{len(entries):,} answers in {file}, {_store().add_unpaid(entries):,} of them new")
 
 
 def _store() -> "AnswerStore":

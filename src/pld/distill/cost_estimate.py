@@ -6,13 +6,12 @@ stages, whose requests depend on answers that are not there yet.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
-from pld import prompts
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
-from pld.adapters.teachers.paid_teacher import LOOKED_UP_AT_ONCE, PaidTeacher
+from pld.adapters.teachers.paid_teacher import PaidTeacher
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.artifacts import read_jsonl
 from pld.config.assets import cache_folder
@@ -32,6 +31,7 @@ RECORDED = "recorded"
 """The way of a Teacher that plays back recorded answers."""
 _SAMPLE = 20  # requests that the provider counts
 _WORD = 6.5  # characters of an English word with its space
+_QUESTION = 3000  # characters of a question without what it shows
 _INSTRUCTIONS = 20_000  # characters of a long prompt, which `resolve` and GEPA repeat
 _GEPA_EXAMPLES = 3  # that a question of GEPA shows
 
@@ -72,28 +72,10 @@ class Estimate(Record):
         """Recorded answers are played back, which costs nothing."""
         return self.way == RECORDED
 
-    @property
-    def ways(self) -> tuple[str, ...]:
-        """The ways to ask the provider; none for recorded answers."""
-        return () if self.recorded else ("messages", BATCHES) if self.way in ("messages", BATCHES) else (self.way,)
-
     def total(self, way: str) -> float | None:
         """Dollars of all stages; None where a price is unknown."""
         parts = [stage.usd[way] for stage in self.stages]
         return None if None in parts else sum(part for part in parts if part is not None)
-
-
-@dataclass(frozen=True)
-class _Calls:
-    """What a stage asks in one role; `characters`: of a request."""
-
-    stage: str
-    role: str
-    count: int
-    characters: float
-    basis: str
-    stored: int = 0
-    requests: Sequence[TeacherRequest] = ()  # those to ask, where they are known
 
 
 def estimate(
@@ -109,102 +91,139 @@ def estimate(
     `count_tokens`: have the provider count the tokens of a few requests, free of charge. Asks nothing. Raises
     ArtifactError without a train split, and TeacherError where the answer store or a recording can't be read.
     """
+    path, task = folder / "splits/train.jsonl", config.task
+    train = read_jsonl(path, Example)
+    for example in train:
+        if example.label not in task.labels or set(example.inputs) != set(task.fields):
+            raise ArtifactError(f"expected examples of task {task.name}, got others ({path}); run `dvc repro prepare`")
     store = AnswerStore(cache_folder() / FILE_NAME)
-    spent = store.spent(config.task.name)
-    way = teacher.way_of(extract.ROLE) if isinstance(teacher, PaidTeacher) else RECORDED
-    empty = Estimate(
-        task=config.task.name,
+    spent = store.spent(task.name)
+    found = _Stages(config, teacher, store, train, count_tokens)
+    return Estimate(
+        task=task.name,
         teacher=teacher.name,
-        way=way,
+        way=found.way,
         prices_as_of=config.prices.as_of,
         prices_source=config.prices.source,
         budget_usd=config.budget.usd,
         budget_calls=config.budget.calls,
         spent_usd=spent.all_usd,
         spent_calls=spent.all_calls,
-        stages=(),
+        stages=tuple(stage for stage in found.estimates() if stage.stage in stages and stage.calls),
     )
-    calls = [one for one in _calls(config, teacher, store, _train(config, folder)) if one.stage in stages and one.count]
-    found = tuple(_stage(one, config, teacher, store, empty.ways, count_tokens=count_tokens) for one in calls)
-    return empty.model_copy(update={"stages": found})
 
 
-def _calls(config: Config, teacher: Teacher, store: AnswerStore, train: Sequence[Example]) -> Iterator[_Calls]:
-    task, draws = config.task, config.extraction.draws
-    asked = extract.asked_about(task, train, config.extraction)
-    requests = extract.extraction_requests(task, asked, config.extraction)
-    left = _without_answer(teacher, store, requests)
-    of = f" of {len(train):,}" if len(asked) < len(train) else ""
-    size = sum(map(_characters, left)) / max(len(left), 1)
-    basis = f"{len(asked):,}{of} training examples{f' x {draws} draws' * (draws > 1)}"
-    total = len(requests)
-    yield _Calls("extract", extract.ROLE, total, size, basis, total - len(left), left)
+class _Stages:
+    def __init__(
+        self, config: Config, teacher: Teacher, store: AnswerStore, train: Sequence[Example], count_tokens: bool
+    ) -> None:
+        self.config = config
+        self.teacher = teacher
+        self.store = store
+        self.train = train
+        self.count_tokens = count_tokens
+        self.paid = teacher if isinstance(teacher, PaidTeacher) else None
+        self.way = self.paid.way_of(extract.ROLE) if self.paid else RECORDED
 
-    inputs = sum(len(render_input(task, example.inputs)) for example in train) / max(len(train), 1)
-    if isinstance(config.consolidator, TeacherConsolidator):
-        merge = config.consolidator
-        groups, clusterings = min(merge.max_calls, max(len(requests) // 2, 1)), _clusterings(config)
-        rules = min(len(requests) / groups, merge.max_rules)
-        size = rules * config.extraction.max_words * _WORD + len(
-            prompts.render(
-                "merge_system",
-                base_instruction=task.base_instruction,
-                labels=task.labels,
-                max_words=merge.max_words,
-            )
+    def estimates(self) -> Iterator[StageEstimate]:
+        config, task = self.config, self.config.task
+        asked = extract.asked_about(task, self.train, config.extraction)
+        requests = extract.extraction_requests(task, asked, config.extraction)
+        left = self._without_answer(requests)
+        of = f" of {len(self.train):,}" if len(asked) < len(self.train) else ""
+        draws = f" x {config.extraction.draws} draws" if config.extraction.draws > 1 else ""
+        size = sum(map(_characters, left)) / max(len(left), 1)
+        basis = f"{len(asked):,}{of} training examples{draws}"
+        yield self._stage("extract", extract.ROLE, len(requests), size, basis, len(requests) - len(left), left)
+
+        total = len(requests)
+        if isinstance(merge := config.consolidator, TeacherConsolidator):
+            groups, clusterings = min(merge.max_calls, max(len(requests) // 2, 1)), _clusterings(config)
+            rules = min(len(requests) / groups, merge.max_rules)
+            size = _QUESTION + rules * config.extraction.max_words * _WORD
+            basis = f"at most {groups:,} groups of several rules in each of {clusterings:,} clusterings"
+            yield self._stage("sweep", teacher_consolidation.ROLE, groups * clusterings, size, basis)
+            total += groups * clusterings
+        if isinstance(config.resolver, TeacherResolver):
+            rounds = config.resolution.rounds
+            size = _QUESTION + _INSTRUCTIONS + 2 * config.resolution.failures * self.input_characters
+            yield self._stage("resolve", "resolve", rounds, size, f"at most resolution.rounds {rounds}")
+            total += rounds
+        if (gepa := config.baselines.gepa) is not None:
+            size = _QUESTION + _INSTRUCTIONS + _GEPA_EXAMPLES * self.input_characters
+            if gepa.max_teacher_calls is None:
+                yield self._stage("evaluate", "optimise", total, size, "at most as many as the distillation makes")
+            else:
+                basis = "at most baselines.gepa.max_teacher_calls"
+                yield self._stage("evaluate", "optimise", gepa.max_teacher_calls, size, basis)
+
+    def _stage(
+        self,
+        stage: str,
+        role: str,
+        calls: int,
+        characters: float,
+        basis: str,
+        stored: int = 0,
+        requests: Sequence[TeacherRequest] = (),
+    ) -> StageEstimate:
+        """`characters`: of a request; `requests`: those to ask, where they are known."""
+        to_ask = calls - stored
+        model = self.paid.model_of(role) if self.paid else self.teacher.name
+        counted = self._tokens_per_character(requests)
+        past = self.store.mean_output_tokens(role, model)
+        each = {
+            "input_tokens": round((counted or 1 / CHARACTERS_PER_TOKEN) * characters),
+            "output_tokens": round(past[1] if past else ASSUMED_OUTPUT[role]),
+        }
+        usd: dict[str, float | None] = {}
+        for way in ways_of(self.way):  # questions that wait for each other go by messages
+            paid_as = "messages" if way == BATCHES and role in ONE_AT_A_TIME else way
+            one = usd_of(each, price_of(self.config.prices, model), paid_as)
+            usd[way] = 0.0 if not to_ask else None if one is None else to_ask * one
+        if to_ask and self.paid:
+            tokens = "the provider's count of a few requests" if counted else f"characters / {CHARACTERS_PER_TOKEN}"
+            basis += f"; tokens in: {tokens}, out: {f'the mean of {past[0]:,} past answers' if past else 'assumed'}"
+        return StageEstimate(
+            stage=stage,
+            role=role,
+            model=model,
+            calls=calls,
+            at_most=stage != "extract",
+            stored=stored,
+            to_ask=to_ask,
+            input_tokens=to_ask * each["input_tokens"],
+            output_tokens=to_ask * each["output_tokens"],
+            usd=usd,
+            basis=basis,
         )
-        total += groups * clusterings
-        basis = f"at most {groups:,} groups of several rules in each of {clusterings:,} clusterings"
-        yield _Calls("sweep", teacher_consolidation.ROLE, groups * clusterings, size, basis)
-    if isinstance(config.resolver, TeacherResolver):
-        rounds = config.resolution.rounds
-        size = _INSTRUCTIONS + 2 * config.resolution.failures * inputs
-        total += rounds
-        yield _Calls("resolve", "resolve", rounds, size, f"at most resolution.rounds {rounds}")
-    if (gepa := config.baselines.gepa) is not None:
-        most = total if gepa.max_teacher_calls is None else gepa.max_teacher_calls
-        basis = (
-            "at most as many as the distillation makes"
-            if gepa.max_teacher_calls is None
-            else "at most baselines.gepa.max_teacher_calls"
-        )
-        yield _Calls("evaluate", "optimise", most, _INSTRUCTIONS + _GEPA_EXAMPLES * inputs, basis)
+
+    @cached_property
+    def input_characters(self) -> float:
+        """Of a rendered example, on average."""
+        lengths = [len(render_input(self.config.task, example.inputs)) for example in self.train]
+        return sum(lengths) / max(len(lengths), 1)
+
+    def _without_answer(self, requests: Sequence[TeacherRequest]) -> Sequence[TeacherRequest]:
+        if isinstance(self.teacher, RecordedTeacher):
+            return [request for request in requests if not self.teacher.has(request)]
+        return requests if self.paid is None else self.paid.without_answer(self.store, requests)
+
+    def _tokens_per_character(self, requests: Sequence[TeacherRequest]) -> float | None:
+        """By the provider's count of a few of `requests`; None: it does not count."""
+        if self.paid is None or not self.count_tokens or not requests:
+            return None
+        sample = requests[:: max(len(requests) // _SAMPLE, 1)][:_SAMPLE]
+        try:
+            counts = self.paid.count_tokens(sample)
+        except TeacherError:
+            return None
+        return None if counts is None else sum(counts) / sum(map(_characters, sample))
 
 
-def _stage(
-    calls: _Calls, config: Config, teacher: Teacher, store: AnswerStore, ways: Sequence[str], *, count_tokens: bool
-) -> StageEstimate:
-    to_ask = calls.count - calls.stored
-    paid = teacher if isinstance(teacher, PaidTeacher) else None
-    model = paid.model_of(calls.role) if paid else teacher.name
-    counted = _counted(paid, calls.requests) if paid and count_tokens else None
-    past = store.mean_output_tokens(calls.role, model)
-    each = {
-        "input_tokens": round((counted or 1 / CHARACTERS_PER_TOKEN) * calls.characters),
-        "output_tokens": round(past[1] if past else ASSUMED_OUTPUT[calls.role]),
-    }
-    price = price_of(config.prices, model)
-    usd: dict[str, float | None] = {}
-    for way in ways:  # questions that wait for each other go by messages
-        one = usd_of(each, price, "messages" if way == BATCHES and calls.role in ONE_AT_A_TIME else way)
-        usd[way] = 0.0 if not to_ask else None if one is None else to_ask * one
-    basis = calls.basis
-    if to_ask and ways:
-        tokens = "the provider's count of a few requests" if counted else f"characters / {CHARACTERS_PER_TOKEN}"
-        basis += f"; tokens in: {tokens}, out: {f'the mean of {past[0]:,} past answers' if past else 'assumed'}"
-    return StageEstimate(
-        stage=calls.stage,
-        role=calls.role,
-        model=model,
-        calls=calls.count,
-        at_most=calls.stage != "extract",
-        stored=calls.stored,
-        to_ask=to_ask,
-        input_tokens=to_ask * each["input_tokens"],
-        output_tokens=to_ask * each["output_tokens"],
-        usd=usd,
-        basis=basis,
-    )
+def ways_of(way: str) -> tuple[str, ...]:
+    """The ways to ask the provider behind `way`; none for recorded answers."""
+    return () if way == RECORDED else ("messages", BATCHES) if way in ("messages", BATCHES) else (way,)
 
 
 def verdicts(found: Estimate) -> Iterator[str]:
@@ -260,31 +279,6 @@ def _spent(found: Estimate) -> str:
     return f"spent so far: {dollars(found.spent_usd)} ({cap}), {found.spent_calls:,} calls{calls}"
 
 
-def _without_answer(
-    teacher: Teacher, store: AnswerStore, requests: Sequence[TeacherRequest]
-) -> Sequence[TeacherRequest]:
-    if isinstance(teacher, RecordedTeacher):
-        return [request for request in requests if not teacher.has(request)]
-    if not isinstance(teacher, PaidTeacher):
-        return requests
-    left: list[TeacherRequest] = []
-    for at in range(0, len(requests), LOOKED_UP_AT_ONCE):
-        keys = {teacher.key_of(request): request for request in requests[at : at + LOOKED_UP_AT_ONCE]}
-        stored = store.get_many(keys)
-        left += [request for key, request in keys.items() if key not in stored]
-    return left
-
-
-def _counted(teacher: PaidTeacher, requests: Sequence[TeacherRequest]) -> float | None:
-    """Tokens per character by the provider's count of a few of `requests`, evenly spaced; None: it does not count."""
-    sample = [requests[at] for at in range(0, len(requests), max(len(requests) // _SAMPLE, 1))][:_SAMPLE]
-    try:
-        counts = teacher.count_tokens(sample) if sample else None
-    except TeacherError:
-        return None
-    return None if counts is None else sum(counts) / sum(map(_characters, sample))
-
-
 def _characters(request: TeacherRequest) -> int:
     return len(request.system) + len(request.prompt) + len(canonical_json(dict(request.schema)))
 
@@ -296,17 +290,3 @@ def _clusterings(config: Config) -> int:
     points = math.prod(len(values) for section in sections for values in section.values())
     trials = config.sweep.trials if config.sweep.sampler == "tpe" else None
     return points if trials is None else min(points, trials)
-
-
-def _train(config: Config, folder: Path) -> list[Example]:
-    path, task = folder / "splits/train.jsonl", config.task
-    if not path.exists():
-        raise ArtifactError(f"expected the training examples, got no such file ({path}); run `dvc repro prepare`")
-    examples = read_jsonl(path, Example)
-    for example in examples:
-        if example.label not in task.labels or set(example.inputs) != set(task.fields):
-            raise ArtifactError(
-                f"expected examples of task {task.name}, got {example.id} with label {example.label!r} and fields "
-                f"{list(example.inputs)} ({path}); run `dvc repro prepare`"
-            )
-    return examples

@@ -85,7 +85,7 @@ def test_a_file_that_can_not_be_written_is_one_line_and_leaves_what_was_there(tm
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_what_an_old_store_did_not_keep_is_moved_all_the_same(tmp_path):
+def test_an_answer_without_the_fields_of_an_old_store_can_be_moved(tmp_path):
     question = Question("0" * 64, "", "", "anthropic", "m", "extract", "e1", 0, "messages")
     old = Entry(question, StoredAnswer({}, None, {}))
     write_answers(tmp_path / "answers.jsonl", [old])

@@ -86,7 +86,7 @@ def test_thousands_of_answers_are_looked_up_at_once(store):
     assert {key: answer.content["i"] for key, answer in found.items()} == {f"k{i}": i for i in range(0, 1200, 2)}
 
 
-def test_it_is_in_wal_mode(store):
+def test_the_store_uses_wal_mode(store):
     store.put(about("k"), ANSWER)
     connection = sqlite3.connect(store.path)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -302,7 +302,7 @@ def test_a_run_waits_for_another_that_asks_for_the_same_task_and_says_so(store, 
     assert store.spent("task") == Spent(open_calls=3, open_usd=6.0)
     with store.asking("another task"):
         pass
-    threading.Timer(0.3, lambda: claimer.communicate("done\n")).start()
+    threading.Timer(0.3, lambda: print("done", file=claimer.stdin, flush=True)).start()
     began = time.monotonic()
     with store.asking("task"):
         assert time.monotonic() - began > 0.25
@@ -334,7 +334,7 @@ def test_the_claims_of_a_batch_outlive_the_process_that_made_them(store):
 
 def test_a_question_that_another_task_is_asking_is_not_asked_twice(store):
     store.claim([("a", 1.0)], "other", FREE)
-    with pytest.raises(TeacherError, match=r"got one of task 'other' .*; wait for its run to end"):
+    with pytest.raises(TeacherError, match=r"got one that is in flight for task 'other' .*; wait for its run to end"):
         claim(store, "ba")
     assert store.spent("task") == Spent()
 
@@ -546,7 +546,7 @@ def test_answers_move_to_another_store_as_they_are_and_cost_nothing_there(store,
     assert [item.question.key for item in store.export(task="task", model="claude-test")] == ["b"]
 
 
-def test_of_a_list_that_breaks_off_nothing_is_taken_in_and_others_go_on(store):
+def test_an_import_that_fails_midway_adds_nothing(store):
     def lines() -> Iterator[Entry]:
         yield Entry(about("a"), ANSWER)
         raise TeacherError("got no answer (line 2)")
@@ -557,7 +557,7 @@ def test_of_a_list_that_breaks_off_nothing_is_taken_in_and_others_go_on(store):
     store.put(about("a"), ANSWER)
 
 
-def test_a_long_export_stands_in_nobodys_way(store):
+def test_a_long_export_does_not_block_writers(store):
     store.add_unpaid(Entry(about(f"k{i}"), ANSWER) for i in range(50))
     exported = store.export()
     next(exported)
@@ -568,6 +568,6 @@ def test_a_long_export_stands_in_nobodys_way(store):
     assert len(list(exported)) == 49
 
 
-def test_a_fault_of_whoever_asks_is_not_taken_for_one_of_the_store(store):
+def test_an_error_of_the_caller_is_not_reported_as_one_of_the_store(store):
     with pytest.raises(BrokenPipeError), store.asking("task"):
         raise BrokenPipeError("standard error is closed")

@@ -47,7 +47,7 @@ def test_every_request_gets_its_own_answer_with_what_it_cost_under_the_names_of_
     assert all(item.usage == usage for item in found.values())
 
 
-def test_the_schema_the_settings_and_the_key_travel_as_these_servers_want_them(openai_server, monkeypatch):
+def test_schema_settings_and_key_are_sent_as_these_servers_expect(openai_server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sesame")
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "of another service")
@@ -132,7 +132,7 @@ def test_one_server_has_one_address_however_it_is_given_and_another_server_is_as
         (completion({"rule": "If it is warm, answer red."}), "invalid: "),
     ],
 )
-def test_an_answer_that_is_no_use_says_why_and_is_paid_for_once(openai_server, reply, code):
+def test_a_refused_or_malformed_answer_says_why_and_is_paid_for_once(openai_server, reply, code):
     server = openai_server(lambda *_: reply)
     for _ in range(2):
         (found,) = ask(requests(1)).values()
@@ -142,7 +142,7 @@ def test_an_answer_that_is_no_use_says_why_and_is_paid_for_once(openai_server, r
     assert len(server.bodies) == 1
 
 
-def test_what_a_thinking_model_thinks_beside_its_answer_does_not_matter(openai_server):
+def test_reasoning_content_is_ignored(openai_server):
     openai_server(lambda *_: completion(GOOD, reasoning_content="Hmm. {"))
     assert ask(requests(1))["0"].content == GOOD
 
@@ -174,7 +174,7 @@ def test_a_request_that_fails_on_the_way_is_made_again(openai_server, bad):
     assert len(server.bodies) == 2
 
 
-def test_one_request_that_is_turned_down_is_an_answer_and_is_asked_again_next_time(openai_server):
+def test_one_rejected_request_is_an_answer_and_is_asked_again_next_time(openai_server):
     def respond(body: dict, attempt: int) -> Reply:
         if body["messages"][1]["content"] == "question 1" and attempt == 1:
             return refused(400, "the request exceeds the context size")
@@ -201,7 +201,7 @@ def test_one_request_that_is_turned_down_is_an_answer_and_is_asked_again_next_ti
         (completion(GOOD, delay_s=3.0), r"timed out.*teacher\.timeout_s"),
     ],
 )
-def test_a_systemic_fault_is_one_line_that_says_what_to_do(openai_server, monkeypatch, reply, words):
+def test_a_systemic_error_is_one_line_that_says_what_to_do(openai_server, monkeypatch, reply, words):
     monkeypatch.setenv("MY_KEY", "sesame")
     openai_server(lambda *_: reply)
     with pytest.raises(TeacherError, match=words) as caught:
@@ -210,7 +210,7 @@ def test_a_systemic_fault_is_one_line_that_says_what_to_do(openai_server, monkey
     assert "sesame" not in str(caught.value)
 
 
-def test_a_fault_does_not_wait_for_requests_that_rest(openai_server):
+def test_a_systemic_error_does_not_wait_for_requests_between_retries(openai_server):
     def respond(body: dict, _: int) -> Reply:
         if body["messages"][1]["content"] == "question 0":
             return refused(429, "later", retry_after="100")

@@ -11,6 +11,7 @@ from pld.records import Example, Task
 from support.claude import claude
 from support.llama_server import MODEL, llama_server
 
+pytestmark = pytest.mark.slow
 TASK = Task(
     name="tickets",
     labels=("billing", "technical", "account"),

@@ -69,7 +69,7 @@ def test_merging_is_refused_with_the_two_ways_out(tmp_path):
 
 
 def test_another_role_is_refused(tmp_path):
-    with pytest.raises(TeacherError, match="'resolve'"):
+    with pytest.raises(TeacherError, match="a question of resolve"):
         ask(written(tmp_path, json.dumps(LINE)), "e1", role="resolve")
 
 
@@ -120,14 +120,14 @@ def test_two_answers_to_one_question_that_say_the_same_or_of_which_one_failed_ar
         assert found.content == SAID
 
 
-def test_a_recording_by_example_knows_one_question_about_it(tmp_path):
+def test_a_recording_by_example_answers_one_question_about_it(tmp_path):
     teacher = RecordedTeacher(path=str(written(tmp_path, json.dumps(LINE))))
     assert len(list(teacher.ask([wanted()]))) == 1
     assert list(teacher.ask([wanted(prompt="question 1, and what was wrong with the answer")])) == []
     assert len(list(teacher.ask([wanted()]))) == 1
 
 
-def test_who_needs_a_role_is_told_before_anything_is_computed_unless_it_is_recorded(tmp_path):
+def test_a_role_that_is_not_recorded_is_refused_before_anything_is_computed(tmp_path):
     by_example = RecordedTeacher(path=str(written(tmp_path, json.dumps(LINE))))
     by_question = exported(tmp_path, kept("a", request=wanted("resolve")))
     check_can_be_asked(by_question, "groups.resolver=teacher", "groups.resolver=search", "resolve")

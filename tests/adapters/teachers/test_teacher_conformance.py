@@ -56,7 +56,7 @@ def test_each_request_is_answered_once_under_its_key(teacher):
     assert all(item.content == SAID and item.error is None for item in found)
 
 
-def test_asked_again_it_says_the_same(teacher):
+def test_asked_again_it_gives_the_same_answer(teacher):
     by_key = [{item.key: item for item in teacher.ask(requests("e1", "e2"))} for _ in range(2)]
     assert by_key[0] == by_key[1]
 

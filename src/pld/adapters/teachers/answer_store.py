@@ -128,6 +128,13 @@ class AnswerStore:
         )
         return {key: _read(answer, usd) for key, answer, usd in rows}
 
+    def stored_keys(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that have an answer."""
+        rows = self._rows(
+            "SELECT key FROM answers WHERE key IN (SELECT value FROM json_each(?))", json.dumps(list(keys))
+        )
+        return {row[0] for row in rows}
+
     def put(self, question: Question, answer: StoredAnswer) -> StoredAnswer:
         return self.put_many([Entry(question, answer)])[0]
 
@@ -189,7 +196,7 @@ class AnswerStore:
         """Claim the first of `calls` (key, the most dollars it can cost or None), as many as the budget allows, within
         a transaction if there is one already. Returns how many.
 
-        Raises TeacherError where another task is asking one of them.
+        Raises TeacherError where one of them is in flight for another task, or in a batch that this key can't reach.
         """
         if within is None:
             with self.transaction() as connection:
@@ -203,8 +210,8 @@ class AnswerStore:
             claimed = within.execute("SELECT task FROM claims WHERE key = ?", (key,)).fetchone()
             if claimed:
                 raise TeacherError(
-                    f"expected a question that no other task is asking, got one of task {claimed[0]!r} ({self.path}); "
-                    "wait for its run to end, or if it was killed run it again"
+                    f"expected new questions, got one that is in flight for task {claimed[0]!r} ({self.path}); wait "
+                    "for its run to end (if it was killed, run it again), or use the key that handed in its batch"
                 )
             within.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, owner, task, most or 0.0))
         return len(calls)

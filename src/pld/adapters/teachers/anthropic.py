@@ -6,14 +6,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from pld.adapters.teachers.answer_schema import read_answer
 from pld.adapters.teachers.answer_store import StoredAnswer
 from pld.adapters.teachers.batches import Batches
-from pld.adapters.teachers.concurrency import AdaptiveLimit, answer_concurrently
-from pld.adapters.teachers.paid_teacher import Account, Call, PaidTeacher, Terms
-from pld.adapters.teachers.sdk_errors import InterruptibleRetries, bad_request, systemic_error
+from pld.adapters.teachers.concurrency import answer_by_sdk, systemic_error
+from pld.adapters.teachers.paid_teacher import Account, Call, PaidTeacher, Role, RoleSettings, Terms, stored_answer
 from pld.errors import TeacherError
 from pld.ports import ONE_AT_A_TIME, TeacherRequest
 from pld.redaction import holds_secret
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from anthropic.types import Message
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
-Role = Literal["extract", "consolidate", "resolve", "optimise"]
 Way = Literal["messages", "batches"]
 _ENDPOINT = "https://api.anthropic.com"
 _REMEDIES = {
@@ -32,17 +29,11 @@ _REMEDIES = {
     403: "use a key that may use this model, or another teacher.model",
     404: "check teacher.model (and ANTHROPIC_BASE_URL, if it is set)",
     429: "lower teacher.max_concurrency or wait for the quota",
-    0: "check the network and the service's status",
+    0: "check the network, the service's status (and ANTHROPIC_BASE_URL, if it is set)",
 }
 
 
-class RoleSettings(BaseModel):
-    """What differs for one role; None: as for the others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str | None = None
-    max_tokens: PositiveInt | None = None
+class ClaudeSettings(RoleSettings):
     effort: Effort | None = None
 
 
@@ -62,36 +53,23 @@ class AnthropicTeacher(PaidTeacher):
         max_tokens: PositiveInt,
         effort: Effort | None,
         temperature: float | None,
-        roles: dict[Role, RoleSettings],
+        roles: dict[Role, ClaudeSettings],
         max_concurrency: PositiveInt,
         max_retries: NonNegativeInt,
         timeout_s: PositiveFloat,
         poll_s: PositiveFloat,
         terms: Terms | None = None,
     ) -> None:
-        super().__init__(terms)
+        super().__init__(ClaudeSettings(model=model, max_tokens=max_tokens, effort=effort), roles, terms)
         self._way = way
-        self._general = RoleSettings(model=model, max_tokens=max_tokens, effort=effort)
         self._temperature = temperature
-        self._roles = roles
         self._max_concurrency = max_concurrency
         self.max_retries = max_retries
         self._timeout_s = timeout_s
         self._poll_s = poll_s
 
-    def model_of(self, role: str) -> str:
-        return str(self._setting(role, "model"))
-
-    def max_tokens_of(self, role: str) -> int:
-        return int(self._setting(role, "max_tokens"))
-
     def way_of(self, role: str) -> Way:
         return "messages" if role in ONE_AT_A_TIME else self._way
-
-    def _setting(self, role: str, name: str) -> Any:
-        own = next((settings for known, settings in self._roles.items() if known == role), None)
-        value = getattr(own, name, None)
-        return getattr(self._general, name) if value is None else value
 
     def _answers(self, calls: Mapping[str, Call], account: Account) -> Iterator[tuple[str, StoredAnswer]]:
         batches = Batches(self, account, endpoint(), self._poll_s)
@@ -108,27 +86,29 @@ class AnthropicTeacher(PaidTeacher):
             batches.close()
         if not left:
             return
-        limit = AdaptiveLimit(self._max_concurrency)
-        client = self.client(limit)
-        try:
-            yield from answer_concurrently(left, account, limit, lambda call: self._send(client, call), self.name)
-        finally:
-            client.close()
-
-    def _send(self, client: anthropic.Anthropic, call: Call) -> StoredAnswer:
         import anthropic
 
-        try:
+        client = self.client(max_retries=0)
+
+        def attempt(call: Call) -> StoredAnswer:
             message = client.messages.create(**self.body(call.request))
-        except anthropic.RetryableError as error:
-            raise self._not_the_api(str(error)) from None
-        except anthropic.AnthropicError as error:
-            if answer := bad_request(error):
-                return answer
-            raise self.systemic_error(error) from None
-        if not isinstance(message, anthropic.types.Message) or not message.usage or message.content is None:
-            raise self._not_the_api(f"{message!r:.80}")
-        return self.read_message(message, call.request.schema, self.max_tokens_of(call.request.role))
+            if not isinstance(message, anthropic.types.Message) or not message.usage or message.content is None:
+                raise TeacherError(
+                    f"expected a message of the Messages API, got {' '.join(f'{message!r:.80}'.split())} ({self.name})"
+                    "; check ANTHROPIC_BASE_URL"
+                )
+            return self.read_message(message, call.request.schema, self.max_tokens_of(call.request.role))
+
+        yield from answer_by_sdk(
+            left,
+            account,
+            client,
+            attempt,
+            anthropic.AnthropicError,
+            self.systemic_error,
+            self._max_concurrency,
+            self.max_retries,
+        )
 
     @staticmethod
     def read_message(message: Message, schema: Mapping[str, Any], max_tokens: int) -> StoredAnswer:
@@ -142,12 +122,7 @@ class AnthropicTeacher(PaidTeacher):
             return StoredAnswer(None, f"truncated: stopped at max_tokens {max_tokens}", usage)
         if message.stop_reason not in ("end_turn", "stop_sequence"):
             return StoredAnswer(None, f"invalid: stopped by {message.stop_reason}", usage)
-        if not text.strip():
-            return StoredAnswer(None, "empty: no text", usage)
-        try:
-            return StoredAnswer(read_answer(text, schema), None, usage)
-        except ValueError as error:
-            return StoredAnswer(None, f"invalid: {error}", usage)
+        return stored_answer(text, schema, usage)
 
     def count_tokens(self, requests: Sequence[TeacherRequest]) -> list[int] | None:
         """By the counting endpoint, which is free of charge. None without a key. Raises TeacherError."""
@@ -155,12 +130,12 @@ class AnthropicTeacher(PaidTeacher):
 
         if not os.environ.get("ANTHROPIC_API_KEY") and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
             return None
-        client = self.client(AdaptiveLimit(1)).with_options(max_retries=1)  # an estimate is not worth a long wait
+        client = self.client(max_retries=1)  # an estimate is not worth a long wait
         try:
             bodies = [self.body(request) for request in requests]
-            wanted = ("model", "system", "messages", "output_config")
+            counted = ("model", "system", "messages", "output_config")
             return [
-                client.messages.count_tokens(**{name: body[name] for name in wanted}).input_tokens for body in bodies
+                client.messages.count_tokens(**{name: body[name] for name in counted}).input_tokens for body in bodies
             ]
         except anthropic.AnthropicError as error:
             raise self.systemic_error(error) from None
@@ -202,29 +177,13 @@ class AnthropicTeacher(PaidTeacher):
             "schema": dict(request.schema),
         } | set_here
 
-    def client(self, limit: AdaptiveLimit | None = None) -> anthropic.Anthropic:
-        """Raises TeacherError without a key. `limit`: on attempts in flight; None: for one thread."""
+    def client(self, max_retries: int | None = None) -> anthropic.Anthropic:
+        """`max_retries`: None for the configured ones. Raises TeacherError without a key."""
         import anthropic
 
-        limit = limit or AdaptiveLimit(2)
-
-        def within_limit(request: Any, call_next: Any) -> Any:  # runs once per attempt, retries included
-            with limit.attempt() as learn:
-                response = call_next(request)
-                learn(response.status_code)
-            try:
-                if response.http_response.is_success:
-                    response.parse()
-            except ValueError as error:  # cut off on the way, perhaps
-                raise anthropic.RetryableError(f"a body that is no JSON: {error}") from None
-            return response
-
-        class Client(InterruptibleRetries, anthropic.Anthropic):
-            pass
-
-        Client.limit = limit  # of the class: what `with_options` makes has it too
+        retries = self.max_retries if max_retries is None else max_retries
         try:
-            client = Client(max_retries=self.max_retries, timeout=self._timeout_s, middleware=[within_limit])
+            client = anthropic.Anthropic(max_retries=retries, timeout=self._timeout_s)
         except Exception as error:  # a malformed URL, profile or proxy, each with a class of its own
             raise TeacherError(
                 f"expected a client, got: {' '.join(str(error).split()):.200} ({self.name}); check the ANTHROPIC_* "
@@ -240,12 +199,6 @@ class AnthropicTeacher(PaidTeacher):
 
     def systemic_error(self, error: Exception) -> TeacherError:
         return systemic_error(self.name, error, self.max_retries, self.remedies)
-
-    def _not_the_api(self, found: str) -> TeacherError:
-        return TeacherError(
-            f"expected a message of the Messages API, got {' '.join(found.split()):.120} ({self.name}); check "
-            "ANTHROPIC_BASE_URL"
-        )
 
 
 def endpoint() -> str:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pld.adapters.teachers.answer_store import Entry, StoredAnswer
 from pld.adapters.teachers.batch_records import BatchRecords, OpenBatch
+from pld.adapters.teachers.concurrency import one_line, passes
 from pld.adapters.teachers.paid_teacher import BAD_REQUEST, LOOKED_UP_AT_ONCE, Account, Call, most_tokens
-from pld.adapters.teachers.sdk_errors import one_line
 from pld.errors import TeacherError
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ _SETTLE_S = 30.0  # after which the provider's list shows a batch that it took
 _CLOCKS_S = 600.0  # by which the provider's clock and this one may differ
 _FIRST_LOOK_S = 1.0  # at a batch; then twice as long each time, up to poll_s
 _SILENCE_S = 900.0  # of the provider, in spite of the SDK's retries, before the run ends
-_CANCEL_S = 120.0  # for a batch to end after it was cancelled
 _RESULTS_LAST_S = 29 * 86400.0
 _TRIES = 3  # batches with a request that comes back unanswered
 _AT_ONCE = 200  # results stored in one transaction
@@ -86,24 +85,20 @@ class Batches:
             self._pause = min(self._poll_s, 2 * self._pause)
 
     def cancel(self) -> None:
-        """Have the provider stop, and store what was answered by then."""
-        until = time.monotonic() + _CANCEL_S
-        try:
-            for batch in self._open:
-                if batch.id is not None:
-                    _say(f"{batch} is cancelled; waiting for what is answered (Ctrl-C again: leave at once)")
-                    self._cancel_at_provider(batch.id)
-            while self._open and time.monotonic() < until:
-                for batch in list(self._open):
-                    for _ in self._collect(batch, {}):
-                        pass
-                time.sleep(min(_FIRST_LOOK_S, self._poll_s) if self._open else 0.0)
-        except TeacherError as error:
-            _say(str(error))
+        """Have the provider stop; the next run fetches what was answered by then."""
+        import anthropic
+
+        for batch in self._open:
+            if batch.id is not None:
+                try:
+                    self._client.messages.batches.cancel(batch.id)
+                    _say(f"{batch} is cancelled")
+                except anthropic.AnthropicError as error:  # it has ended, perhaps
+                    _say(f"{batch} could not be cancelled: {one_line(error)}")
 
     def close(self) -> None:
         for batch in self._open:
-            _say(f"{batch} goes on at the provider; the next run takes it up")
+            _say(f"{batch} is at the provider; the next run fetches its answers")
         if self._client_made is not None:
             self._client_made.close()
 
@@ -148,7 +143,7 @@ class Batches:
                     wait, why = min(asked_to_wait or 0.5 * 2.0**attempt, 60.0), error
                     time.sleep(wait if attempt < self._teacher.max_retries else 0.0)
                     continue
-                if not _passes(error):
+                if not passes(error):
                     self._end(batch)
                     raise self._rejected(error, len(requests)) from None
                 why = error
@@ -180,12 +175,11 @@ class Batches:
         def is_ours(batch_id: str) -> bool:
             return any(_key(line) in batch.keys for line in self._client.messages.batches.results(batch_id))
 
-        for one in self._wait_for(listed):
-            while one.processing_status != "ended":
+        for batch_id in [one.id for one in self._wait_for(listed)]:
+            while (state := self._retrieve(batch_id)) is not None and state.processing_status != "ended":
                 time.sleep(self._poll_s)
-                one = self._retrieve(one.id)
-            if one.archived_at is None and self._wait_for(partial(is_ours, one.id)):
-                return str(one.id)
+            if state is not None and state.archived_at is None and self._wait_for(partial(is_ours, batch_id)):
+                return batch_id
         return None
 
     def _rejected(self, error: anthropic.APIStatusError, size: int) -> TeacherError:
@@ -200,7 +194,7 @@ class Batches:
 
     def _collect(self, batch: OpenBatch, wanted: Mapping[str, Call]) -> Iterator[tuple[str, StoredAnswer]]:
         """One look: if `batch` has ended, store its answers, and yield those to `wanted`."""
-        if not self._has_ended(batch, wanted):
+        if not self._has_ended(batch):
             return
         bad: dict[str, StoredAnswer] = {}
         unanswered: dict[str, str] = {}
@@ -217,9 +211,7 @@ class Batches:
         for keys in _chunks((key for key in batch.keys if key in wanted), LOOKED_UP_AT_ONCE):
             yield from self._account.store.get_many(keys).items()
 
-    def _has_ended(self, batch: OpenBatch, wanted: Mapping[str, Call]) -> bool:
-        import anthropic
-
+    def _has_ended(self, batch: OpenBatch) -> bool:
         expired = time.time() - batch.created > _RESULTS_LAST_S
         if batch.id is None and not expired:
             if found := self._find(batch):
@@ -227,13 +219,11 @@ class Batches:
             else:
                 self._end(batch)
                 return False
-        try:
-            state = None if batch.id is None else self._retrieve(batch.id)
-        except anthropic.NotFoundError as error:
-            if not expired:
-                self._leave(batch, wanted, error)
-                return False
-            state = None
+        state = self._retrieve(batch.id) if batch.id else None
+        if state is None and not expired:  # its claims stay: none of its questions is paid for twice
+            _say(f"{batch} is out of reach: use a key of the workspace that handed it in")
+            self._open.remove(batch)
+            return False
         if state is None or state.archived_at is not None:
             self._account.store.lose(batch.owner)
             self._end(batch)
@@ -245,8 +235,17 @@ class Batches:
             _say(f"{batch}: {done:,} of {_size(state):,} processed")
         return state.processing_status == "ended"
 
-    def _retrieve(self, batch_id: str) -> MessageBatch:
-        return self._wait_for(lambda: _checked(self._client.messages.batches.retrieve(batch_id)))
+    def _retrieve(self, batch_id: str) -> MessageBatch | None:
+        """None: there is none under this id that this key may see."""
+        import anthropic
+
+        def retrieve() -> MessageBatch | None:
+            try:
+                return _checked(self._client.messages.batches.retrieve(batch_id))
+            except anthropic.NotFoundError:
+                return None
+
+        return self._wait_for(retrieve)
 
     def _store_results(self, batch: OpenBatch, bad: dict[str, StoredAnswer], unanswered: dict[str, str]) -> None:
         """Results come in any order. Raises ValueError where they break off: what came is stored."""
@@ -277,35 +276,12 @@ class Batches:
                 "teacher.way=messages: answers that arrived are kept and not paid for twice"
             )
 
-    def _leave(self, batch: OpenBatch, wanted: Mapping[str, Call], error: Exception) -> None:
-        """To a key that reaches it. Raises TeacherError where it asks something of `wanted`."""
-        left = TeacherError(
-            f"expected {batch}, got status 404: {one_line(error)} ({self._teacher.name}); use a key of the workspace "
-            "that handed it in (what it asks is asked again when its results have expired, in "
-            f"{(_RESULTS_LAST_S - time.time() + batch.created) / 86400:.0f} days)"
-        )
-        if not batch.keys.isdisjoint(wanted):
-            raise left
-        _say(str(left))
-        self._open.remove(batch)
-
     def _end(self, batch: OpenBatch) -> None:
         self._records.end(batch)
         self._open.remove(batch)
 
-    def _cancel_at_provider(self, batch_id: str) -> None:
-        import anthropic
-
-        try:
-            self._client.with_options(max_retries=2).messages.batches.cancel(batch_id)
-        except anthropic.AnthropicError as error:
-            if _passes(error):
-                raise self._teacher.systemic_error(error) from None
-            # it has ended: its results say how
-
     def _wait_for(self, ask: Callable[[], T]) -> T:
-        """What `ask` returns, tried again through errors that may pass for as long as _SILENCE_S. Raises NotFoundError,
-        and TeacherError for other errors."""
+        """What `ask` returns, tried again for up to _SILENCE_S after errors that may pass. Raises TeacherError."""
         import anthropic
         import httpx2
 
@@ -313,10 +289,8 @@ class Batches:
         while True:
             try:
                 return ask()
-            except anthropic.NotFoundError:
-                raise
             except (anthropic.AnthropicError, httpx2.HTTPError, *_NONSENSE) as error:
-                if isinstance(error, anthropic.AnthropicError) and not _passes(error):
+                if isinstance(error, anthropic.AnthropicError) and not passes(error):
                     raise self._teacher.systemic_error(error) from None
                 why = one_line(error)
             silent = time.monotonic() - began
@@ -355,7 +329,8 @@ def _groups(calls: Sequence[Call]) -> Iterator[list[Call]]:
 
 def _params(body: dict[str, Any]) -> dict[str, Any]:
     """What `messages.create` would send."""
-    return {name: value for name, value in body.items() if name != "extra_body"} | body.get("extra_body", {})
+    extra: dict[str, Any] = body.get("extra_body", {})
+    return {name: value for name, value in body.items() if name != "extra_body"} | extra
 
 
 def _read(line: MessageBatchIndividualResponse) -> Message | StoredAnswer | str:
@@ -392,12 +367,6 @@ def _checked(found: MessageBatch) -> MessageBatch:
 def _size(batch: MessageBatch) -> int:
     counts = batch.request_counts
     return counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    status = getattr(error, "status_code", None)
-    return status is None or status in (408, 409, 429) or status >= 500
 
 
 def _requests(count: int) -> str:

@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pld.adapters.openai_client import NoClientError, address, check_installed, open_client
-from pld.adapters.teachers.answer_schema import read_answer
+from pld.adapters.openai_client import NoClientError, address, open_client
 from pld.adapters.teachers.answer_store import StoredAnswer
-from pld.adapters.teachers.anthropic import Role
-from pld.adapters.teachers.concurrency import AdaptiveLimit, answer_concurrently
-from pld.adapters.teachers.paid_teacher import Account, Call, PaidTeacher, Terms, most_tokens
-from pld.adapters.teachers.sdk_errors import InterruptibleRetries, bad_request, systemic_error
+from pld.adapters.teachers.concurrency import answer_by_sdk, systemic_error
+from pld.adapters.teachers.paid_teacher import (
+    Account,
+    Call,
+    PaidTeacher,
+    Role,
+    RoleSettings,
+    Terms,
+    most_tokens,
+    stored_answer,
+)
 from pld.errors import ConfigError, TeacherError
 from pld.ports import TeacherRequest
 
@@ -26,15 +32,6 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
 LengthField = Literal["max_tokens", "max_completion_tokens"]
-
-
-class RoleSettings(BaseModel):
-    """What differs for one role; None: as for the others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str | None = None
-    max_tokens: PositiveInt | None = None
 
 
 class OpenAICompatibleTeacher(PaidTeacher):
@@ -59,24 +56,15 @@ class OpenAICompatibleTeacher(PaidTeacher):
         extra_body: dict[str, Any],
         terms: Terms | None = None,
     ) -> None:
-        super().__init__(terms)
+        super().__init__(RoleSettings(model=model, max_tokens=max_tokens), roles, terms)
         self._base_url = base_url
-        self._model = model
         self._api_key_variable = api_key_variable
-        self._max_tokens = max_tokens
         self._max_tokens_field = max_tokens_field
         self._temperature = temperature
-        self._roles: dict[str, RoleSettings] = {str(role): settings for role, settings in roles.items()}
         self._max_concurrency = max_concurrency
         self._max_retries = max_retries
         self._timeout_s = timeout_s
         self._extra_body = extra_body
-
-    def model_of(self, role: str) -> str:
-        return self._roles.get(role, RoleSettings()).model or self._model
-
-    def max_tokens_of(self, role: str) -> int:
-        return self._roles.get(role, RoleSettings()).max_tokens or self._max_tokens
 
     def way_of(self, role: str) -> str:  # noqa: ARG002
         return "openai"
@@ -119,29 +107,25 @@ class OpenAICompatibleTeacher(PaidTeacher):
         }
 
     def _answers(self, calls: Mapping[str, Call], account: Account) -> Iterator[tuple[str, StoredAnswer]]:
-        limit = AdaptiveLimit(self._max_concurrency)
-        client = self._client(limit)
-        try:
-            yield from answer_concurrently(calls, account, limit, lambda call: self._send(client, call), self.name)
-        finally:
-            client.close()
-
-    def _send(self, client: openai.OpenAI, call: Call) -> StoredAnswer:
+        client = self._client()
         import openai
         from openai.types.chat import ChatCompletion
 
-        try:
+        def attempt(call: Call) -> StoredAnswer:
             answer = client.chat.completions.create(**self.body(call.request))
-        except openai.OpenAIError as error:
-            if answer_now := bad_request(error):
-                return answer_now
-            raise systemic_error(self.name, error, self._max_retries, self._remedies()) from None
-        if not isinstance(answer, ChatCompletion) or not answer.choices or not answer.choices[0].message:
-            raise TeacherError(
-                f"expected a chat completion, got {' '.join(f'{answer!r:.120}'.split())} ({self.name}); check "
-                "teacher.base_url (it mostly ends in /v1)"
-            )
-        return self._read(answer, call)
+            if not isinstance(answer, ChatCompletion) or not answer.choices or not answer.choices[0].message:
+                raise TeacherError(
+                    f"expected a chat completion, got {' '.join(f'{answer!r:.120}'.split())} ({self.name}); check "
+                    "teacher.base_url (it mostly ends in /v1)"
+                )
+            return self._read(answer, call)
+
+        def describe(error: Exception) -> TeacherError:
+            return systemic_error(self.name, error, self._max_retries, self._remedies())
+
+        yield from answer_by_sdk(
+            calls, account, client, attempt, openai.OpenAIError, describe, self._max_concurrency, self._max_retries
+        )
 
     def _read(self, completion: ChatCompletion, call: Call) -> StoredAnswer:
         max_tokens = self.max_tokens_of(call.request.role)
@@ -154,54 +138,26 @@ class OpenAICompatibleTeacher(PaidTeacher):
             return StoredAnswer(None, f"refusal: the model declined ({found:.200})", usage)
         if choice.finish_reason == "length":
             return StoredAnswer(None, f"truncated: stopped at max_tokens {max_tokens} or at the context's end", usage)
-        if not text.strip():
-            return StoredAnswer(None, f"empty: no text (stopped by {choice.finish_reason})", usage)
+        return stored_answer(text, call.request.schema, usage)
+
+    def _client(self) -> openai.OpenAI:
+        """Without retries of its own."""
         try:
-            return StoredAnswer(read_answer(text, call.request.schema), None, usage)
-        except ValueError as error:
-            return StoredAnswer(None, f"invalid: {error}", usage)
-
-    def _client(self, limit: AdaptiveLimit) -> openai.OpenAI:
-        try:
-            check_installed()
-            import httpx2
-            import openai
-
-            class Within(openai.DefaultHttpxClient):
-                def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-                    """Runs once per attempt, retries included."""
-                    with limit.attempt() as learn:
-                        response = super().send(request, **options)
-                        learn(response.status_code)
-                    if response.is_success and "json" in response.headers.get("content-type", ""):
-                        try:
-                            response.json()
-                        except ValueError as error:  # cut off on the way, perhaps: the SDK retries this one
-                            raise httpx2.DecodingError(f"a body that is no JSON: {error}", request=request) from None
-                    return response
-
-            class Client(InterruptibleRetries, openai.OpenAI):
-                pass
-
-            client = open_client(
-                Client,
+            return open_client(
                 url=self._address(),
                 role="teacher",
                 api_key_variable=self._api_key_variable,
-                max_retries=self._max_retries,
+                max_retries=0,
                 timeout_s=self._timeout_s,
-                http_client=Within(),
             )
         except NoClientError as error:
-            raise ConfigError(f"teacher {self.name}: {error}") from None
-        client.limit = limit
-        return client
+            raise ConfigError(f"{error} (teacher {self.name})") from None
 
     def _address(self) -> str:
         try:
             return address(self._base_url, "teacher")
         except NoClientError as error:
-            raise ConfigError(f"teacher {self.name}: {error}") from None
+            raise ConfigError(f"{error} (teacher {self.name})") from None
 
     def _remedies(self) -> dict[int, str]:
         return {

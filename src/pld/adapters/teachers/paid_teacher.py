@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from pld.adapters.teachers.answer_schema import read_answer
 from pld.adapters.teachers.answer_store import (
     FILE_NAME,
     RUN,
@@ -26,9 +29,19 @@ from pld.records import RoleSpending
 
 BAD_REQUEST = "bad_request"
 """Code of the answer to a request that the provider rejects as it is: free of charge, and not stored."""
+Role = Literal["extract", "consolidate", "resolve", "optimise"]
 LOOKED_UP_AT_ONCE = 1000
 """Stored answers in memory at a time."""
 _ADD_PRICE = "add it to conf/prices.yaml, or set budget.usd=null and cap budget.calls"
+
+
+class RoleSettings(BaseModel):
+    """What differs for one role; None: as for the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = None
+    max_tokens: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -91,21 +104,17 @@ class Account:
     def over_budget(self, left: Sequence[Call]) -> BudgetError:
         """Says what is done, and what the calls that are left would need."""
         budget, spent, more = self.terms.budget, self.store.spent(self.terms.task), len(left)
-        priced = spent.calls - spent.unpriced
         so_far = f"{spent.all_calls:,} calls and {_usd(spent.all_usd)} spent"
         if spent.lost:
             so_far += f", of which killed runs lost {spent.lost:,} calls at {_usd(spent.lost_usd)} at most"
         if budget.calls is not None and spent.all_calls >= budget.calls:
-            limit = f"budget.calls {budget.calls:,}"
-            need = f"budget.calls={spent.all_calls + more}"
+            limit, need = f"budget.calls {budget.calls:,}", f"budget.calls={spent.all_calls + more}"
         else:
-            most = [call.most_usd or 0.0 for call in left]
+            most = max(call.most_usd or 0.0 for call in left)  # for which the last call needs room
+            each = spent.usd / spent.calls if spent.calls else most
+            total = _usd(spent.all_usd + each * (more - 1) + most).strip("$").replace(",", "")
             limit = f"budget.usd {_usd(budget.usd or 0.0)}"
-            # the last call needs room for its worst case
-            each = spent.usd / priced if priced else sum(most) / more
-            basis = f"{_usd(each)} a call so far" if priced else "if every answer is as long as it may be"
-            total = _usd(spent.all_usd + each * (more - 1) + max(most)).strip("$").replace(",", "")
-            need = f"budget.usd={total} ({basis}, and the next may cost {_usd(most[0])})"
+            need = f"budget.usd={total} ({_usd(each)} a call{'' if spent.calls else ' at most'})"
         kept = f"{len(self._answered):,} answers have just arrived and are kept; " if self._answered else ""
         return BudgetError(
             f"expected {more:,} more calls of the Teacher, got {so_far} ({limit} of task {self.terms.task!r}); "
@@ -123,7 +132,9 @@ class PaidTeacher(ABC):
 
     provider: str
 
-    def __init__(self, terms: Terms | None) -> None:
+    def __init__(self, general: RoleSettings, roles: Mapping[Role, RoleSettings], terms: Terms | None) -> None:
+        self._general = general
+        self._roles: dict[str, RoleSettings] = {str(role): settings for role, settings in roles.items()}
         self._terms = terms or NO_TERMS
         self._costs: dict[tuple[str, str], dict[str, StoredAnswer]] = {}
 
@@ -132,11 +143,15 @@ class PaidTeacher(ABC):
         """By the model that explains examples; other roles may have other models."""
         return f"{self.provider}:{self.model_of('extract')}"
 
-    @abstractmethod
-    def model_of(self, role: str) -> str: ...
+    def model_of(self, role: str) -> str:
+        return str(self._setting(role, "model"))
 
-    @abstractmethod
-    def max_tokens_of(self, role: str) -> int: ...
+    def max_tokens_of(self, role: str) -> int:
+        return int(self._setting(role, "max_tokens"))
+
+    def _setting(self, role: str, name: str) -> Any:
+        own = getattr(self._roles.get(role), name, None)
+        return getattr(self._general, name) if own is None else own
 
     @abstractmethod
     def way_of(self, role: str) -> str:
@@ -162,6 +177,12 @@ class PaidTeacher(ABC):
         """The key under which the answer is stored."""
         drawn = {"draw": request.draw} if request.draw else {}
         return request_key(self._determinants(request) | drawn)
+
+    def without_answer(self, store: AnswerStore, requests: Sequence[TeacherRequest]) -> list[TeacherRequest]:
+        """Those of `requests` that would have to be paid for; of requests that are alike, one."""
+        by_key = {self.key_of(request): request for request in requests}
+        stored = store.stored_keys(by_key)
+        return [request for key, request in by_key.items() if key not in stored]
 
     def spent(self) -> tuple[RoleSpending, ...]:
         """What the answers that this object gave out cost when they were paid for, each question once."""
@@ -237,6 +258,16 @@ class PaidTeacher(ABC):
 def is_bad_request(answer: StoredAnswer) -> bool:
     """Whether the provider rejected the request as it is: that cost nothing, and is not stored."""
     return (answer.error or "").startswith(BAD_REQUEST)
+
+
+def stored_answer(text: str, schema: Mapping[str, Any], usage: Mapping[str, int]) -> StoredAnswer:
+    """The answer in a model's `text`, or why there is none."""
+    if not text.strip():
+        return StoredAnswer(None, "empty: no text", usage)
+    try:
+        return StoredAnswer(read_answer(text, schema), None, usage)
+    except ValueError as error:
+        return StoredAnswer(None, f"invalid: {error}", usage)
 
 
 def asked_hash(request: TeacherRequest) -> str:

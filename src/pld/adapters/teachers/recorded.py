@@ -2,15 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
-from pld.adapters.teachers.answer_export import AnswerLine, numbered_lines, read_answers
+from pld.adapters.teachers.answer_export import numbered_lines, read_answers
 from pld.adapters.teachers.paid_teacher import asked_hash
 from pld.config.assets import edited_file
 from pld.errors import ConfigError, TeacherError
@@ -28,35 +28,101 @@ class Recording(Record):
 
 
 class RecordedTeacher:
-    """Plays back `path` (relative to the project), a file of one of two kinds: a Recording a line, found by the id of
-    its example, which answers `extract` alone; or what `pld teacher export` wrote, found by what was asked, which
-    answers any role that is in it. Leaves out what it has no recording of."""
+    """Plays back `path` (relative to the project), of one of two kinds: a Recording a line, found by the id of its
+    example, which answers `extract` alone; or what `pld teacher export` wrote, found by the question, which answers any
+    role in it. Leaves out examples without a recording."""
 
     def __init__(self, *, path: str) -> None:
         self.name = f"recorded:{Path(path).name}"
         self._path = edited_file(path)
+        self._prompts: dict[str, str] = {}  # by example
 
     def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
         """Raises TeacherError for a file that is missing or malformed, and for an answer that is not in it where the
-        role is another than `extract`: only examples can be left out."""
+        role is not `extract`: only examples can be left out."""
         for request in requests:
-            if answer := self._recordings.find(request):
+            if answer := self._find(request):
                 yield answer
             elif request.role != EXTRACT:
-                raise self._recordings.missing(request.role)
+                counts = Counter(answer.role for answer in self._answers.values())
+                held = ", ".join(f"{count:,} of {role}" for role, count in sorted(counts.items())) or "none"
+                instead = " or groups.consolidator=medoid" if request.role == "consolidate" else ""
+                raise TeacherError(
+                    f"expected a recorded answer to a question of {request.role}, got answers to others ({held}) "
+                    f"({self._path}); replay the settings and templates that they were asked with, or set "
+                    f"groups.teacher=anthropic{instead}"
+                )
 
     def can_answer(self, role: str) -> bool:
         """Whether there is any recording for `role`; none where there is no file."""
-        return self._path.exists() and role in self._recordings.roles
+        return self._path.exists() and any(answer.role == role for answer in self._answers.values())
 
     def has(self, request: TeacherRequest) -> bool:
         """Whether there is a recording for `request`."""
-        return self._recordings.find(request) is not None
+        return self._find(request) is not None
+
+    def _find(self, request: TeacherRequest) -> TeacherAnswer | None:
+        """A recording by example answers one prompt: one that repeats what was wrong with the answer has none."""
+        found = self._answers.get(request.key if self._by_example else asked_hash(request))
+        if found is None or found.role != request.role:
+            return None
+        if self._by_example and self._prompts.setdefault(request.key, request.prompt) != request.prompt:
+            return None
+        return TeacherAnswer(
+            key=request.key, content=found.content, error=found.error, recorded=True, usage=dict(found.usage)
+        )
 
     @cached_property
-    def _recordings(self) -> "_Recordings":
+    def _by_example(self) -> bool:
         first = next(_lines(self._path), None)
-        return _ByQuestion(self._path) if first and _is_exported(first[1]) else _ByExample(self._path)
+        return first is None or not _is_exported(first[1])
+
+    @cached_property
+    def _answers(self) -> "dict[str, _Recorded]":
+        return _read_examples(self._path) if self._by_example else _read_export(self._path)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    role: str
+    model: str
+    content: Mapping[str, Any] | None
+    error: str | None
+    usage: Mapping[str, int]
+    number: int  # of the line
+
+
+def _read_examples(path: Path) -> dict[str, _Recorded]:
+    """By example id."""
+    found: dict[str, _Recorded] = {}
+    for number, line in _lines(path):
+        recording = _parse(line, f"{path}:{number}")
+        if first := found.get(recording.example_id):
+            raise TeacherError(
+                f"expected one recording per example, got {recording.example_id!r} again (first in line "
+                f"{first.number}) ({path}:{number}); remove one"
+            )
+        content = {"rationale": recording.rationale, "rule": recording.rule, "label": recording.label}
+        found[recording.example_id] = _Recorded(EXTRACT, "", content, None, {}, number)
+    return found
+
+
+def _read_export(path: Path) -> dict[str, _Recorded]:
+    """By the question's hash. Of several answers to one question those without content (refused, cut off) give way."""
+    found: dict[str, _Recorded] = {}
+    for number, line in read_answers(path):
+        known = found.get(line.asked)
+        if not line.asked or (known is not None and known.content is not None and line.content is None):
+            continue
+        if known is None or known.content is None:
+            found[line.asked] = _Recorded(line.role, line.model, line.content, line.error, line.usage, number)
+        elif canonical_json(line.content) != canonical_json(known.content):
+            raise TeacherError(
+                f"expected one answer to a question, got that of {line.model} besides that of {known.model} in line "
+                f"{known.number} ({path}:{number}); export one model alone (pld teacher export --model), or remove one "
+                "of them"
+            )
+    return found
 
 
 def check_can_be_asked(teacher: Teacher, where: str, instead: str, role: str) -> None:
@@ -66,98 +132,6 @@ def check_can_be_asked(teacher: Teacher, where: str, instead: str, role: str) ->
         raise ConfigError(
             f"expected a Teacher that answers new questions, got {teacher.name}, which plays back old answers "
             f"({where}); set groups.teacher=anthropic or {instead}"
-        )
-
-
-class _Recordings(Protocol):
-    roles: frozenset[str]
-
-    def find(self, request: TeacherRequest) -> TeacherAnswer | None: ...
-
-    def missing(self, role: str) -> TeacherError: ...
-
-
-class _ByExample:
-    """Recordings of `extract`, by example id. Each answers one question: the same example in another prompt, which
-    tells what was wrong with the answer, has no recording."""
-
-    roles = frozenset([EXTRACT])
-
-    def __init__(self, path: Path) -> None:
-        self._by_id: dict[str, Recording] = {}
-        self._prompts: dict[str, str] = {}
-        places: dict[str, int] = {}
-        for number, line in _lines(path):
-            recording = _parse(line, f"{path}:{number}")
-            if first := places.get(recording.example_id):
-                raise TeacherError(
-                    f"expected one recording per example, got {recording.example_id!r} again (first in line "
-                    f"{first}) ({path}:{number}); remove one"
-                )
-            places[recording.example_id] = number
-            self._by_id[recording.example_id] = recording
-
-    def find(self, request: TeacherRequest) -> TeacherAnswer | None:
-        recording = self._by_id.get(request.key) if request.role == EXTRACT else None
-        if recording is None or self._prompts.setdefault(request.key, request.prompt) != request.prompt:
-            return None
-        content = {"rationale": recording.rationale, "rule": recording.rule, "label": recording.label}
-        return TeacherAnswer(key=request.key, content=content, recorded=True)
-
-    def missing(self, role: str) -> TeacherError:
-        if role == "consolidate":
-            return TeacherError(
-                "expected merged rules, but recordings by example answer only the extraction of rules "
-                "(teacher=recorded); set groups.teacher=anthropic or groups.consolidator=medoid"
-            )
-        return TeacherError(
-            f"expected an answer to {role!r}, but recordings by example answer only the extraction of rules "
-            "(teacher=recorded); set groups.teacher=anthropic"
-        )
-
-
-@dataclass(frozen=True)
-class _Place:
-    line: AnswerLine
-    number: int
-
-
-class _ByQuestion:
-    """Exported answers, by what was asked. Of several to one question those without content (a refusal, an answer cut
-    off) give way."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._by_asked: dict[str, _Place] = {}
-        for number, line in read_answers(path):
-            if not line.asked:
-                continue
-            known = self._by_asked.get(line.asked)
-            if known is None or known.line.content is None:
-                self._by_asked[line.asked] = _Place(line, number)
-            elif line.content is not None and canonical_json(line.content) != canonical_json(known.line.content):
-                raise TeacherError(
-                    f"expected one answer to a question, got that of {line.model} besides that of "
-                    f"{known.line.model} in line {known.number} ({path}:{number}); export one model alone (pld "
-                    "teacher export --model), or remove one of them"
-                )
-        self._counts = Counter(place.line.role for place in self._by_asked.values())
-        self.roles = frozenset(self._counts)
-
-    def find(self, request: TeacherRequest) -> TeacherAnswer | None:
-        place = self._by_asked.get(asked_hash(request))
-        if place is None:
-            return None
-        line = place.line
-        return TeacherAnswer(
-            key=request.key, content=line.content, error=line.error, recorded=True, usage=dict(line.usage)
-        )
-
-    def missing(self, role: str) -> TeacherError:
-        held = ", ".join(f"{count:,} of {name}" for name, count in sorted(self._counts.items())) or "none"
-        return TeacherError(
-            f"expected a recorded answer to a question of {role}, got answers to others ({held}) ({self._path}); "
-            "replay the settings and templates that they were asked with, or set groups.teacher=anthropic"
         )
 
 
