@@ -1,4 +1,4 @@
-"""The line-up with the real SmolLM2 and MiniLM on made-up mails."""
+"""All systems on made-up mails: with a scripted Student, and with the real SmolLM2 and MiniLM (slow)."""
 
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pld.evaluate.measure import answers_of, evaluation_report, twin_of
 from pld.records import Calibration, TrainingCost
 from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
 from support.resolve_tree import resolution_report
+from support.scripted_student import LetterEmbedder, ScriptedStudent
 
 LORA = "{rank:4,alpha:8,dropout:0.0,learning_rate:1e-3,epochs:1,batch_size:4,max_tokens:200,seed:0}"
 GEPA = "{max_metric_calls:40,max_teacher_calls:null,seed:0}"
@@ -49,13 +50,15 @@ def inputs(**baselines):
     )
 
 
-@pytest.fixture(scope="module")
-def measured():
-    """Each system of the default line-up, and its answers to four mails."""
-    test = mails("test", 4)
+@pytest.fixture(scope="module", params=["scripted", pytest.param("SmolLM2", marks=pytest.mark.slow)])
+def measured(request):
+    """Each system of the default configuration, and its answers to four mails."""
+    test, own = mails("test", 4), inputs()
+    if request.param == "scripted":
+        own.__dict__ |= {"student": ScriptedStudent(), "embedder": LetterEmbedder()}
     return {
         system.name: (system, answers_of(system, test[: system.sample or len(test)], LABELS))
-        for system in build_systems(inputs())
+        for system in build_systems(own)
     }
 
 
@@ -67,13 +70,13 @@ def test_every_system_answers_in_the_order_of_the_report(measured):
         assert system.readable
 
 
-def test_systems_of_one_prompt_or_of_chosen_examples_are_calibrated_and_no_others(measured):
+def test_only_prompted_systems_are_calibrated(measured):
     calibrated = {name for name, (_, answers) in measured.items() if answers.calibration is not None}
     assert calibrated == {"zero_shot", "few_shot", "few_shot_nearest", "clustered", "distilled"}
     assert measured["distilled"][1].calibration.mean_log_scores == (-1.0, -1.0, -1.0)  # what ships, not another one
 
 
-def test_only_a_student_reads_tokens_and_it_reads_more_than_the_shared_beginning(measured):
+def test_systems_with_a_student_count_tokens_of_whole_requests(measured):
     for name, (system, answers) in measured.items():
         if name in ("majority", "tfidf_logreg", "embedding_logreg"):
             assert system.student is None
@@ -86,14 +89,14 @@ def test_only_a_student_reads_tokens_and_it_reads_more_than_the_shared_beginning
     assert measured["few_shot_nearest"][1].prompt_tokens == measured["zero_shot"][1].prompt_tokens
 
 
-def test_what_was_spent_is_told_of_the_systems_that_are_trained(measured):
+def test_systems_that_are_trained_report_their_cost(measured):
     timed = {name for name, (system, _) in measured.items() if system.training_seconds is not None}
     assert timed == {"few_shot_nearest", "tfidf_logreg", "embedding_logreg"}
     assert measured["clustered"][1].cost.training.teacher_calls == 9
     assert measured["distilled"][1].cost.training.teacher_calls == 11
 
 
-def test_before_and_after_the_loop_are_two_systems_with_prompts_and_calibrations_of_their_own(measured):
+def test_the_prompts_before_and_after_the_loop_are_systems_with_their_own_calibrations(measured):
     before, after = measured["clustered"], measured["distilled"]
     assert [system.beginning[0].content for system, _ in (before, after)] == [CLUSTERED, PROMPT]
     assert before[1].calibration.mean_log_scores == (-2.0, -2.0, -2.0)
@@ -101,7 +104,7 @@ def test_before_and_after_the_loop_are_two_systems_with_prompts_and_calibrations
     assert twin_of(after[0], [before[0]]) is None
 
 
-def test_the_line_up_makes_a_whole_report(measured):
+def test_all_systems_make_a_whole_report(measured):
     report, predictions = evaluation_report(
         composed(),
         "sha",
@@ -130,7 +133,7 @@ def test_the_optional_baselines_are_off_and_an_override_turns_them_on(tmp_path):
 
 
 def test_a_misspelt_setting_of_an_optional_baseline_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"unknown key 'baselines.gepa.sede'"):
+    with pytest.raises(ConfigError, match=r"expected a known key .*got 'baselines.gepa.sede'"):
         composed_with(tmp_path, f"baselines.gepa={GEPA.replace('seed', 'sede')}")
 
 
@@ -140,9 +143,10 @@ def test_an_optional_baseline_that_cannot_run_is_refused_before_the_first_system
         next(build_systems(inputs(gepa=settings)))
 
 
-def test_the_optional_baselines_stand_before_the_prompts_of_the_pipeline(tmp_path, monkeypatch):
+def test_optional_baselines_come_before_the_distilled_prompts(tmp_path, monkeypatch):
     baselines = composed_with(tmp_path, f"baselines.lora={LORA}", f"baselines.gepa={GEPA}").baselines
     own = inputs(lora=baselines.lora, gepa=baselines.gepa)
+    own.__dict__ |= {"student": ScriptedStudent(), "embedder": LetterEmbedder()}
     asked = {}
 
     def fine_tune(section, messages, inputs, answers, labels, params, on_progress=None):

@@ -115,6 +115,7 @@ def test_what_was_trained_is_not_trained_again(section):
     assert sum(finished) == 2 * 16
 
 
+@pytest.mark.slow
 def test_two_trainings_give_the_same_bits(section, monkeypatch, tmp_path):
     import torch
 
@@ -136,6 +137,7 @@ def test_a_training_leaves_the_random_numbers_of_the_process_alone(section):
     assert torch.equal(torch.rand(3), wanted)
 
 
+@pytest.mark.slow
 def test_other_settings_or_data_are_another_training(section):
     changes = [
         {},
@@ -148,6 +150,7 @@ def test_other_settings_or_data_are_another_training(section):
     assert len({tuned(section, **change).folder for change in changes}) == len(changes)
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_training(section, tiny_folder):
     other = {**section, "model": tiny_folder("llama", hidden_size=16)}
     assert tuned(section).folder != tuned(other).folder
@@ -170,6 +173,7 @@ def test_another_commit_of_a_hugging_face_id_is_another_training(tmp_path, monke
         identity(Source("some/other", local=False, sha256=None))
 
 
+@pytest.mark.slow
 def test_an_example_above_the_limit_is_left_out_and_counted(section):
     finished = []
     found = tuned(section, ["long " * 80, *INPUTS], ["warm", *ANSWERS], finished.append, epochs=2)
@@ -205,12 +209,14 @@ def test_the_loss_is_what_scoring_measures(section, make_student):
     np.testing.assert_allclose(losses, -student.score(SYSTEM, ["The fire"], LABELS)[0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_gemma_3_is_trained_too(section, tiny_folder):
     found = tuned({**section, "model": tiny_folder("gemma3")}, epochs=2)
     assert np.isfinite(found.student.score(SYSTEM, INPUTS, LABELS)).all()
     assert found.training.last_loss < found.training.first_loss
 
 
+@pytest.mark.slow
 def test_a_quantised_student_is_quantised_again_after_the_merge(section):
     found = tuned({**section, "quantization": "int8"})
     assert found.student.describe()["quantization"] == "int8"
@@ -241,6 +247,7 @@ def test_nothing_is_printed_and_nothing_warned_of(section, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_record_beside_the_weights_says_what_was_done(section):
     found = tuned(section)
     record = json.loads((found.folder / RECORD).read_text())

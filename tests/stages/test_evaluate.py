@@ -1,4 +1,4 @@
-"""The stage's measuring with the real SmolLM2, of the two prompts of the pipeline alone."""
+"""What the stage `evaluate` asks and times, for the distilled prompts alone."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from pld.artifacts import write_text
-from pld.config.build import build
 from pld.evaluate import build_systems
 from pld.evaluate.build_systems import DistilledPrompt, SystemInputs
 from pld.records import Calibration, TrainingCost
 from pld.stages import evaluate
 from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
+from support.word_student import WordStudent
 
 
 class Counting:
@@ -31,7 +31,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def small_student():
-    return build(composed().student, "student")
+    return WordStudent()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def distilled(prompt, mean, training):
     return DistilledPrompt(prompt, calibration, "some instructions", training)
 
 
-def test_a_list_that_the_loop_left_as_it_was_is_scored_and_timed_once(measured):
+def test_a_prompt_that_the_loop_did_not_change_is_scored_and_timed_once(measured):
     student, answers, latency = measured(PROMPT)
     once = student.scored[PROMPT]
     assert list(answers) == ["clustered", "distilled"]
@@ -80,24 +80,24 @@ def test_a_list_that_the_loop_left_as_it_was_is_scored_and_timed_once(measured):
     assert latency.systems["clustered"] != latency.systems["distilled"]
 
 
-def test_what_the_loop_left_is_measured_beside_what_reviewers_made_of_it(measured):
+def test_the_prompt_before_review_is_measured_too(measured):
     _, answers, latency = measured(CLUSTERED, unreviewed="Another list.")
     assert list(answers) == ["clustered", "unreviewed", "distilled"]
     assert (answers["unreviewed"].scores != answers["distilled"].scores).any()
     assert "unreviewed_calibrated" in latency.systems
 
 
-def test_each_different_prompt_of_the_sweep_is_timed_once(small_student, monkeypatch, tmp_path):
+def test_each_different_prompt_of_the_sweep_is_timed_once(small_student, tmp_path):
     for trial, prompt in {"t1": PROMPT, "t2": CLUSTERED, "t3": PROMPT}.items():
         write_text(tmp_path / f"artifacts/trials/{trial}/system_prompt.md", prompt)
     (tmp_path / "artifacts/trials/failed").mkdir()
-    monkeypatch.chdir(tmp_path)
     config = composed()
     inputs = SimpleNamespace(student=small_student)
 
     def timed(requests):
         few = config.latency.model_copy(update={"trial_requests": requests})
-        return evaluate._timed_trials(config.model_copy(update={"latency": few}), inputs, mails("test", 3))
+        changed = config.model_copy(update={"latency": few})
+        return evaluate._timed_trials(changed, tmp_path / "artifacts", inputs, mails("test", 3))
 
     found = timed(2)
     assert list(found) == ["t1", "t2", "t3"]

@@ -11,12 +11,13 @@ import yaml
 
 from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
 from pld.config.composition import compose
-from pld.distill.cost_estimate import STAGES
 from pld.distill.trial import groups_of
+from pld.evaluate.latency import report_sha256
 from pld.evaluate.measure import Answers, evaluation_report
 from pld.params import Config, TaskParams
 from pld.records import (
     SPLITS,
+    TEACHER_STAGES,
     Calibration,
     Cluster,
     CostReport,
@@ -112,7 +113,10 @@ def write_artifacts(
     write_json(
         evaluation / "latency.json",
         LatencyReport(
-            machine="a test", systems=dict.fromkeys(report.systems, timing), training_seconds={"tfidf_logreg": 0.42}
+            machine="a test",
+            report_sha256=report_sha256(folder),
+            systems=dict.fromkeys(report.systems, timing),
+            training_seconds={"tfidf_logreg": 0.42},
         ),
     )
     write_json(evaluation / "costs.json", CostReport(systems={name: COSTS[name] for name in answers}))
@@ -135,7 +139,7 @@ def write_artifacts(
         folder / "trials/00failed0000/error.json",
         {"settings": {"clusterer.min_cluster_size": 99}, "error": "nothing was left to ship"},
     )
-    for stage in STAGES:
+    for stage in TEACHER_STAGES:
         write_json(folder / f"spending/{stage}.json", Spending(stage=stage, roles=spending.get(stage, ())))
     write_text(folder / "trials.csv", f"rank,trial_id\n1,{trial.trial_id}\n")
     return config

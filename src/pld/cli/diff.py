@@ -1,13 +1,14 @@
 """`pld diff`: two prompts or versions, instruction by instruction and answer by answer."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pld.records import Instruction, Record, Split, sha256
+from pld.records import Instruction, Split, sha256
 from pld.reporting.diff import AnswerDiff, ListDiff, compare_answers, compare_lists
 
 if TYPE_CHECKING:
@@ -20,36 +21,6 @@ if TYPE_CHECKING:
 
 ARTIFACTS = Path("artifacts")
 _ID = 8  # characters of an instruction's id
-
-
-class Side(Record):
-    """None: not known."""
-
-    name: str
-    what: str
-    prompt_sha256: str
-    prompt_tokens: int | None
-    instructions: int | None
-
-
-class Setting(Record):
-    """A setting that answers depend on and that differs; None: it has none there."""
-
-    key: str
-    before: str | None
-    after: str | None
-
-
-class Difference(Record):
-    """`instructions` None: one side's were not kept; `answers` None: `missing` says why."""
-
-    a: Side
-    b: Side
-    instructions: ListDiff | None
-    settings: tuple[Setting, ...]
-    answers: AnswerDiff | None
-    missing: str
-    notes: tuple[str, ...]
 
 
 @click.command()
@@ -65,13 +36,54 @@ def diff(a: str, b: str, with_ids: bool, as_json: bool) -> None:
 
     Answers are compared on test if both sides were measured on the same test split, else on validation.
     """
-    found = difference(a, b)
-    if as_json:
-        click.echo(json.dumps(found.model_dump(mode="json"), ensure_ascii=False, indent=2))
-        return
     from rich.console import Console
 
-    show(found, with_ids, Console(width=None if Console().is_terminal else 120))
+    found = difference(a, b)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
+    else:
+        show(found, with_ids, Console(width=None if Console().is_terminal else 120))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`lists` None: one side's instructions were not kept; `answers` None: `missing` says why; `settings`: key → values
+    that differ (None: no such setting)."""
+
+    before: "Snapshot"
+    after: "Snapshot"
+    lists: ListDiff | None
+    answers: AnswerDiff | None
+    missing: str
+
+    @property
+    def settings(self) -> dict[str, tuple[str | None, str | None]]:
+        trials = bool(self.before.trial and self.after.trial)
+        old, new = ({**side.settings, **(side.trial if trials else {})} for side in (self.before, self.after))
+        keys = sorted(old.keys() | new.keys())
+        return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+    @property
+    def notes(self) -> list[str]:
+        notes, answers = [], self.answers
+        if answers and answers.left_out:
+            notes.append(f"{answers.left_out} examples left out: answered by one side only, or with other gold labels")
+        if answers and answers.split == "validation" and self.before.searching != self.after.searching:
+            name = self.before.name if self.before.searching else self.after.name
+            notes.append(
+                f"{name} answered at student.search_dtype, the other at student.dtype: some answers may differ"
+            )
+        return notes
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            **{key: _side(side) for key, side in (("a", self.before), ("b", self.after))},
+            "instructions": self.lists and self.lists.model_dump(mode="json"),
+            "settings": [{"key": key, "before": old, "after": new} for key, (old, new) in self.settings.items()],
+            "answers": self.answers and self.answers.model_dump(mode="json"),
+            "missing": self.missing,
+            "notes": self.notes,
+        }
 
 
 def difference(a: str, b: str) -> Difference:
@@ -84,22 +96,16 @@ def difference(a: str, b: str) -> Difference:
     lists = None
     if before.instructions is not None and after.instructions is not None:
         lists = compare_lists(before.instructions, after.instructions)
-    answers, missing = _answers(config, before, after)
-    return Difference(
-        a=_side(before),
-        b=_side(after),
-        instructions=lists,
-        settings=_settings(before, after),
-        answers=answers,
-        missing=missing,
-        notes=tuple(_notes(before, after, answers)),
-    )
+    return Difference(before, after, lists, *_answers(config, before, after))
 
 
 def show(found: Difference, with_ids: bool, console: "Console") -> None:
     """Print `found`; readable from 80 columns on."""
+    sides = _side(found.before), _side(found.after)
+    rows = [[key, *(str(side[key] or "unknown") for side in sides)] for key in sides[0] if key != "name"]
+    rows += [[key, old or "–", new or "–"] for key, (old, new) in found.settings.items()]
     console.print()
-    console.print(_sides(found))
+    console.print(_table(("", found.before.name, found.after.name), rows, "left"))
     for line in (*_list_lines(found), *_answer_lines(found)):
         console.print(line, highlight=False)
     if answers := found.answers:
@@ -140,59 +146,22 @@ def _answers(config: "Config", before: "Snapshot", after: "Snapshot") -> tuple[A
     return found, "" if found else f"no example of {split} has answers of both"
 
 
-def _notes(before: "Snapshot", after: "Snapshot", answers: AnswerDiff | None) -> Iterator[str]:
-    if answers and answers.left_out:
-        yield f"{answers.left_out} examples are left out: only one side answered them, or their gold labels differ"
-    if answers and answers.split == "validation" and before.searching != after.searching:
-        name = before.name if before.searching else after.name
-        yield f"{name} answered at student.search_dtype, the other side at student.dtype: some answers differ by that"
-
-
-def _settings(before: "Snapshot", after: "Snapshot") -> tuple[Setting, ...]:
-    trials = bool(before.trial and after.trial)
-    old, new = ({**side.settings, **(side.trial if trials else {})} for side in (before, after))
-    return tuple(
-        Setting(key=key, before=old.get(key), after=new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    )
-
-
-def _side(side: "Snapshot") -> Side:
-    return Side(
-        name=side.name,
-        what=side.what,
-        prompt_sha256=sha256(side.prompt),
-        prompt_tokens=side.tokens,
-        instructions=None if side.instructions is None else len(side.instructions),
-    )
-
-
-def _sides(found: Difference) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(f"from {found.a.name} to {found.b.name}"), title_justify="left")
-    for column in ("", found.a.name, found.b.name):
-        table.add_column(Text(column), overflow="fold")
-    rows = [
-        ("", found.a.what, found.b.what),
-        ("prompt", found.a.prompt_sha256[:12], found.b.prompt_sha256[:12]),
-        ("tokens", _number(found.a.prompt_tokens), _number(found.b.prompt_tokens)),
-        ("instructions", _number(found.a.instructions), _number(found.b.instructions)),
-        *((setting.key, setting.before or "–", setting.after or "–") for setting in found.settings),
-    ]
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+def _side(side: "Snapshot") -> dict[str, str | int | None]:
+    return {
+        "name": side.name,
+        "what": side.what,
+        "prompt_sha256": sha256(side.prompt),
+        "prompt_tokens": side.tokens,
+        "instructions": None if side.instructions is None else len(side.instructions),
+    }
 
 
 def _list_lines(found: Difference) -> "Iterator[Text]":
     from rich.text import Text
 
-    lists = found.instructions
+    lists = found.lists
     if lists is None:
-        gone = found.a if found.a.instructions is None else found.b
+        gone = found.before if found.before.instructions is None else found.after
         yield Text(f"instructions: those of {gone.name} were not kept")
         return
     yield Text(
@@ -208,7 +177,7 @@ def _list_lines(found: Difference) -> "Iterator[Text]":
         text.highlight_regex(r"\{\+.*?\+\}", "green")
         yield text
     if not (lists.added or lists.removed or lists.reworded):
-        same = found.a.prompt_sha256 == found.b.prompt_sha256
+        same = found.before.prompt == found.after.prompt
         yield Text("the same prompt" if same else "the same instructions, in another order or rendered differently")
 
 
@@ -229,22 +198,26 @@ def _answer_lines(found: Difference) -> "Iterator[Text]":
 
 
 def _labels(answers: AnswerDiff) -> "Table":
+    columns = ("gold label", "n", "fixed", "broken", "other", "F1", "F1 after", "change")
+    rows = []
+    for own in answers.per_label:
+        counts = (str(own.n), str(own.fixed), str(own.broken), str(own.other))
+        f1 = (f"{own.f1_before:.3f}", f"{own.f1_after:.3f}", f"{own.f1_after - own.f1_before:+.3f}")
+        rows.append((own.label, *counts, *f1))
+    return _table(columns, rows, "right")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], justify: Literal["left", "right"]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for column in ("gold label", "n", "fixed", "broken", "other", "F1", "F1 after", "change"):
-        table.add_column(column, justify="left" if column == "gold label" else "right")
-    for row in answers.per_label:
-        cells = (row.label, row.n, row.fixed, row.broken, row.other)
-        figures = (f"{row.f1_before:.3f}", f"{row.f1_after:.3f}", f"{row.f1_after - row.f1_before:+.3f}")
-        table.add_row(*(Text(str(cell)) for cell in (*cells, *figures)))
+    for place, column in enumerate(columns):
+        table.add_column(Text(column), justify=justify if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
     return table
 
 
 def _named(own: Instruction) -> str:
     return f"{own.id[:_ID]} ({own.label})"
-
-
-def _number(value: int | None) -> str:
-    return "unknown" if value is None else f"{value:,}"

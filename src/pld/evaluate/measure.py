@@ -1,4 +1,4 @@
-"""All systems' answers on test → the evaluation report."""
+"""Asks every system for its answers on test, and makes the evaluation report from them."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,8 @@ from pld.resolve.records import ResolutionReport
 
 @dataclass(frozen=True)
 class Answers:
-    """One system on those `examples` [n] of the test set that it answered: `scores` [n, k] as it gave them;
-    `calibration` None: it has no calibrated variant; `beginning`: the messages that all its requests share."""
+    """One system's uncalibrated `scores` [n, k] on the test `examples` [n] that it answered. `calibration` None: there
+    is no calibrated variant. `beginning`: the messages that all requests share."""
 
     examples: Sequence[Example]
     scores: Scores
@@ -60,7 +60,7 @@ def asked_of(system: System, test: Sequence[Example], seed: int) -> list[Example
 def answers_of(
     system: System, asked: Sequence[Example], labels: Sequence[str], on_progress: OnProgress | None = None
 ) -> Answers:
-    """`system` on `asked`, and on the training examples that calibrate it (`on_progress` counts both)."""
+    """Ask `system` about `asked`, and about the training examples that calibrate it (`on_progress` counts both)."""
     replies = system.answer(asked, on_progress)
     calibration = system.calibration
     if calibration is None and system.calibrated_on:
@@ -92,7 +92,7 @@ def twin_of(system: System, earlier: Sequence[System]) -> System | None:
 
 
 def answers_of_twin(system: System, found: Answers) -> Answers:
-    """`system`'s answers where its twin's were `found`; calibration, cost and what can be read are its own."""
+    """The answers `found` of `system`'s twin, with `system`'s own calibration, training cost and description."""
     cost = found.cost.model_copy(update={"training": system.training, "readable": system.readable})
     return replace(found, calibration=system.calibration, cost=cost)
 
@@ -105,9 +105,8 @@ def evaluation_report(
     student: Mapping[str, str],
     resolution: ResolutionReport | None,
 ) -> tuple[EvaluationReport, list[Prediction]]:
-    """Every system, with calibration too where it has one; the distilled one compared with each of the others, of the
-    same kind where there is one, on the examples that both answered. `student`: its own description; `resolution`:
-    what the loop did on validation."""
+    """Report on every system and its calibrated variant, and compare the distilled one with each `rivals` on the
+    examples that both answered. `student`: its description; `resolution`: the loop on validation (None: no loop)."""
     task, settings = config.task, config.evaluation
     variants = _variants(answers)
     reports: dict[str, SystemReport] = {}
@@ -136,7 +135,13 @@ def evaluation_report(
     if resolution is not None and (resolution.rounds or resolution.candidates):
         left = shipped.replace(DISTILLED, UNREVIEWED) if UNREVIEWED in answers else shipped
         before = CLUSTERED + (CALIBRATED if left.endswith(CALIBRATED) else "")
-        loop = _loop_effect(resolution, _comparison(config, test, left, before, variants))
+        loop = LoopEffect(
+            rounds=len(resolution.rounds),
+            candidates=resolution.candidates,
+            accepted=len(resolution.accepted),
+            validation=resolution.gain,
+            test=_comparison(config, test, left, before, variants),
+        )
     report = EvaluationReport(
         task=task.name,
         split="test",
@@ -157,29 +162,12 @@ def evaluation_report(
     return report, rows
 
 
-def _loop_effect(resolution: ResolutionReport, test: Comparison) -> LoopEffect:
-    """The loop on validation beside what it did on test."""
-    return LoopEffect(
-        rounds=len(resolution.rounds),
-        candidates=resolution.candidates,
-        accepted=len(resolution.accepted),
-        validation=resolution.gain,
-        test=test,
-    )
-
-
 def _variants(answers: Mapping[str, Answers]) -> dict[str, Answers]:
-    """Each system as it answered, then, calibrated, each that can be."""
+    """Every system as it answered, then the calibrated variants."""
     plain = dict(answers)
     for name, found in answers.items():
         if found.calibration is not None:
-            plain[name + CALIBRATED] = Answers(
-                found.examples,
-                calibrate(found.scores, found.calibration),
-                found.calibration,
-                found.prompt_tokens,
-                found.cost,
-            )
+            plain[name + CALIBRATED] = replace(found, scores=calibrate(found.scores, found.calibration))
     return plain
 
 

@@ -35,7 +35,7 @@ def charts_of(outputs: Outputs, shown: Sequence[Rule]) -> tuple[list[Chart], str
 
 
 def systems_chart(rows: Sequence[SystemRow], n: int, task: str, shipped: str) -> Chart:
-    """Every system's macro-F1 on test with its interval; calibrated variants hollow."""
+    """Macro-F1 on test of every system, with intervals; calibrated variants are hollow."""
     marks = []
     for row in rows:
         name = row.name if row.report.n == n else f"{row.name} (n = {row.report.n})"
@@ -51,11 +51,7 @@ def systems_chart(rows: Sequence[SystemRow], n: int, task: str, shipped: str) ->
     base = alt.Chart().encode(
         y=alt.Y("system:N", sort=order, title=None),
         yOffset=alt.YOffset("variant:N", sort=["as it answers", "calibrated"], scale=alt.Scale(paddingOuter=0.4)),
-        tooltip=[
-            alt.Tooltip("system:N"),
-            alt.Tooltip("variant:N"),
-            *TOOLTIPS,
-        ],
+        tooltip=[alt.Tooltip("system:N"), alt.Tooltip("variant:N"), *TOOLTIPS],
     )
     layers = []
     for ships, plain, hollow in ((False, "plain", "hollow"), (True, "accent", "hollow-accent")):
@@ -76,7 +72,8 @@ def systems_chart(rows: Sequence[SystemRow], n: int, task: str, shipped: str) ->
 
 
 def trials_chart(points: Sequence[TrialPoint]) -> Chart:
-    """Every trial's macro-F1 on validation against tokens, by latency where all were timed; the front ringed."""
+    """Macro-F1 on validation against prompt tokens of every trial, coloured by latency if all were timed; the Pareto
+    front has rings."""
     timed = all_timed(points)
     marks = [
         {
@@ -90,23 +87,9 @@ def trials_chart(points: Sequence[TrialPoint]) -> Chart:
         }
         for point in points
     ]
-    tooltip = [
-        alt.Tooltip("trial:N"),
-        *TOOLTIPS,
-        alt.Tooltip("tokens:Q"),
-        *([alt.Tooltip("latency:Q", title="p50 ms")] if timed else []),
-        alt.Tooltip("settings:N"),
-    ]
-    base = alt.Chart().encode(
-        x=alt.X(
-            "tokens:Q",
-            title="prompt tokens",
-            scale=alt.Scale(zero=False, padding=40, nice=False),
-            axis=alt.Axis(grid=False, tickCount=6),
-        ),
-        tooltip=tooltip,
-    )
-    f1, low = _on_validation("macro_f1"), _on_validation("low")
+    latency = [alt.Tooltip("latency:Q", title="p50 ms")] if timed else []
+    tooltips = alt.Tooltip("trial:N"), *TOOLTIPS, alt.Tooltip("tokens:Q"), *latency, alt.Tooltip("settings:N")
+    base, f1 = _against_tokens(*tooltips), _on_validation("macro_f1")
     dots = base.mark_point(filled=True, size=80, opacity=1, style="plain")
     if timed:
         dots = dots.encode(
@@ -114,9 +97,9 @@ def trials_chart(points: Sequence[TrialPoint]) -> Chart:
         )
     won = base.transform_filter("datum.won")
     layers = [
-        base.mark_rule(strokeWidth=1, style="pale").encode(y=low, y2="high:Q"),
+        _intervals(base),
         dots.encode(y=f1),
-        base.transform_filter("datum.front").mark_point(size=210, strokeWidth=1.6, style="ring").encode(y=f1),
+        _front(base),
         won.mark_text(dy=-17, style="words", text="won").encode(y=f1),
     ]
     front = "macro-F1, tokens and latency" if timed else "macro-F1 and tokens"
@@ -130,7 +113,7 @@ def trials_chart(points: Sequence[TrialPoint]) -> Chart:
 
 
 def lists_chart(points: Sequence[FrontPoint]) -> Chart:
-    """Every list of the loop that was measured on all of validation."""
+    """Macro-F1 against prompt tokens of the loop's lists that were measured on all of validation."""
     ends = (LEFT, CAME_IN)
     marks = [
         {
@@ -142,28 +125,15 @@ def lists_chart(points: Sequence[FrontPoint]) -> Chart:
         }
         for point in points
     ]
-    base = alt.Chart().encode(
-        x=alt.X(
-            "tokens:Q",
-            title="prompt tokens",
-            scale=alt.Scale(zero=False, padding=40, nice=False),
-            axis=alt.Axis(grid=False, tickCount=6),
-        ),
-        tooltip=[
-            alt.Tooltip("list:N"),
-            *TOOLTIPS,
-            alt.Tooltip("tokens:Q"),
-        ],
-    )
-    f1, low = _on_validation("macro_f1"), _on_validation("low")
+    base, f1 = _against_tokens(alt.Tooltip("list:N"), *TOOLTIPS, alt.Tooltip("tokens:Q")), _on_validation("macro_f1")
     named = base.transform_filter("datum.end !== null")
     layers = [
-        base.mark_rule(strokeWidth=1, style="pale").encode(y=low, y2="high:Q"),
+        _intervals(base),
         base.transform_filter("datum.end === null")
         .mark_point(size=64, filled=True, opacity=1, style="plain")
         .encode(y=f1),
         named.mark_point(size=90, filled=True, opacity=1, style="accent").encode(y=f1),
-        base.transform_filter("datum.front").mark_point(size=210, strokeWidth=1.6, style="ring").encode(y=f1),
+        _front(base),
         named.mark_text(dy=-17, style="words").encode(y=f1, text="end:N"),
     ]
     return Chart(
@@ -207,6 +177,25 @@ def confusion_chart(report: EvaluationReport) -> Chart:
         spec=spec_of(layers, height=44 * len(order)),
         rows=marks,
     )
+
+
+def _against_tokens(*tooltips: alt.Tooltip) -> alt.Chart:
+    scale, axis = alt.Scale(zero=False, padding=40, nice=False), alt.Axis(grid=False, tickCount=6)
+    chart: alt.Chart = alt.Chart().encode(
+        x=alt.X("tokens:Q", title="prompt tokens", scale=scale, axis=axis), tooltip=list(tooltips)
+    )
+    return chart
+
+
+def _intervals(base: alt.Chart) -> alt.Chart:
+    chart: alt.Chart = base.mark_rule(strokeWidth=1, style="pale").encode(y=_on_validation("low"), y2="high:Q")
+    return chart
+
+
+def _front(base: alt.Chart) -> alt.Chart:
+    ring = base.transform_filter("datum.front").mark_point(size=210, strokeWidth=1.6, style="ring")
+    chart: alt.Chart = ring.encode(y=_on_validation("macro_f1"))
+    return chart
 
 
 def _on_validation(field: str) -> alt.Y:

@@ -1,10 +1,10 @@
 """A prompt optimiser as baseline: GEPA (Agrawal et al. 2025, arXiv 2507.19457) by the package `gepa`, the engine of
 DSPy's GEPA and of MLflow's optimize_prompts.
 
-It starts from the task's base instruction. In each round the Student answers three training examples under one of the
-prompts so far (drawn from the Pareto front on validation), the Teacher is shown what it answered and rewrites the
-prompt, and a rewrite that gets more of the three right is measured on validation. The words of the question are
-GEPA's own; the Teacher, its answer store and the budget are pld's.
+The search starts from the task's base instruction. In each round the Student answers three training examples with a
+prompt drawn from the Pareto front on validation, the Teacher sees the answers and rewrites the prompt, and a rewrite
+that gets more of the three right is measured on validation. The wording of the question is GEPA's own; the Teacher, its
+answer store and the budget are pld's.
 """
 
 import math
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pld import prompts
 from pld.adapters.teachers.recorded import check_can_be_asked
-from pld.distill import text_checks as wording
+from pld.distill import text_checks
 from pld.distill.render import prompt_messages, render_input
 from pld.errors import ConfigError, DataError, TeacherError
 from pld.metrics import choose, indices, system_report
@@ -33,25 +33,24 @@ if TYPE_CHECKING:
 
 ROLE = "optimise"
 MAX_WORDS = 2000
-"""Of a proposed prompt: a longer one is refused. About 2,600 tokens."""
+"""Longer proposed prompts are refused; about 2,600 tokens."""
 SHOWN = 3
-"""Training examples of one round: GEPA's own default."""
+"""Training examples in a round, GEPA's own default."""
 
 _PROMPT = "prompt"  # the one component of what GEPA optimises
-_CURRENT, _SHOWN = "<curr_param>", "<side_info>"  # the places in GEPA's words for the present prompt and the examples
+_CURRENT, _SHOWN = "<curr_param>", "<side_info>"  # GEPA's placeholders for the current prompt and the examples
 
 
 class ProposedPrompt(Record):
-    """What the Teacher is asked for."""
+    """The Teacher's answer."""
 
     prompt: str = Field(description="The new instruction in full, as plain text.")
 
 
 @dataclass(frozen=True)
 class Optimised:
-    """`prompt` has the best `validation_macro_f1` of the `candidates` that reached validation (the base instruction is
-    one of them); `refused` counts the Teacher's answers that were no prompt, by reason. `seconds`: wall time, the
-    Teacher's included."""
+    """`prompt` has the best `validation_macro_f1` of all `candidates` measured on validation, the base instruction
+    among them; `refused`: number of unusable Teacher answers by reason; `seconds`: wall time, Teacher included."""
 
     prompt: str
     validation_macro_f1: float
@@ -63,8 +62,8 @@ class Optimised:
 
 @dataclass(frozen=True)
 class _Answered:
-    """What the Student answered to one example: a label's place (-1: none), and each label's share of the likelihood
-    of all (empty: none)."""
+    """The Student's answer to one example: the label's index (-1: unparsable), and the labels' probabilities (empty:
+    unparsable)."""
 
     chosen: int
     shares: tuple[float, ...]
@@ -83,9 +82,9 @@ def optimise(
     """Search for a system prompt within two hard limits: `params.max_metric_calls` answers of the Student (at its
     precision for searching), and `params.max_teacher_calls` questions to the Teacher (null: `distillation_calls`).
 
-    An answer from the Teacher's store counts like a new one, so that a rerun takes the same course and pays nothing.
-    An answer that is no prompt costs its call and ends nothing. `on_progress` counts the Student's answers,
-    `max_metric_calls` in all. Raises ConfigError for a Teacher that only plays back, a missing package or too small a
+    Answers from the Teacher's store count like new ones, so that a rerun takes the same course and pays nothing. An
+    unusable Teacher answer costs a call and the search goes on. `on_progress` counts Student answers up to
+    `max_metric_calls`. Raises ConfigError for a Teacher that only plays back, a missing package or too small a
     budget, and what Student and Teacher raise.
     """
     check(teacher)
@@ -130,7 +129,7 @@ def optimise(
 
 
 def check(teacher: Teacher) -> None:
-    """Whether GEPA can run with `teacher` at all, before anything is computed. Raises ConfigError."""
+    """Raises ConfigError if GEPA can't run with `teacher`, before anything is computed."""
     check_can_be_asked(teacher, "baselines.gepa", "baselines.gepa=null", ROLE)
     try:
         import gepa  # noqa: F401
@@ -142,10 +141,10 @@ def check(teacher: Teacher) -> None:
 
 
 class _Search:
-    """What GEPA calls (its GEPAAdapter), and what is left of the budget.
+    """The GEPAAdapter that GEPA calls, and the budget spent.
 
-    gepa 0.1.4 takes any exception of `propose_new_texts` for one bad answer and asks a second time; so an error is
-    kept in `fault`, ends the search, and is raised after it.
+    gepa 0.1.4 treats any exception in `propose_new_texts` as one bad answer and asks again, so an error is kept in
+    `fault`, which ends the search and is raised after it.
     """
 
     def __init__(
@@ -179,7 +178,7 @@ class _Search:
             )
 
     def is_over(self, gepa_state: "GEPAState[Any, Any]") -> bool:
-        """Before each round: whether its worst case would go over a limit, or nothing is left to gain."""
+        """Called before each round: whether the round could exceed a limit, or validation has no errors left."""
         return (
             self.fault is not None
             or self.calls >= self._max_calls
@@ -190,7 +189,7 @@ class _Search:
     def evaluate(
         self, batch: list[Example], candidate: dict[str, str], capture_traces: bool = False
     ) -> "EvaluationBatch[dict[str, str], int]":
-        """1 for a right label, 0 for a wrong one; a trace is what the Teacher is shown of an example."""
+        """Scores: 1 for a right label, 0 for a wrong one. Traces: examples as the Teacher sees them."""
         from gepa.core.adapter import EvaluationBatch
 
         answered = self._answered(candidate[_PROMPT], batch)
@@ -222,7 +221,7 @@ class _Search:
         reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
         components_to_update: list[str],  # noqa: ARG002
     ) -> dict[str, str]:
-        """The Teacher's new prompt; nothing where it gave none, and GEPA goes on to the next round."""
+        """The Teacher's new prompt, or nothing if its answer is unusable; GEPA then goes on to the next round."""
         current = candidate[_PROMPT]
         try:
             self.calls += 1
@@ -243,7 +242,7 @@ class _Search:
         return {_PROMPT: text}
 
     def macro_f1(self, prompt: str) -> float:
-        """On validation, where `prompt` has answered."""
+        """On validation; no new answers for a `prompt` that was measured there."""
         labels = self._task.labels
         gold = indices([example.label for example in self._validation], labels)
         chosen = indices([None] * len(gold), labels)
@@ -253,7 +252,7 @@ class _Search:
         return system_report(gold, chosen, labels, None, 1, 0, 0).macro_f1.value
 
     def _round(self) -> int:
-        """The Student's answers in a round at most: the parent's, the child's, the child's on validation."""
+        """The most Student answers that a round takes: parent and child on the shown examples, child on validation."""
         return 2 * SHOWN + len(self._validation)
 
     def _answered(self, prompt: str, examples: Sequence[Example]) -> list[_Answered]:
@@ -285,7 +284,7 @@ class _Search:
     def _request(self, current: str, shown: Sequence[Mapping[str, Any]]) -> TeacherRequest:
         from gepa.strategies.instruction_proposal import InstructionProposalSignature
 
-        # cut first, filled then: what is filled in is never searched for a place
+        # split first and fill in afterwards, so that filled-in text is never searched for placeholders
         before, _, rest = InstructionProposalSignature.default_prompt_template.partition(_CURRENT)
         between, _, after = rest.partition(_SHOWN)
         examples = [dict(record) for record in shown]
@@ -302,27 +301,27 @@ class _Search:
 
 
 class _Silence:
-    """GEPA's log, which would go to stdout."""
+    """Discards GEPA's log, which would go to stdout."""
 
     def log(self, message: str) -> None:
         pass
 
 
 def _shares(row: Sequence[float]) -> tuple[float, ...]:
-    """Each label's share of the likelihood of all labels."""
+    """The softmax of log-scores."""
     top = max(row)
     weights = [math.exp(score - top) for score in row]
     return tuple(weight / sum(weights) for weight in weights)
 
 
 def _read(answer: TeacherAnswer, current: str) -> tuple[str, str | None]:
-    """The proposed prompt, and the code of what speaks against it."""
+    """The proposed prompt, and why it is refused (None: it is not)."""
     if answer.content is None:
         return "", (answer.error or "invalid").partition(":")[0].strip()
     text = _unfenced(ProposedPrompt.model_validate(dict(answer.content)).prompt)
     if not text:
         return "", "empty"
-    if wording.control_token(text):
+    if text_checks.control_token(text):
         return "", "control_token"
     if len(text.split()) > MAX_WORDS:
         return "", "too_long"
@@ -330,7 +329,7 @@ def _read(answer: TeacherAnswer, current: str) -> tuple[str, str | None]:
 
 
 def _unfenced(text: str) -> str:
-    """Without the ``` lines around the whole: GEPA's words ask for them, though the answer is JSON."""
+    """Drop the ``` lines around the whole text: GEPA's wording asks for them, although the answer is JSON."""
     lines = text.strip().split("\n")
     if len(lines) > 1 and lines[0].startswith("```") and lines[-1] == "```":
         lines = lines[1:-1]

@@ -1,8 +1,7 @@
 """LoRA fine-tuning of a Student on the training examples (Hu et al. 2021, arXiv 2106.09685), by peft.
 
-A baseline: weights that nobody can read, against a prompt that anybody can. The Student learns to answer exactly what
-it is scored by: the label's tokens after the shared messages, in its own chat format. The trained weights are merged
-into a model folder of their own, so that the same engine scores and times it.
+The Student learns exactly the tokens that it is scored by: the label after the shared messages, in its own chat format.
+The trained weights are merged into a model folder, so that the same engine scores and times the result.
 """
 
 import contextlib
@@ -34,18 +33,18 @@ if TYPE_CHECKING:
 Ids = tuple[int, ...]
 TARGET = "pld.adapters.students.transformers.TransformersStudent"
 RECORD = "training.json"
-# part of the key of trained weights: raise it when the training below does something else
+# part of the cache key of trained weights: increase it when the training below changes
 _VERSION = 1
-_WARM_UP = 0.1  # of the steps; then the rate falls linearly to nothing
+_WARM_UP = 0.1  # share of the steps; then the rate falls linearly to zero
 _MAX_NORM = 1.0  # of the gradient
-_IGNORED = -100  # torch's mark of a position without a target
+_IGNORED = -100  # torch's ignore_index
 
 
 class Training(Record):
-    """What a fine-tuning was, and its wall time in `seconds` on the machine that made the weights.
+    """A fine-tuning run, with its wall time in `seconds` on the machine that trained the weights.
 
-    `examples` were trained on, `left_out` were longer than `max_tokens`. Losses: mean negative log-likelihood (nats)
-    of an answer, over the first and the last epoch. `products`: the precision of matrix products while training.
+    `examples` were trained on, `left_out` exceeded `max_tokens`. Losses: mean negative log-likelihood (nats) of an
+    answer over the first and the last epoch. `products`: precision of matrix products in training.
     """
 
     examples: int
@@ -62,7 +61,7 @@ class Training(Record):
 
 @dataclass(frozen=True)
 class FineTuned:
-    """`student` runs the merged weights in `folder`; `training` tells how they came to be."""
+    """`student` runs the merged weights in `folder`."""
 
     student: Student
     folder: Path
@@ -71,7 +70,7 @@ class FineTuned:
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """One training example: the model sees `prompt + answer` and learns `answer` (the label, then the turn's end)."""
+    """The model sees `prompt + answer` and learns `answer`: the label, then the end of the turn."""
 
     prompt: Ids
     answer: Ids
@@ -82,7 +81,7 @@ class TrainingSequence:
 
 @dataclass(frozen=True)
 class _Job:
-    """All that determines the trained weights, as far as one machine goes."""
+    """Everything that determines the trained weights on one machine."""
 
     source: Source
     sequences: Sequence[TrainingSequence]
@@ -117,13 +116,12 @@ def fine_tune(
     params: LoraParams,
     on_progress: OnProgress | None = None,
 ) -> FineTuned:
-    """Train the Student of `section` (config.student) to answer `inputs` [n] after `messages` with `answers` [n],
-    each one of the declared `labels`.
+    """Train the Student of `section` (config.student) to answer `inputs` [n] after `messages` with `answers` [n], each
+    one of the declared `labels`.
 
-    The same weights, data, settings and library versions train once on a machine: the result stands in the cache.
-    `on_progress` counts examples, `epochs` times n in all. A quantised Student is trained unquantised, and quantised
-    after the merge as it was. Raises ConfigError where peft is missing, the Student has no weights here or nothing can
-    be trained on, and StudentError where it can't be loaded or trained.
+    The result is cached by weights, data, settings and library versions. `on_progress` counts examples, `epochs` times
+    n in all. A quantised Student is trained unquantised and quantised again after the merge. Raises ConfigError if peft
+    is missing, the Student has no local weights or no example fits, StudentError if it can't be loaded or trained.
     """
     check(section)
     source = locate(section["model"], section["gguf_file"])
@@ -150,8 +148,7 @@ def fine_tune(
 
 
 def check(section: Mapping[str, Any]) -> None:
-    """Whether the Student of `section` can be fine-tuned here at all, before anything is computed. Raises
-    ConfigError."""
+    """Raises ConfigError if the Student of `section` can't be fine-tuned here, before anything is computed."""
     if section["_target_"] != TARGET:
         raise ConfigError(
             f"expected a Student whose weights can be trained here, got {section['_target_']} (baselines.lora); "
@@ -169,7 +166,7 @@ def check(section: Mapping[str, Any]) -> None:
 def training_sequences(
     chat: Chat, messages: Sequence[Message], inputs: Sequence[str], answers: Sequence[str], labels: Sequence[str]
 ) -> list[TrainingSequence]:
-    """One per input [n]: the tokens that `answers` [n], each one of `labels`, are scored by."""
+    """One sequence per input [n], of the tokens by which `answers` [n], each one of `labels`, are scored."""
     end, place = chat.end_of_turn(), {label: at for at, label in enumerate(labels)}
     prompts = chat.prompts(messages, inputs, labels)
     return [
@@ -179,7 +176,7 @@ def training_sequences(
 
 
 def identity(source: Source) -> str:
-    """The file that the weights were made of, the commit of a Hugging Face id, or the contents of a folder."""
+    """What identifies the base weights: the hash of a file, the commit of a Hugging Face id, or a folder's contents."""
     if source.sha256 is not None:
         return f"{source.sha256}-v{CONVERSION}"
     if source.local:
@@ -196,7 +193,7 @@ def identity(source: Source) -> str:
             f"expected its config.json, got {error} (student.model {source.location}); name a model that the "
             "network or the local cache has"
         ) from error
-    # a snapshot's folder is named by its commit
+    # a snapshot's folder name is its commit
     return f"{source.location}@{Path(config).parent.name}"
 
 
@@ -206,7 +203,7 @@ def _sha256(path: Path) -> str:
 
 
 def _trained_folder(job: _Job, left_out: int, advance: OnProgress) -> Path:
-    """The merged model in the cache, trained by the first process that asks."""
+    """The merged model in the cache; the first process that asks trains it, others wait."""
     from filelock import FileLock
 
     folder = cache_folder() / "students" / f"lora-{job.key()}"
@@ -252,13 +249,13 @@ def _write_trained(folder: Path, job: _Job, left_out: int, advance: OnProgress) 
     )
     with hub.quiet():
         adapted.merge_and_unload().save_pretrained(folder)
-        # another than the chat's: that one was changed to read control tokens as text
+        # a fresh tokenizer: the chat's was changed to read control tokens as text
         load_tokenizer(job.source).save_pretrained(folder)
     write_json(folder / RECORD, training)
 
 
 def _adapted(model: Any, params: LoraParams) -> Any:
-    """`model` with adapters on every linear layer of its text decoder: attention and MLP, not the vocabulary head."""
+    """`model` with adapters on every linear layer of its text decoder (attention and MLP), not on the LM head."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -273,10 +270,10 @@ def _adapted(model: Any, params: LoraParams) -> Any:
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5.23 by an old name whether it recomputes activations
+        # peft 0.21 reads a deprecated attribute of transformers 5.23
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = get_peft_model(model, settings).eval()
-    # not adapted.train(): Gemma-3 then asks for the places of images
+    # not adapted.train(): Gemma-3 then requires token_type_ids of images
     for name, part in adapted.named_modules():
         if "lora_dropout" in name:
             part.train()
@@ -288,7 +285,7 @@ def _trainable(model: Any) -> list[Any]:
 
 
 def _train(model: Any, job: _Job, advance: OnProgress) -> list[float]:
-    """The loss of each step."""
+    """Losses by step."""
     import torch
 
     params, weights = job.params, _trainable(model)
@@ -316,13 +313,13 @@ def _train(model: Any, job: _Job, advance: OnProgress) -> list[float]:
 
 
 def _rate(step: int, steps: int) -> float:
-    """Share of the learning rate at a step: up over the first tenth, then down to nothing at the end."""
+    """Factor of the learning rate: linear warm-up, then linear decay to zero."""
     warm_up = max(1, round(_WARM_UP * steps))
     return (step + 1) / warm_up if step < warm_up else (steps - step) / (steps - warm_up + 1)
 
 
 def _batches(sequences: Sequence[TrainingSequence], params: LoraParams) -> Iterator[list[TrainingSequence]]:
-    """Every epoch in an order of its own."""
+    """Batches of all epochs, shuffled anew in each."""
     order, generator = list(sequences), random.Random(params.seed)
     for _ in range(params.epochs):
         generator.shuffle(order)
@@ -331,13 +328,13 @@ def _batches(sequences: Sequence[TrainingSequence], params: LoraParams) -> Itera
 
 
 def answer_loss(model: Any, batch: Sequence[TrainingSequence]) -> "torch.Tensor":
-    """Mean over the batch of the negative log-likelihood (nats) of an answer's tokens: what scoring measures.
+    """Mean over the batch of the negative log-likelihood (nats) of an answer's tokens, the quantity that scoring uses.
 
-    Padded on the left, so that the answers stand together at the end and only they meet the vocabulary head.
+    Padded on the left, so that all answers are at the end and the LM head is applied only there.
     """
     import torch
 
-    width = max(len(one) for one in batch) - 1  # an answer's last token is foretold, never fed
+    width = max(len(one) for one in batch) - 1  # an answer's last token is predicted, never an input
     kept = max(len(one.answer) for one in batch)
     ids = torch.zeros((len(batch), width), dtype=torch.long)  # (B, T)
     mask = torch.zeros_like(ids)
