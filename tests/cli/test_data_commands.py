@@ -108,7 +108,7 @@ def test_the_least_certain_inputs_come_first_once_each_and_none_that_the_data_ha
     assert [row["id"] for row in sheet()] == [f"sha256:{inputs_id({'text': row['message']})}" for row in sheet()]
 
 
-def test_labels_take_turns_where_that_is_wanted():
+def test_with_per_label_each_answered_label_gets_the_same_number():
     answers = [served("refund", n / 10, f"r{n}") for n in range(8)]
     path = log(*answers, served("praise", 5.0, "p"), served(None, text="u"))
     ran(path, "--out", "s.csv", "--count", "4", "--per-label")
@@ -208,9 +208,9 @@ def test_jsonl_and_natural_ids_and_splits_of_the_data_are_served_too():
     [
         (
             {"team": "Refund"},
-            "row 2: wanted a label of task mail (refund, delivery, praise), found 'Refund' (did you mean 'refund'?)",
+            ("expected a label of task mail (refund, delivery, praise), got 'Refund' (did you mean 'refund'?) ("),
         ),
-        ({"message": "another text"}, "row 2: wanted text and id as they were written"),
+        ({"message": "another text"}, "expected text and id unchanged, got id "),
         ({"id": "1.2E+15"}, "a spreadsheet may have changed them"),
     ],
 )
@@ -221,7 +221,7 @@ def test_nothing_is_written_unless_every_row_is_good(change, words, capsys):
     labelled(["refund", "praise"], **change) if "team" not in change else labelled(["Refund", "Praise"])
     told = refused(capsys, "--labelled", "s.csv")
     assert words in told
-    assert "(and 1 more rows that can't be taken)" in told
+    assert "(and 1 more such rows)" in told
     assert CORPUS.read_bytes() == before
 
 
@@ -231,22 +231,23 @@ def test_one_input_has_one_label(capsys):
     Path("s.csv").write_text(
         Path("s.csv").read_text() + Path("s.csv").read_text().splitlines()[1].replace("refund,", "praise,", 1) + "\n"
     )
-    assert "row 3: wanted one label per input, found 'praise' here and 'refund' in row 2" in refused(
-        capsys, "--labelled", "s.csv"
+    assert (
+        "expected one label per input, got 'praise' here and 'refund' for the same input in row 2 (s.csv: row 3"
+        in refused(capsys, "--labelled", "s.csv")
     )
     labelled(["refund", "refund"])
     assert "1 rows added" in ran("--labelled", "s.csv").output
     labelled(["praise", "praise"])
-    assert "for the same input in assets/corpus/mail.csv, row 62" in refused(capsys, "--labelled", "s.csv")
+    assert "for the same input in row 62 of assets/corpus/mail.csv" in refused(capsys, "--labelled", "s.csv")
 
 
-def test_what_cannot_be_added_to_is_said_in_one_line(capsys):
+def test_a_file_that_rows_can_not_be_added_to_is_refused_in_one_line(capsys):
     ran(log(*new_answers()), "--out", "s.csv")
     labelled(["refund"] * 5)
-    assert "wanted .csv or .jsonl to append to, found .parquet" in refused(
+    assert "expected a .csv or .jsonl file to append to, got .parquet" in refused(
         capsys, "--labelled", "s.csv", "--into", "x.parquet"
     )
-    assert "x.csv: wanted the task's data file, found no such file" in refused(
+    assert "expected the task's data file, got no such file (x.csv)" in refused(
         capsys, "--labelled", "s.csv", "--into", "x.csv"
     )
     Path(f"{CORPUS}.dvc").write_text("outs: []\n")
@@ -258,7 +259,7 @@ def test_a_packaged_data_set_takes_no_examples_but_makes_a_sheet(capsys):
     write(BenchmarkReader(format="stereoset_bias", path="package:x/y"))
     assert "5 inputs to label" in ran(log(*new_answers()), "--out", "s.csv").output
     assert list(sheet()[0]) == ["text", "label", "answered", "margin", "id"]
-    assert "wanted a data file of your own" in refused(capsys, "--labelled", "s.csv")
+    assert "expected your own data file, got" in refused(capsys, "--labelled", "s.csv")
 
 
 def test_columns_of_ours_give_way_to_the_tasks():
@@ -269,9 +270,9 @@ def test_columns_of_ours_give_way_to_the_tasks():
 
 def test_a_sheet_is_never_written_over_and_strange_logs_are_refused(capsys):
     Path("s.csv").write_text("mine")
-    assert "wanted a path for a new sheet" in refused(capsys, log(*new_answers()), "--out", "s.csv")
-    assert "wanted a path that ends in .csv" in refused(capsys, log(*new_answers()), "--out", "s.xlsx")
-    assert "found none in 0 lines" in refused(capsys, log(), "--out", "t.csv")
+    assert "expected a path for a new sheet" in refused(capsys, log(*new_answers()), "--out", "s.csv")
+    assert "expected a path that ends in .csv" in refused(capsys, log(*new_answers()), "--out", "s.xlsx")
+    assert "got none in 0 lines" in refused(capsys, log(), "--out", "t.csv")
     strange = served("refund", text="a").model_copy(update={"inputs": {"text": "b"}})
     assert "is it the log of another task?" in refused(capsys, log(strange), "--out", "t.csv")
 

@@ -170,32 +170,32 @@ def test_labels_of_either_version_are_counted(made):
 def test_a_file_that_was_deleted_is_not_read_from_the_copy_that_the_pipeline_has(made, capsys):
     CORPUS.unlink()
     assert Path("data/records/notes.csv").exists()
-    assert "assets/corpus/records/notes.csv: wanted the task's data, found no such file" in refused(capsys)
+    assert "expected a data file, got no such file (assets/corpus/records/notes.csv)" in refused(capsys)
 
 
 def test_rows_that_prepare_would_refuse_are_refused_here_in_its_words(made, capsys):
     change(n3={"verdict": "Bin"})
     told = refused(capsys)
-    assert "assets/corpus/records/notes.csv: row 5: " in told
-    assert "wanted a label of task notes (keep, bin), found 'Bin' (did you mean 'bin'?)" in told
+    assert "(assets/corpus/records/notes.csv: row 5, column" in told
+    assert "expected a label of task notes (keep, bin), got 'Bin' (did you mean 'bin'?)" in told
 
 
 def test_another_task_is_not_compared(made, capsys):
     select({**TASK, "name": "letters"})
     told = refused(capsys)
-    assert "wanted the data of task 'letters', found those of task 'notes'" in told
+    assert "expected the data of task 'letters', got those of task 'notes'" in told
     assert "params.yaml" in told
 
 
 @pytest.mark.parametrize("revision", ["nope", "HEAD~7", ""])
 def test_a_revision_that_is_not_there_is_named(made, capsys, revision):
-    assert "found none of that name" in refused(capsys, revision)
+    assert "got none of that name" in refused(capsys, revision)
 
 
 def test_a_revision_before_the_first_prepare_is_refused(made, capsys):
     Path("dvc.lock").unlink()
     committed("lost")
-    assert "wanted the splits of the stage `prepare` in its dvc.lock, found none" in refused(capsys)
+    assert "expected the splits of the stage `prepare` in its dvc.lock, got none" in refused(capsys)
 
 
 def test_outputs_come_from_the_remote_where_the_cache_lacks_them_and_else_it_says_what_to_do(made, capsys):
@@ -209,7 +209,7 @@ def test_outputs_come_from_the_remote_where_the_cache_lacks_them_and_else_it_say
     assert diff().endswith("the same 12 examples\n")
     shutil.rmtree("../team")
     told = refused(capsys)
-    assert "found it neither in DVC's cache nor in the remote; `dvc push" in told
+    assert "got it neither in DVC's cache nor in the remote (" in told
 
 
 def test_a_remote_that_cannot_be_used_is_one_line(made, capsys):
@@ -223,14 +223,14 @@ def test_a_remote_that_cannot_be_used_is_one_line(made, capsys):
 
 def test_without_git_without_a_commit_and_without_dvc_it_is_one_line(made, capsys, tmp_path, monkeypatch):
     shutil.rmtree(".git")
-    assert "wanted a Git repository" in refused(capsys)
+    assert "expected a Git repository" in refused(capsys)
     git("init", "-q")
-    assert "found none of that name" in refused(capsys)
+    assert "got none of that name" in refused(capsys)
     shutil.rmtree(".dvc")
     Path("dvc.lock").unlink()
     Path("dvc.yaml").unlink()
     committed("no DVC")
-    assert "found no .dvc/" in refused(capsys)
+    assert "got no .dvc/" in refused(capsys)
 
 
 def test_a_project_in_a_folder_of_a_repository_is_compared_too(made):

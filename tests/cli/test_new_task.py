@@ -109,7 +109,7 @@ def prepared(name="mine"):
     return assemble(task(name), read(task(name)))
 
 
-def test_a_file_becomes_a_task_that_prepare_takes(file):
+def test_a_file_becomes_a_task_that_prepare_accepts(file):
     output = run("mine", "--data", file, *STANDARD)
     examples, summary = prepared()
     assert len(examples) == 90
@@ -118,13 +118,13 @@ def test_a_file_becomes_a_task_that_prepare_takes(file):
     assert "90 rows, 90 examples" in output
     counts = [sum(summary.counts[split].values()) for split in ("train", "validation", "test")]
     assert f"all {counts[0]} {counts[1]} {counts[2]} 90" in output
-    assert "inputs: 9 words in the middle" in output
+    assert "inputs: median 9 words" in output
     assert "worth a look" not in output
     assert Path("assets/corpus/records/claims.csv").read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".CSV"])
-def test_every_format_is_looked_at_and_copied(here, ending):
+def test_every_format_is_read_and_copied(here, ending):
     path = here / f"größe 1{ending}"
     if ending == ".jsonl":
         path.write_text("\n".join(json.dumps(row | {"n": 1, "tags": []}) for row in rows()))
@@ -156,20 +156,27 @@ def test_labels_and_columns_survive_yaml_and_interpolation(here):
 def test_run_again_it_changes_nothing_and_says_so(file):
     run("mine", "--data", file, *STANDARD, "--select")
     before = tree()
-    assert "all is there already: nothing was changed" in run("mine", "--data", file, *STANDARD, "--select")
+    assert "nothing to change: all is there already" in run("mine", "--data", file, *STANDARD, "--select")
     assert tree() == before
 
 
 def test_a_task_or_a_file_that_differs_is_kept_unless_forced(file):
     run("mine", "--data", file, *STANDARD)
-    refused("--data", file, *STANDARD, "--instruction", "Other.", match="wanted no task of this name", kind=ConfigError)
+    refused(
+        "--data", file, *STANDARD, "--instruction", "Other.", match="expected no task of this name", kind=ConfigError
+    )
     write(file, rows(80))
-    refused("--data", file, *STANDARD, match=r"^assets/corpus/records/claims\.csv: .*another file of this name")
+    refused(
+        "--data",
+        file,
+        *STANDARD,
+        match=r"expected no file of this name, got one .*\(assets/corpus/records/claims\.csv\)",
+    )
     run("mine", "--data", file, *STANDARD, "--instruction", "Other.", "--force")
     assert (task().base_instruction, len(prepared()[0])) == ("Other.", 80)
 
 
-def test_a_file_of_the_project_is_used_where_it_is(file):
+def test_a_file_of_the_project_is_not_copied(file):
     place = Path("assets/corpus/records/old/claims.csv")
     place.parent.mkdir(parents=True)
     shutil.move(file, place)
@@ -198,11 +205,12 @@ def test_all_that_prepare_would_refuse_is_listed_and_nothing_is_written(here):
     assert str(done.exception).endswith("; nothing was written")
     assert "declare" not in str(done.exception)
     for line in (
-        "- 2 inputs have more than one label", "    row 6 'bill', row 7 'tech': ", "    row 8 'bill', row 9 'tech': ",
-        "- 1 row has no label: fill in or delete\n    row 3\n",
-        "- 1 row has a label with blanks", "    row 4: ' bill', meant as 'bill'",
-        "- 1 row has no text: fill in or delete\n    row 5\n",
-        "- 1 row has no id", "- 7 rows have an id that an earlier row has", "    row 11 and row 10: 'X-9'",
+        "- two labels in 2 rows: correct or delete one of the two rows\n    row 7: got 'tech' here and 'bill' for the",
+        "    row 9: got 'tech' here and 'bill' for the same input in row 8\n",
+        "- undeclared label in 2 rows: correct the row\n    row 3: got ''\n",
+        "    row 4: got ' bill' (did you mean 'bill'?)\n",
+        "- empty input in 1 row: fill it in or delete the row\n    row 5: got only blanks",
+        "- empty id in 1 row", "- duplicate id in 7 rows: ", "    row 11: got 'X-9', which row 10 has too\n",
     ):  # fmt: skip
         assert line in done.output
     assert "--group ref" not in done.output
@@ -220,9 +228,8 @@ def test_splits_and_groups_that_prepare_would_refuse_are_listed(here):
     )
     assert isinstance(done.exception, DataError)
     for line in (
-        "- 1 row has a split that is none of train, validation, valid, val, dev, test: correct, or leave --split out",
-        "    row 2: 'holdout'",
-        "- 1 row has a group that stands in another split", "    row 5 (test) and row 4 (validation): 'd1'",
+        "- unknown split in 1 row: correct the row, or omit --split to split by hash\n    row 2: got 'holdout'\n",
+        "- group in two splits in 1 row: ", "    row 5: got test here and validation in row 4\n",
     ):  # fmt: skip
         assert line in done.output
 
@@ -231,8 +238,8 @@ def test_a_label_without_a_training_example_is_refused(here):
     held_out = next(f"alone {i}" for i in range(100) if split_of(inputs_id({"text": f"alone {i}"})) == "test")
     path = write(here / "rare.csv", [*rows(), {"text": held_out, "label": "rare"}])
     done = CliRunner().invoke(pld, ["new-task", "mine", "--data", str(path), *STANDARD])
-    assert "- no training example of 'rare': add rows of it, or delete those there are" in done.output
-    assert "wanted a training example of every label" in str(done.exception)
+    assert "got none of rare (1 test) among" in " ".join(done.output.split())
+    assert "expected a training example of every label" in str(done.exception)
 
 
 def near(text, at, word):
@@ -251,11 +258,11 @@ def test_near_duplicates_across_splits_are_shown_with_the_column_that_holds_them
     path = write(here / "twins.csv", found)
     output = run("mine", "--data", path, *STANDARD)
     assert "validation and test examples have a near-duplicate in train" in output
-    assert "--group doc would keep 100% of such sets on one side" in output
+    assert "--group doc would keep 100% of such sets in one split" in output
     assert "% alike: '" in output
     output = run("grouped", "--data", path, *STANDARD, "--group", "doc")
     assert "near-duplicate" not in output
-    assert "groups: 60, each in one split, the largest of 2 examples" in output
+    assert "60 groups, each in one split" in output
     assert task("grouped").reader.group == "doc"
 
 
@@ -269,16 +276,16 @@ def test_columns_of_documents_ids_and_splits_are_proposed(here):
     output = run("mine", "--data", path, *STANDARD)
     assert "--group 'doc id': 23 different values, about 4 rows each, 4 at most" in output
     assert "no two values of 'claim_no' are the same: with --id claim_no" in output
-    assert "the values of 'fold' name splits: with --split fold" in output
+    assert "the values of 'fold' name splits: --split fold keeps" in output
     assert "day" not in output.partition("worth a look")[2].replace("today", "")
     assert "stars" not in output
     named = run("named", "--data", path, *STANDARD, "--group", "doc id", "--id", "claim_no")
     assert "no two values" not in named
-    assert "on both sides of a split" not in named
+    assert "may end up in different splits" not in named
     named = run("brought", "--data", path, *STANDARD, "--split", "fold")
     assert "name splits" not in named
-    assert "on both sides of a split" not in named
-    assert "splits: as column 'fold' says" in named
+    assert "may end up in different splits" not in named
+    assert "splits: from column 'fold'" in named
 
 
 def test_labels_that_differ_only_in_case_and_rare_labels_are_warned_of(here):
@@ -291,10 +298,10 @@ def test_labels_that_differ_only_in_case_and_rare_labels_are_warned_of(here):
     trained = [f"some {i}" for i in range(100) if split_of(inputs_id({"text": f"some {i}"})) == "train"]
     found = rows() + [{"text": text, "label": "rare"} for text in trained[:3]]
     output = run("rare", "--data", write(here / "rare.csv", found), *STANDARD)
-    assert "fewer than 10 training examples of a label" in output
+    assert "a label with fewer than 10 training examples" in output
     assert "'rare': 3 in train" in output
-    assert "its F1 is 0 whatever the prompt" in output
-    assert "'rare': none in validation and test" in output
+    assert "no validation example of 'rare': its F1 there is 0" in output
+    assert "no test example of 'rare': its F1 there is 0" in output
 
 
 def test_an_input_that_is_the_label_under_another_name_is_warned_of(here):
@@ -317,7 +324,7 @@ def test_empty_fields_and_merged_rows_are_counted(here):
     path = write(here / "gaps.csv", [*found, found[20], found[21]])
     output = run("mine", "--data", path, "--text", "subject", "--text", "text", "--label", "label")
     assert "7 examples have nothing in 'subject'" in output
-    assert "repeated: 2 rows have another's input and are merged into it" in output
+    assert "2 rows that repeat another's input and label: merged into the first" in output
 
 
 def test_lengths_are_counted_in_the_students_tokens_and_what_it_cannot_hold_is_named(here):
@@ -333,7 +340,7 @@ def test_lengths_are_counted_in_the_students_tokens_and_what_it_cannot_hold_is_n
     found = rows()
     found[4]["text"] += " and on and on and on and on"
     output = run("mine", "--data", write(here / "long.csv", found), *STANDARD)
-    assert "inputs: 9 tokens in the middle, 95 % up to 9, the longest 17; context of qwen2.5-coder-0.5b: 16" in output
+    assert "inputs: median 9 tokens, 95 % up to 9, longest 17; context of qwen2.5-coder-0.5b: 16" in output
     assert "1 inputs are longer than the Student's context of 16 tokens" in output
 
 
@@ -387,34 +394,36 @@ def test_what_is_next_depends_on_what_is_there(file):
 @pytest.mark.parametrize(
     ("arguments", "match", "kind"),
     [
-        (("--text", "txt", "--label", "label"), r"'txt', .* \(did you mean 'text'\?\); correct --text, or", DataError),
-        (("--text", "text", "--label", "Label"), r"\(did you mean 'label'\?\); correct --label, or", DataError),
-        (("--text", "label", "--label", "text"), "labels that repeat, found 90 different texts in 90 rows", DataError),
+        (("--text", "txt", "--label", "label"), r"\(did you mean 'text'\?\) .*; correct --text, or", DataError),
+        (("--text", "text", "--label", "Label"), r"\(did you mean 'label'\?\) .*; correct --label, or", DataError),
+        (("--text", "label", "--label", "text"), "labels that repeat, got 90 different texts in 90 rows", DataError),
         (("--text", "text", "--label", "text"), "would show the label to the Student", ConfigError),
-        ((*STANDARD, "--template", "{{ txt }}"), r"--template: .*\{\{ text \}\}.*Missing variables: txt", ConfigError),
-        ((*STANDARD, "--template", "{{ text"), "--template: ", ConfigError),
-        ((*STANDARD, "--template", "{{ text | int / 0 }}"), "--template: .*division", ConfigError),
-        ((*STANDARD, "--template", "{{ 1 / (text | length - 40) }}"), "--template: .*division", ConfigError),
-        ((*STANDARD, "--data", "conf"), r"^conf: .* name a file in it with --data$", DataError),
-        ((*STANDARD, "--select", "--teacher", "antropic"), "groups.teacher: wanted one of anthropic", ConfigError),
-        ((*STANDARD, "--data", "nowhere.csv"), r"^nowhere\.csv: wanted a file, found none; correct --data$", DataError),
-        ((*STANDARD, "--data", "hf:imdb"), "wanted hf:OWNER/DATASET", DataError),
+        ((*STANDARD, "--template", "{{ txt }}"), r"\{ text \}\}.*\(--template\).*Missing variables: txt", ConfigError),
+        ((*STANDARD, "--template", "{{ text"), r"\(--template\)", ConfigError),
+        ((*STANDARD, "--template", "{{ text | int / 0 }}"), r"\(--template\).*division", ConfigError),
+        ((*STANDARD, "--template", "{{ 1 / (text | length - 40) }}"), r"\(--template\).*division", ConfigError),
+        ((*STANDARD, "--data", "conf"), r"got a directory \(conf\); point --data at a file in it$", DataError),
+        ((*STANDARD, "--select", "--teacher", "antropic"), r"expected one of anthropic.*groups.teacher", ConfigError),
+        ((*STANDARD, "--data", "nowhere.csv"), r"got no such file \(nowhere\.csv\); correct --data", DataError),
+        ((*STANDARD, "--data", "hf:imdb"), "expected hf:OWNER/DATASET", DataError),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_line_and_leaves_nothing_behind(file, arguments, match, kind):
     refused("--data", file, *arguments, match=match, kind=kind)
 
 
-def test_what_is_no_table_is_called_by_its_name(here):
+def test_a_file_that_is_no_table_is_named_by_its_format(here):
     (here / "page.csv").write_text("<!DOCTYPE html>\n<html>Please log in</html>\n")
-    refused("--data", "page.csv", *STANDARD, match=r"^page\.csv: .*found a web page")
+    refused("--data", "page.csv", *STANDARD, match=r"got a web page or XML \(page\.csv\)")
 
 
-def test_a_label_of_many_words_is_taken_for_the_wrong_column(here):
+def test_a_long_label_is_refused_as_the_wrong_column(here):
     found = rows()
     found[3]["label"] = "so " * 100
     path = write(here / "long.csv", found)
-    refused("--data", path, *STANDARD, match=r"row 5: column 'label': wanted a label, found a text of 300 characters")
+    refused(
+        "--data", path, *STANDARD, match=r"expected a label, got a text of 300 characters \(.*row 5, column 'label'\)"
+    )
 
 
 @pytest.mark.parametrize("groups", ["task:\n  teacher: recorded", "task: &other recorded\n  teacher: *other"])
@@ -426,29 +435,29 @@ def test_params_in_a_form_that_is_not_edited_are_left_to_a_person(file, groups):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--teacher", "openai"), "wanted --select with --teacher"),
-        (("--options", "label"), "wanted 2 to 26 columns as --options, found 1"),
-        (("--text", "text"), "wanted each column once, found 'text'"),
+        (("--teacher", "openai"), "expected --select with --teacher"),
+        (("--options", "label"), "expected 2 to 26 columns as --options, got 1"),
+        (("--text", "text"), "expected each column once, got 'text'"),
     ],
 )
-def test_options_that_do_not_go_together_are_told_so(file, arguments, said):
+def test_options_that_do_not_go_together_are_refused(file, arguments, said):
     done = CliRunner().invoke(pld, ["new-task", "mine", "--data", str(file), *STANDARD, *arguments])
     assert done.exit_code == 2
     assert said in done.output
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a b", "a/b", "../x", "-x", "no", "Null", "größe", "a" * 65])
-def test_a_name_that_can_be_no_file_or_model_is_refused(file, name):
-    with pytest.raises(ConfigError, match="wanted a name of letters"):
+def test_a_name_that_no_file_or_model_can_have_is_refused(file, name):
+    with pytest.raises(ConfigError, match="expected a name of letters"):
         run("--data", file, *STANDARD, "--", name)
 
 
-def test_outside_a_project_it_says_where_to_go(file):
+def test_outside_a_project_the_message_says_where_to_run(file):
     Path("params.yaml").unlink()
     refused("--data", file, *STANDARD, match="run in the project's folder", kind=ConfigError)
 
 
-def test_overrides_of_another_tasks_settings_are_no_surprise_later(file):
+def test_overrides_of_the_task_in_params_are_refused(file):
     text = Path("params.yaml").read_text().replace("overrides: []", 'overrides: ["task.labels=[a, b]"]')
     Path("params.yaml").write_text(text)
     refused("--data", file, *STANDARD, match="take overrides of task out of params.yaml", kind=ConfigError)
@@ -474,7 +483,7 @@ def test_a_file_that_changes_meanwhile_is_refused(file, monkeypatch):
             Path(target).write_text("text,label\nother,bill\n")
 
     monkeypatch.setattr(task_files.shutil, "copyfile", changed)
-    refused("--data", file, *STANDARD, match="found it changed")
+    refused("--data", file, *STANDARD, match="got one that changed")
 
 
 @pytest.fixture
@@ -506,12 +515,12 @@ def test_a_data_set_of_a_hub_becomes_a_file_with_names_for_class_numbers(here, h
                                 "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests/support/no_network'}",
                                 "NO_NETWORK_LOG": str(here / "network.log")}  # fmt: skip
 
-    def brought(data):
+    def new_task(data):
         command = [sys.executable, "-m", "pld.cli.main", "new-task", "mine", "--data", data, "--text", "sentence",
                    "--label", "label"]  # fmt: skip
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    done = brought("hf:firm/mood")
+    done = new_task("hf:firm/mood")
     assert done.returncode == 0, done.stderr
     assert "120 rows, 90 examples" in done.stdout  # of test's labels all are -1; validation repeats the last of train
     assert f"# hf:firm/mood at {COMMIT}; " in Path("conf/task/mine.yaml").read_text()
@@ -521,9 +530,9 @@ def test_a_data_set_of_a_hub_becomes_a_file_with_names_for_class_numbers(here, h
         pq.read_table("assets/corpus/records/mood.parquet")["split"].to_pylist() == ["train"] * 90 + ["validation"] * 30
     )
     hub.close()
-    done = brought("hf:firm/mood")
+    done = new_task("hf:firm/mood")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "download the file and name it with --data" in done.stderr
+    assert "download the file and pass it as --data" in done.stderr
     assert not (here / "network.log").exists()
 
 

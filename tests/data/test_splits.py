@@ -48,14 +48,14 @@ def test_an_example_without_a_natural_id_is_named_and_split_by_its_inputs() -> N
     assert all(example.split == split_of(example.id) for example in examples)
 
 
-def test_a_natural_id_is_kept_as_it_is_and_decides_the_split() -> None:
+def test_a_natural_id_is_kept_and_decides_the_split() -> None:
     rows = [raw(number, row.label, id=f"00{number} ") for number, row in enumerate(ENOUGH)]
     examples, _ = assemble(TASK, rows)
     assert [(example.id, example.split) for example in examples] == [(row.id, split_of(row.id or "")) for row in rows]
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=60))
-def test_no_input_and_no_group_ever_stands_in_two_splits(rows: list[tuple[int, int]]) -> None:
+def test_no_input_and_no_group_is_ever_in_two_splits(rows: list[tuple[int, int]]) -> None:
     repeated = [
         raw(row, "happy", f"text {text}", id=f"id {row}", group=f"group {group}" if group else None)
         for row, (text, group) in enumerate(rows)
@@ -81,7 +81,7 @@ def test_adding_or_relabelling_data_moves_no_other_example(numbers: list[int], c
     assert before.items() <= after.items()
 
 
-def test_rows_that_repeat_input_and_label_become_the_first_of_them_and_are_counted() -> None:
+def test_rows_that_repeat_input_and_label_are_merged_into_the_first_and_counted() -> None:
     again = raw(99, "sad", "text 2", id="later")
     examples, summary = assemble(TASK, [*ENOUGH, again, again.__class__(**{**_fields(again), "id": "later still"})])
     assert [example.id for example in examples] == [inputs_id(row.inputs) for row in ENOUGH]
@@ -104,47 +104,54 @@ def test_the_summary_counts_every_split_label_group_and_empty_field() -> None:
 
 def test_a_duplicate_id_names_both_rows() -> None:
     message = refusal(raw(2, id="7"), raw(3, id="8"), raw(9, id="7"))
-    assert message.startswith("moods.csv: row 9: wanted an id that no other row has, found '7', which row 2 has;")
+    assert message.startswith("expected each id once, got '7', which row 2 has too (moods.csv: row 9); ")
 
 
 def test_an_empty_id_is_refused() -> None:
-    assert "row 4: wanted an id, found none" in refusal(raw(4, id=" "))
+    assert "expected an id, got none (moods.csv: row 4)" in refusal(raw(4, id=" "))
 
 
 @pytest.mark.parametrize("label", ["Happy", "happy ", "hapy"])
 def test_a_label_outside_the_declared_set_is_refused_with_the_nearest(label: str) -> None:
     message = refusal(raw(2), raw(3, label))
-    assert f"row 3: wanted a label of task moods (happy, sad), found {label!r} (did you mean 'happy'?);" in message
+    assert (
+        f"expected a label of task moods (happy, sad), got {label!r} (did you mean 'happy'?) (moods.csv: row 3)"
+        in message
+    )
 
 
 def test_an_empty_label_is_refused_without_a_guess() -> None:
     message = refusal(raw(3, ""))
-    assert "found ''; correct the row" in message
+    assert "got '' (moods.csv: row 3); correct the row" in message
 
 
 @pytest.mark.parametrize("text", ["", " \t\n", "\u00a0"])
 def test_an_input_without_any_text_is_refused(text: str) -> None:
-    assert "row 5: wanted text in title, text, found none" in refusal(raw(5, text=text))
+    got = "only blanks or invisible characters" if text else "none"
+    assert f"expected text in 'title' or 'text', got {got} (moods.csv: row 5)" in refusal(raw(5, text=text))
 
 
-def test_one_input_with_two_labels_is_refused_under_whatever_ids() -> None:
+def test_one_input_with_two_labels_is_refused_whatever_its_ids() -> None:
     message = refusal(raw(2, "happy", "x", id="1"), raw(3, "sad", "x", id="2"))
-    assert "row 3: wanted one label per input, found 'sad' here and 'happy' for the same input in row 2" in message
+    assert (
+        "expected one label per input, got 'sad' here and 'happy' for the same input in row 2 (moods.csv: row 3)"
+        in message
+    )
 
 
-def test_the_first_offence_is_told_with_the_number_of_further_ones() -> None:
+def test_the_message_names_the_first_offence_and_counts_the_others() -> None:
     message = refusal(raw(2, "mad"), raw(3, "mad"), raw(4, "bad"), raw(5, text=""), *ENOUGH)
-    assert message.startswith("moods.csv: row 2: ")
+    assert "got 'mad' (did you mean 'sad'?) (moods.csv: row 2); correct the row" in message
     assert message.endswith("(and 2 more of this kind, 1 of 'empty input')")
 
 
-def test_labels_that_are_all_undeclared_make_the_column_doubtful() -> None:
+def test_if_all_labels_are_undeclared_the_message_doubts_the_column() -> None:
     message = refusal(raw(2, "mad"), raw(3, "bad"))
-    assert message.endswith("(and 1 more of this kind, so in every row: does reader.label name the right column?)")
+    assert message.endswith("(and 1 more of this kind, so in every row: is reader.label the right column?)")
     assert "right column" not in refusal(raw(2, "mad"), raw(3, "bad"), raw(4))
 
 
-def test_splits_that_the_data_bring_are_kept_under_their_usual_names() -> None:
+def test_the_split_column_may_use_the_usual_names() -> None:
     names = ["train", "Train ", "dev", "val", "valid", "validation", "test"]
     rows = [raw(row, ("happy", "sad")[row % 2], split=name) for row, name in enumerate(names)]
     examples, _ = assemble(TASK, rows)
@@ -154,10 +161,10 @@ def test_splits_that_the_data_bring_are_kept_under_their_usual_names() -> None:
 @pytest.mark.parametrize("split", ["", "holdout"])
 def test_an_unknown_split_is_refused(split: str) -> None:
     message = refusal(raw(3, split=split))
-    assert f"row 3: wanted a split (train, validation, valid, val, dev, test), found {split!r}" in message
+    assert f"expected a split (train, validation, valid, val, dev, test), got {split!r} (moods.csv: row 3)" in message
 
 
-def test_an_input_in_two_brought_splits_is_refused_and_one_in_a_single_split_is_merged() -> None:
+def test_an_input_repeated_in_one_split_is_merged_and_in_two_is_refused() -> None:
     brought = [
         raw(2, "happy", split="train"),
         raw(3, "sad", split="train"),
@@ -166,32 +173,35 @@ def test_an_input_in_two_brought_splits_is_refused_and_one_in_a_single_split_is_
     ]
     assert assemble(TASK, [*brought, raw(6, "happy", "text 2", split="train")])[1].merged_duplicates == 1
     message = refusal(*brought, raw(6, "happy", "text 2", split="test"))
-    assert "row 6: wanted each input in one split, found this one in test here and in train in row 2" in message
+    assert (
+        "expected each input in one split, got this one in test here and in train in row 2 (moods.csv: row 6)"
+        in message
+    )
 
 
-def test_a_group_in_two_brought_splits_is_refused() -> None:
+def test_a_group_in_two_splits_of_the_file_is_refused() -> None:
     message = refusal(raw(2, split="train", group="a"), raw(3, split="test", group="a"))
-    assert "row 3: wanted group 'a' in one split, found it in test here and in train in row 2" in message
+    assert "expected group 'a' in one split, got test here and train in row 2 (moods.csv: row 3)" in message
 
 
 def test_a_split_without_examples_is_refused_with_the_counts() -> None:
     message = refusal(raw(2, split="train"), raw(3, split="dev"))
     assert (
-        "moods.csv: wanted examples in every split, found 1 train, 1 validation, 0 test; mark rows as test" in message
+        "expected examples in every split, got 1 train, 1 validation, 0 test (moods.csv); mark rows as test" in message
     )
 
 
-def test_too_few_rows_for_a_split_by_hash_say_how_it_is_cut() -> None:
+def test_with_too_few_rows_the_message_says_how_the_hash_splits() -> None:
     assert "about half go to train, a fifth to validation" in refusal(raw(2))
 
 
 def test_a_declared_label_without_a_training_example_is_refused() -> None:
     rows = [raw(2, "happy", split="train"), raw(3, "sad", split="dev"), raw(4, "sad", split="test")]
     assert (
-        "moods.csv: wanted a training example of every label, found none of sad (1 validation, 1 test) among 1;"
+        "expected a training example of every label, got none of sad (1 validation, 1 test) among 1 (moods.csv)"
         in refusal(*rows)
     )
 
 
 def test_no_rows_at_all_are_refused() -> None:
-    assert "task moods: wanted examples, found none" in refusal()
+    assert "expected examples, got none (task moods)" in refusal()

@@ -1,5 +1,5 @@
-"""What people put in place of a data file: each is read exactly, or refused with one line that says what to do, and
-nothing is left behind."""
+"""Every kind of broken or unusual data file is read exactly, or refused with one line that says what to do, and nothing
+is left behind."""
 
 import json
 import os
@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from pld.artifacts import read_jsonl
 from pld.cli.main import main as pld
+from pld.config.settings import CONFIG_PATH
 from pld.data.readers import read
 from pld.data.splits import assemble
 from pld.errors import DataError, PldError
-from pld.params import CONFIG_PATH, TaskParams
+from pld.params import TaskParams
 from pld.records import SPLITS, Example
 from pld.stages import prepare
 from pld.stages.__main__ import main
@@ -29,8 +30,8 @@ from support.artifact_tree import composed
 from support.malformed import (
     FILLER,
     FINE,
+    MESSAGES,
     REFUSED,
-    TOLD,
     UNREADABLE,
     File,
     Fine,
@@ -86,9 +87,9 @@ def files() -> list[str]:
     return sorted(str(path) for path in Path.cwd().rglob("*"))
 
 
-def is_told(case: Refused, printed: str, who: str = "prepare") -> bool:
+def is_the_message(case: Refused, printed: str, who: str = "prepare") -> bool:
     """Whether `printed` is the one line of the case; "…" in it stands for anything."""
-    parts = case.told.replace("{file}", f"{RECORDS}/{case.name}").split("…")
+    parts = case.message.replace("{file}", f"{RECORDS}/{case.name}").split("…")
     return re.fullmatch(f"{who}: {'.*'.join(map(re.escape, parts))}\n", printed) is not None
 
 
@@ -97,29 +98,28 @@ def splits_as_before() -> bool:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.what)
-def test_it_is_refused_with_one_line_and_nothing_is_left_behind(
+def test_a_malformed_file_is_refused_with_one_line_and_nothing_is_left_behind(
     case: Refused, other_sections: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(case, other_sections)
     before = files()
     assert main(["prepare"]) == 1
     printed = capsys.readouterr()
-    assert is_told(case, printed.err), printed.err
+    assert is_the_message(case, printed.err), printed.err
     assert printed.out == ""
     assert files() == before
     assert splits_as_before()
 
 
-def test_each_line_says_what_was_wanted_what_was_found_and_what_to_do() -> None:
-    assert len(REFUSED) == len(NAMED) == len(TOLD) >= 100
-    for line in TOLD.values():
-        wanted, found, remedy = (line.find(word) for word in ("wanted ", ", found ", "; "))
-        assert 0 < wanted < found < remedy, line
+def test_each_message_says_what_was_expected_what_was_got_where_and_what_to_do() -> None:
+    assert len(REFUSED) == len(NAMED) == len(MESSAGES) >= 100
+    for line in MESSAGES.values():
+        assert re.fullmatch(r"expected .+, got .+ \(.+\); .+", line), line
         assert line.isprintable()
 
 
 @pytest.mark.parametrize("case", FINE, ids=lambda case: case.what)
-def test_it_looks_odd_and_is_read_exactly(case: Fine, other_sections: str) -> None:
+def test_an_unusual_file_is_read_exactly(case: Fine, other_sections: str) -> None:
     put(case, other_sections)
     assert main(["prepare"]) == 0
     found = [example for split in SPLITS for example in read_jsonl(prepare.FOLDER / f"{split}.jsonl", Example)]
@@ -135,12 +135,12 @@ def _process() -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("what", ["a named pipe", "Latin-1", "a quote that is never closed", "a damaged page"])
-def test_the_stage_in_its_own_process_says_the_same(what: str, other_sections: str) -> None:
+def test_the_stage_as_a_process_prints_the_same_line(what: str, other_sections: str) -> None:
     put(NAMED[what], other_sections)
     before = files()
     done = _process()
     assert (done.returncode, done.stdout) == (1, "")
-    assert is_told(NAMED[what], done.stderr), done.stderr
+    assert is_the_message(NAMED[what], done.stderr), done.stderr
     assert files() == before
     assert splits_as_before()
 
@@ -162,14 +162,10 @@ def written() -> set[str]:
     return found - {str(path.relative_to(ROOT)) for path in (ROOT / "conf").rglob("*")}
 
 
-def is_told_by_new_task(case: Refused, line: str) -> bool:
-    """As `prepare` says it, but for what is to be corrected, which is an option there."""
-    wanted_and_found = case.told.replace("{file}", f"{RECORDS}/{case.name}").split("; ")[0].split("…")
-    if case.what in ("no file", "a file for a folder"):
-        wanted_and_found = [f"{RECORDS}/{case.name}: wanted a file, found none"]
-    elif case.what == "no header":
-        wanted_and_found = [f"{RECORDS}/{case.name}: wanted a column 'text', found 'x', 'a'"]
-    parts = ".*".join(map(re.escape, wanted_and_found))
+def is_new_tasks_message(case: Refused, line: str) -> bool:
+    """The message of `prepare`, except that the remedy names options."""
+    before_remedy = case.message.replace("{file}", f"{RECORDS}/{case.name}").split("; ")[0].split("…")
+    parts = ".*".join(map(re.escape, before_remedy))
     return re.fullmatch(f"pld: {parts}; .*\n", line) is not None and "conf/task" not in line
 
 
@@ -177,7 +173,7 @@ def is_told_by_new_task(case: Refused, line: str) -> bool:
 def test_new_task_refuses_it_too_and_writes_nothing(case: Refused, capsys: pytest.CaptureFixture[str]) -> None:
     assert new_task(case) == 1
     line = capsys.readouterr().err
-    assert is_told_by_new_task(case, line), line
+    assert is_new_tasks_message(case, line), line
     assert written() == set()
 
 
@@ -185,7 +181,7 @@ def test_new_task_refuses_it_too_and_writes_nothing(case: Refused, capsys: pytes
 def test_new_task_refuses_rows_as_prepare_does(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert new_task(NAMED[what]) == 1
     *_, line = capsys.readouterr().err.splitlines(keepends=True)
-    assert is_told_by_new_task(NAMED[what], line), line
+    assert is_new_tasks_message(NAMED[what], line), line
     assert written() == set()
 
 
@@ -208,7 +204,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", [*WRITTEN, "d.parquet"])
 @pytest.mark.parametrize("change", ["cut", "more", "replaced", "gone"])
-def test_a_file_that_somebody_writes_to_while_it_is_read_is_refused(name: str, change: str) -> None:
+def test_a_file_that_changes_while_it_is_read_is_refused(name: str, change: str) -> None:
     path = RECORDS / name
     if name in WRITTEN:
         path.write_bytes(WRITTEN[name]())
@@ -227,7 +223,7 @@ def test_a_file_that_somebody_writes_to_while_it_is_read_is_refused(name: str, c
     else:
         path.unlink()
     with pytest.raises(
-        DataError, match=r"d\.\w+: wanted a file that nobody writes to, found it changed while it was read"
+        DataError, match=r"expected a complete file, got one that changed while it was read \(.*d\.\w+\)"
     ):
         list(reading)
 
@@ -245,16 +241,16 @@ def test_a_file_that_may_not_be_read_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DataError) as caught:
         list(rows("d.csv"))
     assert str(caught.value) == (
-        f"{path}: wanted a file that can be read, found permission denied; correct the file or its rights"
+        f"expected a readable file, got permission denied ({path}); correct the file or its permissions"
     )
 
 
-def test_a_path_with_characters_that_cannot_be_seen_is_refused() -> None:
+def test_a_path_with_invisible_characters_is_refused() -> None:
     for name in ("d\0.csv", "d\n.csv"):
         with pytest.raises(DataError) as caught:
             list(rows(name))
         assert str(caught.value).isprintable()
-        assert "wanted a path, found characters in it that can't be seen; correct reader.path" in str(caught.value)
+        assert str(caught.value).startswith("expected a path without invisible characters, got ")
 
 
 def _parquet() -> bytes:
@@ -306,6 +302,5 @@ def test_a_damaged_file_is_read_or_refused_with_one_line(name: str, cuts: list[t
         assemble(settled, read(settled))
     except PldError as error:
         line = str(error)
-        assert line.startswith(f"{RECORDS}/{name}: ")
+        assert re.match(rf"expected .*, got .*\({RECORDS}/{name}", line)
         assert line.isprintable()
-        assert ", found " in line

@@ -10,14 +10,15 @@ import yaml
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.artifacts import read_jsonl
 from pld.config.composition import compose
+from pld.config.settings import CONFIG_PATH, load_config
 from pld.data.splits import split_of
 from pld.distill.extract import extract
 from pld.errors import DataError
-from pld.params import CONFIG_PATH, load_config
 from pld.records import SPLITS, Example
 from pld.stages import prepare
 
 ROOT = Path(__file__).parents[2]
+FOLDER = Path("artifacts/splits")
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def splits() -> dict[str, list[Example]]:
-    return {split: read_jsonl(prepare.FOLDER / f"{split}.jsonl", Example) for split in SPLITS}
+    return {split: read_jsonl(FOLDER / f"{split}.jsonl", Example) for split in SPLITS}
 
 
 def test_the_shipped_tickets_become_three_splits_in_the_order_of_their_file(project: Path) -> None:
@@ -52,7 +53,7 @@ def test_the_shipped_tickets_become_three_splits_in_the_order_of_their_file(proj
 
 def test_the_summary_and_the_printed_table_hold_the_counts(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare.run()
-    summary = json.loads((prepare.FOLDER / "summary.json").read_text())
+    summary = json.loads((FOLDER / "summary.json").read_text())
     assert summary["counts"]["train"] == {"billing": 26, "technical": 30, "account": 24}
     assert (summary["rows"], summary["examples"], summary["merged_duplicates"]) == (160, 160, 0)
     printed = capsys.readouterr().out
@@ -62,38 +63,38 @@ def test_the_summary_and_the_printed_table_hold_the_counts(project: Path, capsys
 
 def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
     prepare.run()
-    before = {path.name: path.read_bytes() for path in prepare.FOLDER.iterdir()}
+    before = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
     prepare.run()
-    assert {path.name: path.read_bytes() for path in prepare.FOLDER.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == before
     assert sorted(before) == ["md5.json", "summary.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
 
 
 def test_bad_data_leave_the_earlier_splits_as_they_were(project: Path) -> None:
     prepare.run()
-    before = {path.name: path.read_bytes() for path in prepare.FOLDER.iterdir()}
+    before = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
     Path("data").unlink()
     Path("data/records").mkdir(parents=True)
     text = (ROOT / "assets/corpus/records/tickets.csv").read_text()
     Path("data/records/tickets.csv").write_text(text + "T-9999,late,a row with another label,sales\n")
-    with pytest.raises(DataError, match=r"row 162 .*found 'sales'"):
+    with pytest.raises(DataError, match=r"got 'sales' .*: row 162 "):
         prepare.run()
-    assert {path.name: path.read_bytes() for path in prepare.FOLDER.iterdir()} == before
-    assert [path.name for path in prepare.FOLDER.parent.iterdir() if path.name.startswith(".")] == []
+    assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == before
+    assert [path.name for path in FOLDER.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_write_that_fails_leaves_the_earlier_splits_whole(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare.run()
-    before = {path.name: path.read_bytes() for path in prepare.FOLDER.iterdir()}
+    before = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    (prepare.FOLDER / "train.jsonl").write_text("of another task")
+    (FOLDER / "train.jsonl").write_text("of another task")
     before["train.jsonl"] = b"of another task"
     monkeypatch.setattr(prepare, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
         prepare.run()
-    assert {path.name: path.read_bytes() for path in prepare.FOLDER.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == before
 
 
 def test_a_label_that_a_split_lacks_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Data files as they come from people and programs: those that are refused, and those that only look odd."""
+"""Data files as people and programs write them: malformed ones, and unusual ones that are fine."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 Content = str | bytes | Callable[[Path], object]
 HEADER = "id,text,label,thread,part\n"
 _LINES = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-TOLD = dict(zip(_LINES[::2], map(str.strip, _LINES[1::2]), strict=True))
+MESSAGES = dict(zip(_LINES[::2], map(str.strip, _LINES[1::2]), strict=True))
 # enough rows that every label has training examples and no split is empty
 FILLER = [(f"text number {number}", "ab"[number % 2]) for number in range(40)]
 
@@ -48,14 +48,14 @@ class File:
 @dataclass(frozen=True)
 class Refused(File):
     @property
-    def told(self) -> str:
-        """The line that the user gets (malformed.txt), {file} for the file's path."""
-        return TOLD[self.what]
+    def message(self) -> str:
+        """What the user reads (malformed.txt); {file} is the file's path, … any text."""
+        return MESSAGES[self.what]
 
 
 @dataclass(frozen=True)
 class Fine(File):
-    """`reads`: (input, label) of its rows, exactly; those of FILLER are in every file beside them."""
+    """`reads`: exact (input, label) of its rows, besides those of FILLER."""
 
     reads: Sequence[tuple[str, str]] = ()
 

@@ -44,7 +44,7 @@ def diff_versions(before: str, after: str | None, every: bool, as_json: bool) ->
     new = at_revision(after) if after is not None else in_workspace()
     if old.task != new.task:
         remedy = "name a revision with that task" + ("" if after else ", or select the other in params.yaml")
-        raise DataError(f"{before}: wanted the data of task {new.task!r}, found those of task {old.task!r}; {remedy}")
+        raise DataError(f"expected the data of task {new.task!r}, got those of task {old.task!r} ({before}); {remedy}")
     found = compare_examples(old.examples, new.examples, tuple(dict.fromkeys([*new.labels, *old.labels])))
     if as_json:
         plain = {"task": new.task, "versions": [old.name, new.name], **found.model_dump(mode="json")}
@@ -141,16 +141,16 @@ def add_from_log(
     """
     if labelled is not None:
         if logs or out or inputs or per_label:
-            raise click.UsageError("wanted LOGS with --out, or --labelled alone (with --into), found both")
+            raise click.UsageError("expected LOGS with --out, or --labelled alone (with --into), got both")
         _add(labelled, into)
         return
     if not logs or out is None or into is not None:
-        raise click.UsageError("wanted LOGS with --out FILE, or --labelled FILE (with --into)")
+        raise click.UsageError("expected LOGS with --out FILE, or --labelled FILE (with --into)")
     _write(logs, out, count, per_label, inputs)
 
 
 def _write(logs: tuple[Path, ...], out: Path, count: int, per_label: bool, inputs: Path | None) -> None:
-    from pld.params import load_config
+    from pld.config.settings import load_config
     from pld.serving.log import read
     from pld.serving.new_examples import write_sheet
 
@@ -168,7 +168,7 @@ def _write(logs: tuple[Path, ...], out: Path, count: int, per_label: bool, input
 
 
 def _add(labelled: Path, into: Path | None) -> None:
-    from pld.params import load_config
+    from pld.config.settings import load_config
     from pld.records import SPLITS
     from pld.serving.new_examples import add_labelled
 

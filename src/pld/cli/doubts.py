@@ -8,9 +8,10 @@ import click
 
 from pld.artifacts import csv_line, read_jsonl, write_text
 from pld.config.assets import edited_file
+from pld.config.settings import load_config
 from pld.distill.doubts import Doubt, doubted
 from pld.errors import ArtifactError
-from pld.params import RecordsReader, TaskParams, load_config
+from pld.params import RecordsReader, TaskParams
 from pld.records import Example, Rule
 
 ARTIFACTS = Path("artifacts")
@@ -32,7 +33,7 @@ def doubts(label: str | None, limit: int | None, out: Path | None, as_json: bool
     """
     task = load_config().task
     if label is not None and label not in task.labels:
-        raise click.UsageError(f"wanted a label of task {task.name} ({', '.join(task.labels)}), found {label!r}")
+        raise click.UsageError(f"expected a label of task {task.name} ({', '.join(task.labels)}), got {label!r}")
     found, of = _found()
     chosen = [doubt for doubt in found if label in (None, doubt.label)]
     shown = chosen[:limit]
@@ -63,12 +64,12 @@ def doubts(label: str | None, limit: int | None, out: Path | None, as_json: bool
 
 def _found() -> tuple[list[Doubt], int]:
     """The doubts, and how many training examples have a rule."""
-    from pld.resolve.inputs import read_vectors
+    from pld.distill.embeddings import read_vectors
 
     rules = read_jsonl(RULES, Rule)
     train = {example.id: example for example in read_jsonl(TRAIN, Example)}
     if strange := next((rule for rule in rules if rule.example_id not in train), None):
-        raise ArtifactError(f"{RULES}: wanted rules of {TRAIN}, found one of {strange.example_id}; run `dvc repro`")
+        raise ArtifactError(f"expected rules of {TRAIN}, got one of {strange.example_id} ({RULES}); run `dvc repro`")
     try:
         vectors = read_vectors(ARTIFACTS, rules)
     except (ArtifactError, OSError):  # not made yet, or of other rules: the list is worth reading without them
@@ -102,7 +103,7 @@ def _plain(text: str) -> str:
 def _write_sheet(path: Path, shown: Sequence[Doubt], task: TaskParams) -> None:
     """Never over a sheet that is there: a person may have written into it."""
     if path.exists():
-        raise ArtifactError(f"{path}: wanted a path for a new sheet, found a file; name another, or remove it")
+        raise ArtifactError(f"expected a path for a new sheet, got a file ({path}); name another, or remove it")
     own = ("id", "label", "new_label", "rationale", "nearest")
     fields = [f"input {field}" if field in own else field for field in task.fields]
     lines = [csv_line([own[0], *fields, *own[1:]])]
@@ -116,7 +117,7 @@ def _write_sheet(path: Path, shown: Sequence[Doubt], task: TaskParams) -> None:
 def _next_step(task: TaskParams) -> str:
     reader = task.reader
     if not isinstance(reader, RecordsReader):
-        return f"the labels stand in {reader.source}: to correct some, bring a file of your own (docs/your-own-data.md)"
+        return f"the labels are in {reader.source}: to correct some, use your own file (docs/reference/data-files.md)"
     file = edited_file(reader.path)
     tracked = f"`dvc add {file}` and " if Path(f"{file}.dvc").exists() else ""
     rows = f" (the row's {reader.id} is the id above)" if reader.id else ""

@@ -1,4 +1,4 @@
-"""`pld new-task`: a file of labelled examples becomes a task."""
+"""`pld new-task`: check a file of labelled examples and write a task for it."""
 
 import re
 import shlex
@@ -10,9 +10,10 @@ import click
 from pld.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from pld.data.audit.checks import Census, Finding
-    from pld.data.audit.examination import Draft
+    from pld.data.audit.columns import Finding
+    from pld.data.audit.draft import Draft
     from pld.data.audit.lengths import Lengths
+    from pld.data.splits import SplitSummary
     from pld.params import Config, TaskParams
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -48,122 +49,123 @@ def new_task(
     teacher: str | None,
     force: bool,
 ) -> None:
-    """Look at a file of labelled examples, say what is in it, and write conf/task/NAME.yaml.
+    """Check a file of labelled examples, report what is in it, and write conf/task/NAME.yaml.
 
-    Nothing is written unless every row is good: what must be mended is listed, all of it. A file from elsewhere is
-    copied to assets/corpus/records/; the next commands are printed last.
+    Nothing is written unless every row is good: all that must be fixed is listed. A file from elsewhere is copied to
+    assets/corpus/records/; the next commands are printed last.
     """
     from pld.artifacts import file_sha256
     from pld.data.audit import task_files
-    from pld.data.audit.examination import Wish, census_of, check_there, draft, judge, lengths_of, warnings
-    from pld.data.audit.hub_dataset import HUB, brought
+    from pld.data.audit.draft import Request, check_there, draft, in_options
+    from pld.data.audit.findings import faults, warnings
+    from pld.data.audit.hub_dataset import HUB, downloaded
+    from pld.data.audit.lengths import measure
+    from pld.data.splits import examine
     from pld.data.task_drafting import task_file
+    from pld.prompts import render_string
 
     if not NAME.fullmatch(name) or name.lower() in _NO_NAMES:
         raise ConfigError(
-            f"{name!r:.80}: wanted a name of letters, digits, _ and -, a letter first, found another; choose one that "
-            "can be a file and a registered model"
+            f"expected a name of letters, digits, _ and - that starts with a letter, got {name!r:.80} (NAME); choose "
+            "one that can name a file and a registered model"
         )
     if teacher is not None and not select:
-        raise click.UsageError("wanted --select with --teacher, found it alone")
+        raise click.UsageError("expected --select with --teacher, got --teacher alone")
     if len(options) == 1 or len(options) > 26:
-        raise click.UsageError(f"wanted 2 to 26 columns as --options, found {len(options)}")
+        raise click.UsageError(f"expected 2 to 26 columns as --options, got {len(options)}")
     for column in dict.fromkeys(texts + options):
         if (texts + options).count(column) > 1:
-            raise click.UsageError(f"wanted each column once, found {column!r} more often in --text and --options")
-    task_files.selected({"task": name})  # says at once that this is no project's folder
+            raise click.UsageError(f"expected each column once, got {column!r} repeatedly (--text, --options)")
+    task_files.selected({"task": name})  # raises at once outside a project
 
-    wish = Wish(name, texts, label, options, id_column, group, split, template, instruction)
-    with brought(data, label) as found:
+    request = Request(name, texts, label, options, id_column, group, split, template, instruction)
+    with downloaded(data, label) as found:
         file = found.file
         check_there(file, data)
         place = task_files.RECORDS / found.file_name if data.startswith(HUB) else task_files.place_of(file)
         if not force and place.exists() and file.is_file() and not task_files.same_file(file, place):
             raise DataError(
-                f"{place}: wanted a place for the data, found another file of this name; rename yours, or --force to "
-                "write over it"
+                f"expected no file of this name, got one with other content ({place}); rename yours, or overwrite "
+                "it with --force"
             )
-        drafted = draft(wish, file, data)
+        drafted = draft(request, file, data)
         digest = file_sha256(file)
-        reader = drafted.task.reader.model_copy(update={"path": task_files.as_seen(place)})
+        reader = drafted.task.reader.model_copy(update={"path": task_files.path_in_data(place)})
         task = drafted.task.model_copy(update={"reader": reader})
         text = task_file(task, drafted.order, found.origin, instruction is None)
         groups = {"task": name} | ({"teacher": teacher} if teacher is not None else {})
         config = task_files.composed(task, text, groups)
 
-        census = census_of(drafted)
-        lengths = lengths_of(drafted, census, config.student) if census.kept else None
-        _show_counts(drafted, census, lengths, data, str(config.student.get("name", "the Student")))
-        worth_a_look = list(warnings(drafted, census, lengths, file))
-        _show("must be mended", census.faults)
+        assembly = examine(drafted.task, drafted.raws)
+        rendered = [render_string(task.input_template, example.inputs) for example in assembly.examples]
+        lengths = measure(rendered, config.student) if rendered else None
+        student = str(config.student.get("name", "the Student"))
+        _show_counts(drafted, assembly.summary, lengths, data, student)
+        worth_a_look = list(warnings(drafted, assembly, lengths, file))
+        _show("must be fixed", list(faults(assembly)))
         _show("worth a look", worth_a_look)
-        judge(drafted)
+        try:
+            assembly.check()
+        except DataError as error:
+            raise DataError(f"{in_options(str(error))}; nothing was written") from None
 
         path = task_files.TASKS / f"{name}.yaml"
         if not force and path.exists() and path.read_bytes() != text.encode():
             raise ConfigError(
-                f"{path}: wanted no task of this name, found one that says something else; choose another name, or "
-                "--force to write over it"
+                f"expected no task of this name, got a different one ({path}); choose another name, or overwrite it "
+                "with --force"
             )
         texts_of = {path: text} | ({task_files.PARAMS: task_files.selected(groups)} if select else {})
         written = task_files.write(file, place, digest, texts_of)
     click.echo()
     if not written:
-        click.echo(f"all is there already: nothing was changed ({', '.join(map(str, [place, *texts_of]))})")
+        click.echo(f"nothing to change: all is there already ({', '.join(map(str, [place, *texts_of]))})")
     for changed in written:
         click.echo(f"written: {changed}")
     _show_next(task, place, path, config, select)
 
 
-def _show_counts(drafted: "Draft", census: "Census", lengths: "Lengths | None", data: str, student: str) -> None:
+def _show_counts(drafted: "Draft", summary: "SplitSummary", lengths: "Lengths | None", data: str, student: str) -> None:
     """The head of the report: rows, labels by split, lengths."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from pld.records import SPLITS
-
-    click.echo(f"\n{data}: {census.rows:,} rows, {len(census.kept):,} examples\n")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(Text("label"), overflow="fold", max_width=48)
-    for column in (*SPLITS, "all"):
-        table.add_column(Text(column), justify="right")
-    for label, row in census.counts.items():
-        table.add_row(Text(label), *(f"{row[split]:,}" for split in SPLITS), f"{sum(row.values()):,}")
-    totals = [sum(row[split] for row in census.counts.values()) for split in SPLITS]
-    table.add_row(Text("all"), *(f"{total:,}" for total in totals), f"{sum(totals):,}")
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(table)
-    for line in _notes(drafted, census, lengths, student):
-        click.echo(line)
-
-
-def _notes(drafted: "Draft", census: "Census", lengths: "Lengths | None", student: str) -> list[str]:
     from pld.params import RecordsReader
 
+    click.echo(f"\n{data}: {summary.rows:,} rows, {summary.examples:,} examples\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(Text("label"), overflow="fold", max_width=48)
+    for column in (*summary.counts, "all"):
+        table.add_column(Text(column), justify="right")
+    per_label = {label: [counts[label] for counts in summary.counts.values()] for label in drafted.task.labels}
+    per_label["all"] = [sum(counts.values()) for counts in summary.counts.values()]
+    for label, row in per_label.items():
+        table.add_row(Text(label), *(f"{count:,}" for count in [*row, sum(row)]))
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console.print(table)
+    click.echo()
     reader = drafted.task.reader
     assert isinstance(reader, RecordsReader)
-    lines = [""]
     if reader.split is not None:
-        lines.append(f"splits: as column {reader.split!r} says")
+        click.echo(f"splits: from column {reader.split!r}")
     else:
         by = f"of column {reader.group or reader.id!r}" if reader.group or reader.id else "of the input"
-        lines.append(f"splits: by hash {by}, about half, a fifth and the rest; new rows move no other")
-    if census.groups:
-        lines.append(f"groups: {census.groups:,}, each in one split, the largest of {census.largest_group:,} examples")
-    if census.merged:
-        lines.append(f"repeated: {census.merged:,} rows have another's input and are merged into it")
+        click.echo(f"splits: by hash {by}, about half, a fifth and the rest; new rows move no other")
+    for note in summary.notes():
+        click.echo(note)
     if lengths is not None:
-        whose = f"context of {student}: {lengths.context:,}" if lengths.context else f"{student}'s tokens: not here yet"
-        sample = "" if lengths.sampled == len(census.kept) else f" (of {lengths.sampled:,})"
-        lines.append(
-            f"inputs: {lengths.median:,} {lengths.unit} in the middle, 95 % up to {lengths.high:,}{sample}, the "
-            f"longest {lengths.longest:,}; {whose}"
+        context = (
+            f"context of {student}: {lengths.context:,}" if lengths.context else f"no tokenizer of {student} here yet"
         )
-    return lines
+        sample = "" if lengths.sampled == summary.examples else f" (of {lengths.sampled:,})"
+        click.echo(
+            f"inputs: median {lengths.median:,} {lengths.unit}, 95 % up to {lengths.high:,}{sample}, longest "
+            f"{lengths.longest:,}; {context}"
+        )
 
 
-def _show(title: str, findings: "list[Finding] | tuple[Finding, ...]") -> None:
+def _show(title: str, findings: "list[Finding]") -> None:
     import textwrap
 
     if not findings:
@@ -176,7 +178,7 @@ def _show(title: str, findings: "list[Finding] | tuple[Finding, ...]") -> None:
 
 
 def _show_next(task: "TaskParams", place: Path, path: Path, config: "Config", select: bool) -> None:
-    """What follows, in its order: the settings that are still to be made, then commands."""
+    """The settings that remain to be made, then the next commands."""
     from pld.data.audit.task_files import PARAMS, has_answers, is_tracked, teachers_to_ask
 
     settings = [] if select else [f"`task: {task.name}` (or, for one run, dvc exp run -S groups.task={task.name})"]

@@ -1,7 +1,7 @@
-"""Texts that are nearly the same: MinHash over pairs of neighbouring words, banded (Broder 1997; Indyk, Motwani 1998).
+"""Find near-duplicate texts: MinHash over word bigrams, with banding (Broder 1997; Indyk and Motwani 1998).
 
-A writing without spaces (Chinese, Japanese, Thai) has its characters as words. Time and memory grow with the number of
-words: nothing of n × n is ever made, also where all texts are alike.
+In scripts without spaces (Chinese, Japanese, Thai) each character counts as a word. Time and memory are linear in the
+number of words, even if all texts are alike.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pld.ports import OnProgress
 
 ALIKE = 0.8
-"""Of the different word pairs of two texts, the share that both have: from here on they are near-duplicates."""
+"""Jaccard similarity of two texts' word bigrams from which on they are near-duplicates."""
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
@@ -28,8 +28,8 @@ _FACTORS, _SUMMANDS = _DRAWN[0] | np.uint64(1), _DRAWN[1]
 
 
 def near_duplicates(texts: Sequence[str], on_progress: OnProgress | None = None) -> list[tuple[int, int, float]]:
-    """Pairs (earlier, later, what they have in common) that link near-duplicates: each set of them is a tree of pairs,
-    so of k texts that are all alike k - 1 pairs are named. A few near-duplicates may be missed, none is invented."""
+    """Pairs (earlier, later, similarity) that link near-duplicates: k texts that are all alike form a tree of k - 1
+    pairs. A few near-duplicates may be missed; every pair returned is one."""
     from scipy.cluster.hierarchy import DisjointSet
 
     minima = np.concatenate([*_minima(texts, on_progress), np.empty((0, _BANDS * _ROWS), np.uint32)])
@@ -44,20 +44,20 @@ def near_duplicates(texts: Sequence[str], on_progress: OnProgress | None = None)
 
 
 def common_pairs(first: str, second: str) -> float:
-    """The share of two texts' different word pairs that both have."""
+    """Jaccard similarity of two texts' word bigrams."""
     one, other = set(_pairs(first).tolist()), set(_pairs(second).tolist())
     return len(one & other) / max(len(one | other), 1)
 
 
 def _pairs(text: str) -> npt.NDArray[np.uint64]:
-    """A number for each pair of neighbouring words (for the word, where there is one alone)."""
+    """A number for each word bigram (for the word, if there is only one)."""
     words = _WORD.findall(text.lower())
     numbers = np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words))
     return numbers if len(words) < 2 else (numbers[:-1] * _NEXT + numbers[1:]) * _NEXT >> np.uint64(32)
 
 
 def _minima(texts: Sequence[str], on_progress: OnProgress | None) -> Iterator[npt.NDArray[np.uint32]]:
-    """The least number of each text [n] under each hash function [60], in chunks."""
+    """The minimum for each text [n] under each hash function [60], in chunks."""
     for start in range(0, len(texts), _CHUNK):
         pairs = [_pairs(text) for text in texts[start : start + _CHUNK]]
         pairs = [found if len(found) else np.zeros(1, np.uint64) for found in pairs]  # no words: nothing in common
@@ -72,7 +72,7 @@ def _minima(texts: Sequence[str], on_progress: OnProgress | None) -> Iterator[np
 
 
 def _met(minima: npt.NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
-    """Pairs worth a look: of the texts that share a band, each with the one before it and with the first."""
+    """Candidate pairs: of the texts that share a band, each with the one before it and with the first."""
     found = []
     for band in range(_BANDS):
         key = np.zeros(len(minima), np.uint64)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import yaml
 from jinja2 import Environment, TemplateSyntaxError, meta
 
-from pld.data.audit.checks import words_of
 from pld.params import RecordsReader, TaskParams
 
-_TOLD_NOTHING = frozenset(("label", "labels", "class", "target", "category", "y", "gold", "answer", "outcome", "output",
-                           "result"))  # fmt: skip
+_GENERIC = frozenset(
+    ["label", "labels", "class", "target", "category", "y", "gold", "answer", "outcome", "output", "result"]
+)
 _TEMPLATES = Environment()
 _WIDTH = 110
 
@@ -43,24 +43,30 @@ def _can_be_filled(name: str) -> bool:
         return False
 
 
+def _words_of(name: str) -> str:
+    """A column's name as words: "claimText_2" → "claim text 2"."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return " ".join(re.findall(r"[^\W_]+", apart)).lower() or "text"
+
+
 def draft_template(fields: Sequence[str], columns: Sequence[str], options: Sequence[str], labels: Sequence[str]) -> str:
     """One field alone; several each behind its column's name, options behind their labels."""
     if len(fields) == 1:
         return f"{{{{ {fields[0]} }}}}"
     lines = []
     for field, column in zip(fields, columns, strict=True):
-        name = f"{labels[options.index(column)]}." if column in options else f"{words_of(column).capitalize()}:"
+        name = f"{labels[options.index(column)]}." if column in options else f"{_words_of(column).capitalize()}:"
         lines.append(f"{name} {{{{ {field} }}}}")
     return "\n".join(lines)
 
 
 def draft_instruction(columns: Sequence[str], options: Sequence[str], label: str, labels: Sequence[str]) -> str:
     """Two sentences: what is read and decided, what may be answered."""
-    read = _joined([words_of(column) for column in columns if column not in options], "and", "the ")
-    decided = words_of(label)
+    read = _joined([_words_of(column) for column in columns if column not in options], "and", "the ")
+    decided = _words_of(label)
     if options:
         first = f"Read {read} and choose the right one of the {len(options)} options."
-    elif decided in _TOLD_NOTHING:
+    elif decided in _GENERIC:
         first = f"Read {read} and decide which of the labels fits."
     else:
         first = f"Read {read} and decide the {decided}."

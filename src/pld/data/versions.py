@@ -64,8 +64,8 @@ def at_revision(revision: str) -> DataVersion:
                     example = Example.model_validate_json(line)
                 except ValidationError as error:
                     raise DataError(
-                        f"{revision}: {_SPLITS}/{file}: wanted examples, found {error.errors()[0]['msg']}; it may be "
-                        "of another version of pld: compare with its own `pld data diff`"
+                        f"expected examples, got {error.errors()[0]['msg']} ({revision}: {_SPLITS}/{file}); it may "
+                        "be of another version of pld: compare with its own `pld data diff`"
                     ) from None
                 examples[example.id] = held(example)
     return DataVersion(name, summary["task"], labels, examples)
@@ -84,24 +84,24 @@ def _opened(revision: str) -> "Iterator[tuple[DVCFileSystem, str]]":
         folder = Path.cwd().resolve().relative_to(Path(files.repo.scm.root_dir).resolve())
         if not files.repo.fs.isdir(f"/{(folder / '.dvc').as_posix()}"):
             raise DataError(
-                f"{revision}: wanted a project under DVC, found no .dvc/ in that revision; run `dvc init` and commit"
+                f"expected a project under DVC, got no .dvc/ in that revision ({revision}); run `dvc init` and commit"
             )
         yield files, f"/{folder.as_posix()}"
     except RevError:
         raise DataError(
-            f"{revision!r}: wanted a commit, branch, tag or experiment of this repository, found none of that name; "
-            "`git log --oneline` and `dvc exp show` name them"
+            "expected a commit, branch, tag or experiment of this repository, got none of that name "
+            f"({revision!r}); `git log --oneline` and `dvc exp show` name them"
         ) from None
     except SCMError:
         raise DataError(
-            f"{revision}: wanted a Git repository, whose revisions can be compared, found none here; run in the "
+            f"expected a Git repository, whose revisions can be compared, got none here ({revision}); run in the "
             "project's folder"
         ) from None
     except (AuthError, ConfigError, RemoteMissingDepsError, DvcException, ImportError, OSError) as error:
         said = " ".join(str(error).split())
         raise DataError(
-            f"{revision}: wanted its splits from DVC's cache or remote, found {said:.200}; mend the remote "
-            "(`dvc remote list`), or `dvc fetch` where it can be reached"
+            f"expected its splits from DVC's cache or remote, got {said:.200} ({revision}); mend the remote (`dvc "
+            "remote list`), or `dvc fetch` where it can be reached"
         ) from None
 
 
@@ -113,14 +113,15 @@ def _content(files: "DVCFileSystem", folder: str, revision: str, name: str) -> b
         known = False
     if not known:
         raise DataError(
-            f"{revision}: wanted the splits of the stage `prepare` in its dvc.lock, found none; name a revision whose "
-            "dvc.lock was committed after `dvc repro`"
+            f"expected the splits of the stage `prepare` in its dvc.lock, got none ({revision}); name a revision "
+            "whose dvc.lock was committed after `dvc repro`"
         )
     try:
         content: bytes = files.read_bytes(path)
     except FileNotFoundError:
         raise DataError(
-            f"{revision}: wanted {_SPLITS}/{name} as its dvc.lock names it, found it neither in DVC's cache nor in the "
-            "remote; `dvc push --all-commits` where it was made, or there: `git checkout` it and `dvc repro prepare`"
+            f"expected {_SPLITS}/{name} as its dvc.lock names it, got it neither in DVC's cache nor in the remote "
+            f"({revision}); `dvc push --all-commits` where it was made, or there: `git checkout` it and `dvc repro "
+            "prepare`"
         ) from None
     return content

@@ -64,7 +64,7 @@ def refusal(row: list[str], **changes: object) -> str:
     with pytest.raises(DataError) as caught:
         rows_of(ROW, row, **changes)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("d.csv: row 3: column ")
+    assert "(d.csv: row 3, column " in str(caught.value)
     return str(caught.value)
 
 
@@ -93,48 +93,48 @@ def test_options_that_are_the_labels_themselves_are_fine_in_their_places() -> No
 
 def test_a_label_whose_text_is_an_option_of_another_place_is_refused() -> None:
     told = refusal(["?", "y", "x", "w", "y"])
-    assert "column 'answer': wanted one option, found 'y', which stands for x and y; change the text" in told
+    assert "expected one option, got 'y', which is the text or label of x and y (d.csv: row 3, column 'answer')" in told
 
 
 def test_a_text_that_two_options_have_is_refused_and_another_option_of_that_row_is_not() -> None:
     twins = ["?", "same", "other", "same"]
-    assert "found 'same', which stands for x and z" in refusal([*twins, "same"])
+    assert "got 'same', which is the text or label of x and z" in refusal([*twins, "same"])
     assert rows_of([*twins, "other"], [*twins, "z"])[1].label == "z"
 
 
 def test_a_text_that_no_option_has_is_refused_with_the_nearest() -> None:
     told = refusal([*ROW[:4], "A swallow "])
-    assert "wanted the text of one of first, second, third, letter for letter, or its label (x, y, z), found" in told
-    assert "found 'A swallow ' (did you mean 'a swallow', option y?); correct the row" in told
-    assert "found 'a swallow ' (did you mean 'a swallow', option y?)" in refusal([*ROW[:4], "a swallow "])
+    assert "expected the exact text of one of first, second, third, or its label (x, y, z), got" in told
+    assert "got 'A swallow ' (did you mean 'a swallow', option y?) (d.csv" in told
+    assert "got 'a swallow ' (did you mean 'a swallow', option y?)" in refusal([*ROW[:4], "a swallow "])
     assert "did you mean" not in refusal([*ROW[:4], "Q"])
 
 
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_option_is_refused(empty: str) -> None:
     told = refusal([*ROW[:3], empty, ROW[4]])
-    assert "column 'third': wanted the text of an option, found none; fill it in" in told
+    assert "expected the text of an option, got none (d.csv: row 3, column 'third'); fill it in" in told
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"labels": ["x", "y"]}, "a column for each of the labels x, y, found 3: first, second, third"),
+        ({"labels": ["x", "y"]}, "a column for each of the labels x, y, got 3: first, second, third"),
         (
             {"options": ["first", "second", "second"]},
-            "a column of its own for each option, found first, second, second",
+            "a different column for each option, got first, second, second",
         ),
         (
             {"fields": {"query": "query", "one": "first"}},
-            "found 'second', 'third', which the Student would not see; add",
+            "got 'second', 'third', which the Student would not see (reader.options); add",
         ),
-        ({"options": ["first", "second", "answer"]}, "found 'answer', which the Student would not see"),
+        ({"options": ["first", "second", "answer"]}, "got 'answer', which the Student would not see"),
     ],
 )
 def test_settings_that_can_not_be_meant_are_one_line_that_says_what_to_do(
     changes: dict[str, object], told: str
 ) -> None:
-    with pytest.raises(ConfigError, match=r"^reader\.options: wanted ") as caught:
+    with pytest.raises(ConfigError, match=r"^expected .* \(reader\.options\)") as caught:
         rows_of(ROW, **changes)
     assert told in str(caught.value)
     assert "conf/task/" in str(caught.value)
@@ -143,7 +143,7 @@ def test_settings_that_can_not_be_meant_are_one_line_that_says_what_to_do(
 
 def test_a_missing_option_column_is_told_as_any_other() -> None:
     Path("d.csv").write_text("query,first,second,answer\n?,a,b,a\n")
-    with pytest.raises(DataError, match="wanted a column 'third', found 'query', 'first', 'second', 'answer'"):
+    with pytest.raises(DataError, match="expected a column 'third', got 'query', 'first', 'second', 'answer'"):
         list(read(task()))
 
 
@@ -157,7 +157,9 @@ def test_a_row_is_read_as_the_only_thing_that_it_can_mean_or_refused(options: li
     if len(means) == 1:
         assert {row.label for row in rows_of(["?", *options, answer])} == means
     else:
-        with pytest.raises(DataError, match="which stands for" if means else "wanted the text of one of"):
+        with pytest.raises(
+            DataError, match="which is the text or label of" if means else "expected the exact text of one of"
+        ):
             rows_of(["?", *options, answer])
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pld.config.settings import check
 from pld.data.readers import read
 from pld.data.splits import RawExample, assemble
 from pld.errors import DataError
-from pld.params import BenchmarkReader, TaskParams, check
+from pld.params import BenchmarkReader, TaskParams
 
 ROOT = Path(__file__).parents[3]
 ROW = {"context": "  We keep letters for a week.", "question": "how long do you keep my letters?  ", "answer": "True"}
@@ -48,8 +49,8 @@ def test_a_clause_that_answers_is_relevant_and_blanks_around_a_text_are_no_part_
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"answer": "true"}, "wanted the answer 'True' or 'False', found 'true'"),
-        ({"answer": True}, "wanted a Privacy-Policy row with a text 'answer', found 'context', 'question', 'answer'"),
+        ({"answer": "true"}, "expected the answer 'True' or 'False', got 'true'"),
+        ({"answer": True}, "expected a Privacy-Policy row with a text 'answer', got no text in it"),
         ({"context": ""}, "with a text 'context'"),
         ({"question": None}, "with a text 'question'"),
     ],
@@ -58,5 +59,5 @@ def test_a_row_of_another_shape_is_one_line(changes: dict[str, object], told: st
     with pytest.raises(DataError) as caught:
         rows_of(tmp_path, ROW, {**ROW, **changes})
     assert told in str(caught.value)
-    assert "rows.jsonl: line 2: " in str(caught.value)
+    assert "rows.jsonl: line 2" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pld.config.settings import check
 from pld.data.readers import read
 from pld.data.splits import assemble
 from pld.errors import DataError
-from pld.params import BenchmarkReader, TaskParams, check
+from pld.params import BenchmarkReader, TaskParams
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,5 +40,5 @@ def test_a_row_of_another_shape_is_refused(row: dict[str, object], tmp_path: Pat
     path = tmp_path / "other.jsonl"
     path.write_text(json.dumps(row))
     reader = BenchmarkReader(format="stereoset_bias", path=str(path))
-    with pytest.raises(DataError, match="line 1: wanted a StereoSet row with a text"):
+    with pytest.raises(DataError, match="expected a StereoSet row with a text"):
         list(read(shipped_task().model_copy(update={"reader": reader})))

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pld.config.settings import check
 from pld.data.readers import read
 from pld.data.splits import RawExample, assemble
 from pld.distill.render import render_input
 from pld.errors import DataError
-from pld.params import BenchmarkReader, TaskParams, check
+from pld.params import BenchmarkReader, TaskParams
 
 ROOT = Path(__file__).parents[3]
 ROW = {
@@ -58,7 +59,7 @@ def test_a_row_gives_its_three_sentences_with_what_they_are_and_context_and_targ
         ("anti-stereotype", "He can't stand roses."),
         ("unrelated", "Tin melts early."),
     ]
-    assert [row.place for row in rows[2:4]] == ["line 1 (unrelated)", "line 2 (stereotype)"]
+    assert [row.place for row in rows[2:4]] == ["line 1, unrelated", "line 2, stereotype"]
     assert render_input(shipped_task(), rows[3].inputs) == (
         "Context: The gardener is BLANK.\nTarget: gardener\nSentence: The gardener is kind."
     )
@@ -75,7 +76,7 @@ def test_rows_on_one_context_are_one_group_whatever_its_case_and_spaces(tmp_path
 @pytest.mark.parametrize("value", [None, 7, ""])
 def test_a_row_of_another_shape_is_one_line(key: str, value: object, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=rf"rows\.jsonl: line 2: wanted a StereoSet row with a text '{key}', found"
+        DataError, match=rf"expected a StereoSet row with a text '{key}', got .* \(.*rows\.jsonl: line 2\)"
     ) as no:
         rows_of(tmp_path, ROW, {**ROW, key: value})
     assert "\n" not in str(no.value)

@@ -1,1 +1,1 @@
-"""What `pld new-task` looks at and writes: a file's columns, its texts' lengths, a data set of a hub, a task's file."""
+"""Look at a file of labelled examples before anything is spent on it, and write the task that reads it."""

@@ -1,4 +1,4 @@
-"""Where `--data` points: a file, or a data set of the Hugging Face hub, which becomes one."""
+"""Fetch the data that `--data` names: a file, or a data set of the Hugging Face hub, which becomes a Parquet file."""
 
 import contextlib
 import re
@@ -13,15 +13,15 @@ from pld.errors import ConfigError, DataError
 
 HUB = "hf:"
 SPLIT_COLUMN = "split"
-"""Added where several splits are brought: the name of each row's own."""
-_WRITTEN = "written by `pld new-task`; yours to edit (docs/your-own-data.md)"
+"""Added to a data set of several splits: the name of each row's split."""
+_WRITTEN = "written by `pld new-task`; yours to edit (docs/reference/data-files.md)"
 _TIMEOUT_S = 10.0
 _ADDRESS = re.compile(r"hf:(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<config>[^:/]+))?(?::(?P<split>\S+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Brought:
-    """`file`: to be read; `file_name`: what it is called in the project; `origin`: for the head of the task's file."""
+class LocalData:
+    """`file`: to read; `file_name`: its name in the project; `origin`: a comment for the head of the task's file."""
 
     file: Path
     file_name: str
@@ -29,18 +29,16 @@ class Brought:
 
 
 @contextlib.contextmanager
-def brought(data: str, label: str) -> Iterator[Brought]:
-    """The file itself, or `hf:OWNER/DATASET[/CONFIG][:SPLIT]` as Parquet: names in place of class numbers, and columns
-    that are no lists or objects. Splits without labels are left out. Raises DataError where it can't be had."""
+def downloaded(data: str, label: str) -> Iterator[LocalData]:
+    """The file itself, or `hf:OWNER/DATASET[/CONFIG][:SPLIT]` as Parquet, with class names instead of numbers and
+    without columns of lists or objects. Splits without labels are left out. Raises DataError if the download fails."""
     if not data.startswith(HUB):
-        yield Brought(Path(data), Path(data).name, _WRITTEN.capitalize())
+        yield LocalData(Path(data), Path(data).name, _WRITTEN.capitalize())
         return
     address = _ADDRESS.fullmatch(data)
     if address is None:
-        raise DataError(
-            f"--data {data!r:.120}: wanted hf:OWNER/DATASET[/CONFIG][:SPLIT], found another form; correct it"
-        )
-    commit, table = _downloaded(data, label, **address.groupdict())
+        raise DataError(f"expected hf:OWNER/DATASET[/CONFIG][:SPLIT], got {data!r:.120} (--data); correct it")
+    commit, table = _load(data, label, **address.groupdict())
     with tempfile.TemporaryDirectory() as folder:
         import pyarrow.parquet as pq
 
@@ -48,22 +46,22 @@ def brought(data: str, label: str) -> Iterator[Brought]:
         name = re.sub(r"[^\w.-]+", "-", "-".join(filter(None, parts))).strip("-")
         file = Path(folder) / f"{name}.parquet"
         pq.write_table(table, file)
-        yield Brought(file, file.name, f"{data} at {commit}; {_WRITTEN}")
+        yield LocalData(file, file.name, f"{data} at {commit}; {_WRITTEN}")
 
 
-def _downloaded(data: str, label: str, id: str, config: str | None, split: str | None) -> tuple[str, Any]:
+def _load(data: str, label: str, id: str, config: str | None, split: str | None) -> tuple[str, Any]:
     """The commit and the table of `data`."""
     try:
         import datasets
     except ImportError:
         raise ConfigError(
-            f"--data {data}: wanted the library datasets, found it not installed; `pip install 'pld[hub]'`, or "
-            "download the file and name it with --data"
+            f"expected the library datasets, got no such module (--data {data}); `pip install 'pld[hub]'`, or download "
+            "the file and pass it as --data"
         ) from None
     from huggingface_hub import HfApi
 
     datasets.logging.set_verbosity_error()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it tells a third host the name of the data set
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would send the data set's name to a third host
     try:
         commit = str(HfApi().dataset_info(id, timeout=_TIMEOUT_S).sha)
         found = datasets.load_dataset(id, config, split=split, revision=commit)
@@ -71,8 +69,8 @@ def _downloaded(data: str, label: str, id: str, config: str | None, split: str |
         return commit, _table(splits, label)
     except Exception as error:  # of the network, the hub and the parsers of a dozen formats
         raise DataError(
-            f"--data {data}: wanted a data set of the Hugging Face hub, found {hub.LoadError(error)}; correct the id "
-            "or the network, or download the file and name it with --data"
+            f"expected a data set of the Hugging Face hub, got {hub.LoadError(error)} (--data {data}); correct the "
+            "id or the network, or download the file and pass it as --data"
         ) from None
 
 

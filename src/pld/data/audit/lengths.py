@@ -1,7 +1,7 @@
-"""How long inputs are in the Student's tokens, where its tokenizer is on this machine already: nothing is downloaded
-or unpacked for it."""
+"""Measure inputs in the Student's tokens, if its tokenizer is already on this machine; nothing is downloaded."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +10,18 @@ from typing import Any
 
 from pld.adapters.students.engine import weights
 from pld.config.assets import ASSET_PREFIX, asset
-from pld.data.audit.checks import percentile
 
 SAMPLE = 2000
-"""Inputs that are counted to see what is usual; the longest are counted besides."""
-COUNTED = 5000
-"""So many inputs that are too long are counted; then it is said that there are more."""
+"""Inputs whose tokens are counted for the median; those that may be too long are all counted."""
+_LONGEST = 64
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """In `unit` (tokens, or words where the Student's tokenizer is not at hand). `sampled`: inputs whose lengths give
-    `median` and `high` (the 95th per cent); `context`: the Student's (None: not known), `too_long`: positions of inputs
-    that it can't hold even without a prompt, the longest first, at most `COUNTED`."""
+    """In `unit`: tokens, or words where the Student's tokenizer is not at hand. `median` and `high` (95th percentile)
+    are of `sampled` inputs; `context`: the Student's, None if unknown; `too_long`: positions of inputs longer than that
+    even without a prompt, the longest text first."""
 
     unit: str
     sampled: int
@@ -36,28 +34,22 @@ class Lengths:
 
 def measure(texts: Sequence[str], student: Mapping[str, Any]) -> Lengths:
     """Lengths of rendered inputs under the tokenizer of the Student of conf/."""
-    found = _tokenizer(student)
-    tokenizer, context = found if found is not None else (None, None)
+    tokenizer, context = _tokenizer(student) or (None, None)
     usual = sorted(_count(tokenizer, texts[:: max(1, -(-len(texts) // SAMPLE))]))
-    too_long: list[int] = []
-    longest = 0
     by_size = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
-    for start in range(0, COUNTED, _BATCH):
-        part = by_size[start : start + _BATCH]
-        counts = _count(tokenizer, [texts[at] for at in part])
-        longest = max([longest, *counts])
-        over = [at for at, count in zip(part, counts, strict=True) if context is not None and count > context]
-        too_long += over
-        if start and not over:
-            break
+    # a token has at least one byte
+    suspects = [at for at in by_size if context is not None and len(texts[at].encode()) > context]
+    counted = max(suspects, by_size[:_LONGEST], key=len)
+    counts = dict(zip(counted, _count(tokenizer, [texts[at] for at in counted]), strict=True))
+    median, high = (usual[max(0, math.ceil(share * len(usual)) - 1)] for share in (0.5, 0.95))
     return Lengths(
         unit="words" if tokenizer is None else "tokens",
         sampled=len(usual),
-        median=percentile(usual, 0.5),
-        high=percentile(usual, 0.95),
-        longest=max(longest, usual[-1]),
+        median=median,
+        high=high,
+        longest=max(usual[-1], *counts.values()),
         context=context,
-        too_long=tuple(too_long),
+        too_long=tuple(at for at, count in counts.items() if context is not None and count > context),
     )
 
 
@@ -72,7 +64,7 @@ def _count(tokenizer: Any, texts: Sequence[str]) -> list[int]:
 
 
 def _tokenizer(student: Mapping[str, Any]) -> tuple[Any, int] | None:
-    """The tokenizer and the context in tokens of the Student of conf/, if their files are here."""
+    """The Student's tokenizer and its context in tokens, if their files are here."""
     files = _files(student)
     if files is None:
         return None
@@ -83,7 +75,7 @@ def _tokenizer(student: Mapping[str, Any]) -> tuple[Any, int] | None:
         settings = json.loads(files[1].read_text(encoding="utf-8"))
         context = int(settings.get("text_config", settings)["max_position_embeddings"])
         tokenizer = Tokenizer.from_file(str(files[0]))
-    except Exception:  # tokenizers raises bare Exceptions; whether the model loads is not asked here
+    except Exception:  # tokenizers raises bare Exceptions
         return None
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -1,4 +1,4 @@
-"""Files of a new task: composed and checked before any is written, written whole or not at all."""
+"""Write the files of a new task: composed and checked first, then all written or none."""
 
 import contextlib
 import filecmp
@@ -24,7 +24,7 @@ _RECORDED = "pld.adapters.teachers.recorded.RecordedTeacher"
 
 
 def place_of(file: Path) -> Path:
-    """Where a data file belongs: where it is if that is in assets/corpus/ (or in data/, which is a copy of it), else
+    """Where a data file belongs: where it is, if in assets/corpus/ (or data/, which is a copy of it), else in
     assets/corpus/records/ under its own name."""
     for known in (file.absolute(), file.resolve()):
         for folder in (CORPUS, DATA):
@@ -34,14 +34,14 @@ def place_of(file: Path) -> Path:
     return RECORDS / file.name
 
 
-def as_seen(place: Path) -> str:
-    """The path that settings name for a file in assets/corpus/."""
+def path_in_data(place: Path) -> str:
+    """The path of a file of assets/corpus/ in data/, as settings name it."""
     return (DATA / place.relative_to(CORPUS)).as_posix()
 
 
 def composed(task: TaskParams, text: str, groups: dict[str, str]) -> Config:
-    """All settings with the new task selected, as the stages would read them. Raises ConfigError where params.yaml or
-    conf/ is wrong, or where the task would not be read as it is meant."""
+    """All settings with the new task selected, as the stages read them. Raises ConfigError for errors in params.yaml or
+    conf/, and if the task is read back with other values."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(CONF, folder / CONF)
@@ -54,14 +54,15 @@ def composed(task: TaskParams, text: str, groups: dict[str, str]) -> Config:
     if config.task != task:
         wrong = [key for key in TaskParams.model_fields if getattr(config.task, key) != getattr(task, key)]
         raise ConfigError(
-            f"conf/task/{task.name}.yaml: wanted {', '.join(wrong)} to be read as written, found another value; take "
-            "overrides of task out of params.yaml, and unusual characters out of the names of columns and labels"
+            f"expected {', '.join(wrong)} to be read as written, got another value (conf/task/{task.name}.yaml); "
+            "take overrides of task out of params.yaml, and unusual characters out of the names of columns and "
+            "labels"
         )
     return config
 
 
 def selected(groups: dict[str, str]) -> str:
-    """The text of params.yaml with these options selected, everything else as it stands."""
+    """The text of params.yaml with these options selected and everything else unchanged."""
     try:
         if not CONF.is_dir():
             raise FileNotFoundError
@@ -70,25 +71,23 @@ def selected(groups: dict[str, str]) -> str:
         changed = replaced(text, groups)
         before, after = yaml.safe_load(text), yaml.safe_load(changed)
         if after != before | {"groups": before["groups"] | groups}:
-            raise ValueError("a form of YAML that is not edited here")
+            raise ValueError("YAML in a form that can't be edited safely")
     except FileNotFoundError:
-        raise ConfigError(
-            f"{PARAMS} and {CONF}/: wanted a project, found none here; run in the project's folder"
-        ) from None
+        raise ConfigError(f"expected a project, got none ({PARAMS}, {CONF}/); run in the project's folder") from None
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"{PARAMS}: wanted groups with {' and '.join(groups)}, found {' '.join(str(error).split()):.120}; select "
-            "the task there by hand"
+            f"expected groups with {' and '.join(groups)}, got {' '.join(str(error).split()):.120} ({PARAMS}); "
+            "select the task there by hand"
         ) from None
     return changed
 
 
 def write(source: Path, place: Path, digest: str, texts: dict[Path, str]) -> list[Path]:
-    """Copy the data to `place` and write `texts`; those that are there already, as they are to be, are left alone.
+    """Copy the data to `place` and write `texts`, skipping files that already have that content.
 
-    Nothing takes its place before all is written beside it; then the data come first and the last of `texts` last, so
-    that whatever stops it leaves whole files, none of which names one that is not there. Returns what was written.
-    Raises DataError where the data changed since `digest` (sha256) was taken of them.
+    All are written to temporary files first; then the data are moved into place first and the last of `texts` last, so
+    an interruption leaves whole files, none of which names a missing one. Returns what was written. Raises DataError
+    if the data changed since their `digest` (sha256) was taken.
     """
     written = []
     with contextlib.ExitStack() as stack:
@@ -102,31 +101,31 @@ def write(source: Path, place: Path, digest: str, texts: dict[Path, str]) -> lis
             written.append(place)
             if file_sha256(copy) != digest:
                 raise DataError(
-                    f"{source}: wanted a file that stays as it is, found it changed meanwhile; run this again"
+                    f"expected an unchanged file, got one that changed during the check ({source}); run this again"
                 )
     return written[::-1]
 
 
 def same_file(source: Path, place: Path) -> bool:
-    """Whether `place` is `source`, or has the same content."""
+    """Whether `place` is `source` or has the same content."""
     return place.exists() and (place.samefile(source) or filecmp.cmp(source, place, shallow=False))
 
 
 def has_answers(config: Config) -> bool:
-    """Whether the Teacher is one that can be asked, or plays back answers that are there."""
+    """Whether the Teacher answers live, or has recorded answers."""
     if config.teacher["_target_"] != _RECORDED:
         return True
     return edited_file(config.teacher["path"]).exists()
 
 
 def teachers_to_ask() -> list[str]:
-    """Options of conf/teacher/ that are no recordings."""
+    """Options of conf/teacher/ that answer live."""
     options = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in CONF.glob("teacher/*.yaml")}
     return sorted(option for option, settings in options.items() if settings.get("_target_") != _RECORDED)
 
 
 def is_tracked(file: Path) -> bool:
-    """Whether git or DVC has the file, with this content in DVC's case."""
+    """Whether git or DVC tracks the file (DVC: with this content)."""
     pointer = Path(f"{file}.dvc")
     if pointer.exists():
         with file.open("rb") as held:

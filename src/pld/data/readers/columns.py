@@ -1,63 +1,85 @@
-"""The columns that a task names, looked up in what a file has."""
+"""Look up the columns that a task names, and check that their cells are text."""
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pld.data.splits import plain
 from pld.errors import DataError
+from pld.progress import progress
 
-Row = tuple[str, dict[str, str]]
-"""Where it stands ("row 7"), and the text of each wanted column."""
+Row = tuple[str, dict[str, Any]]
+"""Its place in the file ("row 7"), and its cells by column."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """`may_be_null`: those of `wanted` where a null is read as an empty text."""
+    """`wanted`: read as text; `may_be_null`: those of them where a null is read as an empty text. `lenient`: a JSON
+    line without text in a wanted column has an empty one there, instead of being refused."""
 
     wanted: tuple[str, ...]
-    may_be_null: frozenset[str]
+    may_be_null: frozenset[str] = frozenset()
+    lenient: bool = False
 
 
-def find_columns(columns: Columns, found: Sequence[str], where: str, unknown: str = "") -> list[int]:
-    """Position of each wanted column in `found`. `unknown`: what may be wrong where none of them is there."""
-    for name in columns.wanted:
+def find_columns(wanted: Sequence[str], found: Sequence[str], where: str, unknown: str = "") -> list[int]:
+    """Position of each wanted column in `found`. `unknown`: a guess at what is wrong where all of them are missing."""
+    for name in wanted:
         if name not in found:
-            guess = _meant(name, found) or ("" if set(columns.wanted) & set(found) else unknown)
+            guess = _guess(name, found) or ("" if set(wanted) & set(found) else unknown)
             raise DataError(
-                f"{where}: wanted a column {name!r}, found {', '.join(map(repr, found)) or 'none':.300}{guess}; "
+                f"expected a column {name!r}, got {', '.join(map(repr, found)) or 'none':.300}{guess} ({where}); "
                 "correct reader in conf/task/, or the file"
             )
         if found.count(name) > 1:
             raise DataError(
-                f"{where}: wanted one column {name!r}, found {found.count(name)} of that name; rename the others"
+                f"expected one column {name!r}, got {found.count(name)} of that name ({where}); rename the others"
             )
-    return [found.index(name) for name in columns.wanted]
+    return [found.index(name) for name in wanted]
 
 
-def _meant(name: str, found: Sequence[str]) -> str:
-    """A guess at what is wrong, in brackets."""
+def _guess(name: str, found: Sequence[str]) -> str:
     if found and found[0].startswith("sep="):
         return " (delete the line that Excel put above the header)"
     if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
-        return " (separated by something else than commas?)"
+        return " (is the separator not a comma?)"
     for column in found:
         if plain(column) == plain(name):
-            return f" ({column!a:.60} has blanks, invisible characters or another Unicode form)"
+            return f" ({column!a:.60} differs in blanks, invisible characters or Unicode form)"
     near = difflib.get_close_matches(name, [column for column in found if len(column) < 200], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def text_of(cell: object, column: str, where: str, columns: Columns) -> str:
+    """The cell of a wanted column as text; `where`: file and row."""
+    if isinstance(cell, str) or type(cell) is int:
+        return checked_text(str(cell), column, where)
+    if columns.lenient or (cell is None and column in columns.may_be_null):
+        return ""
+    kinds: dict[type, str] = {bool: "true or false", list: "a list", dict: "a nested object"}
+    raise DataError(
+        f"expected text or a number, got {kinds.get(type(cell), 'null')} ({where}, column {column!r}); write it as "
+        "text, or delete the row"
+    )
 
 
 def checked_text(value: str, column: str, where: str) -> str:
     """`value`, unless it holds what UTF-8 text can't: a NUL or half of a surrogate pair."""
     if "\x00" in value:
-        raise DataError(f"{where}: column {column!r}: wanted text, found a NUL character; delete it")
+        raise DataError(f"expected text, got a NUL character ({where}, column {column!r}); delete it")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{where}: column {column!r}: wanted Unicode text, found half of a surrogate pair "
-                f"(\\u{ord(value[error.start]):04x}); correct or delete the character"
+                f"expected Unicode text, got half of a surrogate pair, \\u{ord(value[error.start]):04x} ({where}, "
+                f"column {column!r}); correct or delete the character"
             ) from None
     return value
+
+
+def reading(total: int, columns: Columns | None) -> contextlib.AbstractContextManager[Callable[[int], object]]:
+    """A progress bar where wanted columns are read; none where all are, since another task's bar is shown there."""
+    return progress("reading", total) if columns is not None else contextlib.nullcontext(lambda _: None)

@@ -1,4 +1,4 @@
-"""Contract-NLI in its authors' JSON (Koreeda and Manning 2021, https://stanfordnlp.github.io/contract-nli/)."""
+"""Read Contract-NLI in its authors' JSON (Koreeda and Manning 2021, https://stanfordnlp.github.io/contract-nli/)."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from pld.params import ContractNliReader
 from pld.progress import progress
 from pld.records import Split
 
-_AS_PUBLISHED = "take the file as its authors publish it (docs/benchmarks.md)"
+_AS_PUBLISHED = "use the file as published (docs/how-to/benchmarks.md)"
 
 
 class _Shape(BaseModel):
-    """What is read of the file; further keys are passed over, and nothing is converted."""
+    """The keys that are read; others are ignored, and nothing is converted."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -46,7 +46,7 @@ class _Hypothesis(_Shape):
 
 
 class _File(_Shape):
-    documents: list[Any]  # each is checked when it is its turn, so that the message can name it
+    documents: list[Any]  # checked one by one, so that messages can name the document
     labels: dict[str, _Hypothesis]
 
 
@@ -54,12 +54,12 @@ S = TypeVar("S", bound=_Shape)
 
 
 def read_contract_nli(reader: ContractNliReader, files: Mapping[Split | None, str]) -> Iterator[RawExample]:
-    """Each contract of `files` (by the split that they bring, or None) with each hypothesis, id `<document
+    """Each contract of `files` (split, or None to split by hash → file) with each hypothesis, id `<document
     id>:<hypothesis key>`. The group is the contract: the first document id with the same text. Raises DataError, naming
     file, document and hypothesis.
 
-    Contracts of one pattern can agree in what is shown of them; the later one then shows its next passages too, until
-    it differs, so that each stays an example of its own.
+    Excerpts of contracts from one template can be the same; the later one then gets further passages until it differs,
+    so that each stays an example of its own.
     """
     place_of: dict[str, str] = {}
     first_with: dict[str, str] = {}
@@ -72,8 +72,8 @@ def read_contract_nli(reader: ContractNliReader, files: Mapping[Split | None, st
                 own = str(contract.id)
                 if own in place_of:
                     raise DataError(
-                        f"{name}: document {own}: wanted an id that no other document has, found it as no. {number} "
-                        f"here and as {place_of[own]}; delete one of the two: no contract may stand in two splits"
+                        f"expected each document id once, got it as no. {number} here and as {place_of[own]} ({name}: "
+                        f"document {own}); delete one of the two, because no contract may be in two splits"
                     )
                 place_of[own] = f"no. {number} of {name}"
                 group = first_with.setdefault(contract.text, own)
@@ -94,23 +94,23 @@ def _examples(
     is_new: Callable[[str, str], bool],
 ) -> Iterator[dict[str, Any]]:
     """A contract's examples in the order of its annotations, without group and split. `is_new`: whether no other
-    contract shows the same text with a hypothesis."""
+    contract has the same excerpt with a hypothesis."""
     place = f"document {contract.id}"
     _check(contract, f"{name}: {place}")
     annotations = contract.annotation_sets[0].annotations
     for key in hypotheses:
         if key not in annotations:
-            raise DataError(f"{name}: {place}: wanted an annotation of hypothesis {key}, found none; {_AS_PUBLISHED}")
+            raise DataError(f"expected an annotation of hypothesis {key}, got none ({name}: {place}); {_AS_PUBLISHED}")
     shown_to = _excerpts(reader, contract)
     for key, annotation in annotations.items():
         where = f"{name}: {place}, hypothesis {key}"
         if key not in hypotheses:
             known = ", ".join(hypotheses)
-            raise DataError(f"{where}: wanted one of the file's labels ({known:.120}), found {key!r}; {_AS_PUBLISHED}")
+            raise DataError(f"expected one of the file's labels ({known:.120}), got {key!r} ({where}); {_AS_PUBLISHED}")
         for at in annotation.spans:
             if not 0 <= at < len(contract.spans):
                 raise DataError(
-                    f"{where}: wanted numbers of spans (0 to {len(contract.spans) - 1}), found {at}; {_AS_PUBLISHED}"
+                    f"expected span numbers from 0 to {len(contract.spans) - 1}, got {at} ({where}); {_AS_PUBLISHED}"
                 )
         hypothesis = hypotheses[key].hypothesis
         more = shown_to(hypothesis, annotation.spans)
@@ -128,8 +128,7 @@ def _examples(
 
 
 def _excerpts(reader: ContractNliReader, contract: _Contract) -> Callable[[str, list[int]], Iterator[Shown]]:
-    """(hypothesis, its annotated spans) → what of the contract is shown, then the same with a passage more, and so
-    on."""
+    """(hypothesis, its annotated spans) → the excerpt of the contract, then with one more passage, and so on."""
     text = contract.text
     places = [place for place, (start, end) in enumerate(contract.spans) if text[start:end].strip()]
     if reader.context == "whole" and (reader.max_words is None or len(text.split()) <= reader.max_words):
@@ -151,21 +150,21 @@ def _excerpts(reader: ContractNliReader, contract: _Contract) -> Callable[[str, 
 def _file(name: str) -> _File:
     if not name.startswith("package:") and not os.path.lexists(name) and not os.path.lexists(f"{name}.dvc"):
         raise DataError(
-            f"{name}: wanted a file of Contract-NLI, found no such file; download it and `dvc add` it as "
-            "docs/benchmarks.md says, or correct reader in conf/task/"
+            f"expected a file of Contract-NLI, got no such file ({name}); download it and run `dvc add` as in "
+            "docs/how-to/benchmarks.md, or correct reader in conf/task/"
         )
     text = read_text(locate(name), name)
     try:
         plain = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{name}: line {error.lineno}, column {error.colno}: wanted JSON, found {error.msg}; {_AS_PUBLISHED}"
+            f"expected JSON, got {error.msg} ({name}: line {error.lineno}, column {error.colno}); {_AS_PUBLISHED}"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: wanted JSON, found {error!s:.80}; {_AS_PUBLISHED}") from None
+        raise DataError(f"expected JSON, got {error!s:.80} ({name}); {_AS_PUBLISHED}") from None
     file = _shaped(_File, plain, name)
     if not file.documents:
-        raise DataError(f"{name}: documents: wanted contracts, found none; {_AS_PUBLISHED}")
+        raise DataError(f"expected contracts, got none ({name}: documents); {_AS_PUBLISHED}")
     for key, hypothesis in file.labels.items():
         _check_text(hypothesis.hypothesis, "hypothesis", f"{name}: label {key}")
     return file
@@ -176,9 +175,10 @@ def _shaped(shape: type[S], plain: object, where: str) -> S:
         return shape.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
+        where = ": ".join([where, ".".join(map(str, first["loc"]))]).removesuffix(": ")
+        message = first["msg"][0].lower() + first["msg"][1:]
         raise DataError(
-            f"{where}: wanted the authors' shape, found {f'at {at}: ' if at else ''}{first['msg']}; {_AS_PUBLISHED}"
+            f"expected the authors' JSON structure, got another, {message} ({where}); {_AS_PUBLISHED}"
         ) from None
 
 
@@ -192,20 +192,20 @@ def _check(contract: _Contract, where: str) -> None:
     _check_text(contract.text, "text", where)
     if len(contract.annotation_sets) != 1:
         raise DataError(
-            f"{where}: wanted one annotation set, found {len(contract.annotation_sets)}; keep the one that counts"
+            f"expected one annotation set, got {len(contract.annotation_sets)} ({where}); keep the right one"
         )
     length, above = len(contract.text), 0
     for number, span in enumerate(contract.spans):
         if len(span) != 2 or not above <= span[0] <= span[1] <= length:
             raise DataError(
-                f"{where}: spans: wanted [start, end] from {above} to {length} (the text's end), each after the one "
-                f"before it, found {span!s:.60} as span {number}; {_AS_PUBLISHED}"
+                f"expected a span [start, end] between {above} and {length}, got {span!s:.60} as no. {number} "
+                f"({where}: spans); {_AS_PUBLISHED}"
             )
         above = span[1]
     if not any(contract.text[start:end].strip() for start, end in contract.spans):
-        raise DataError(f"{where}: spans: wanted passages with text, found none; {_AS_PUBLISHED}")
+        raise DataError(f"expected passages with text, got none ({where}: spans); {_AS_PUBLISHED}")
 
 
 def _check_text(text: str, key: str, where: str) -> None:
     if not checked_text(text, key, where).strip():
-        raise DataError(f"{where}: {key}: wanted text, found none; {_AS_PUBLISHED}")
+        raise DataError(f"expected text, got none ({where}: {key}); {_AS_PUBLISHED}")

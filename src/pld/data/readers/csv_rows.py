@@ -1,4 +1,4 @@
-"""CSV with a header: comma, double quotes, any line ends, texts of any length; nothing is converted or trimmed."""
+"""Read CSV with a header: commas, double quotes, any line ends, cells of any length; nothing is converted."""
 
 import csv
 import io
@@ -8,43 +8,43 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from pld.data.readers.columns import Columns, Row, find_columns
+from pld.data.readers.columns import Columns, Row, find_columns, reading
 from pld.data.readers.source import check_text, opened
 from pld.errors import DataError
 from pld.ports import OnProgress
-from pld.progress import progress
 
-_QUOTES = 'close the quotes of each text, and write "" for a quote inside one'
+_QUOTES = 'close the quotes around each text, and write "" for a quote inside one'
 
 
-def csv_rows(path: Path, name: str, columns: Columns) -> Iterator[Row]:
-    """Rows are numbered as a spreadsheet does (the header is row 1), with the line where quoted texts hold line ends.
+def csv_rows(path: Path, name: str, columns: Columns | None) -> Iterator[Row]:
+    """Rows are numbered as in a spreadsheet (the header is row 1), with the line where quoted texts hold line ends.
 
-    Blank lines are passed over.
+    Blank lines are skipped.
     """
     with opened(path, name) as file:
         total = check_text(file, name)
         # its 128 kB would refuse a long document
         csv.field_size_limit(max(csv.field_size_limit(), os.fstat(file.fileno()).st_size))
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        with progress("reading", total) as advance:
+        with reading(total, columns) as advance:
             yield from _rows(text, name, columns, advance)
 
 
-def _rows(text: TextIO, name: str, columns: Columns, advance: OnProgress) -> Iterator[Row]:
+def _rows(text: TextIO, name: str, columns: Columns | None, advance: OnProgress) -> Iterator[Row]:
     lines: Any = csv.reader(text, strict=True)
     header: list[str] = []
+    wanted: tuple[str, ...] = ()
     positions: list[int] = []
     found = row = above = 0
     while True:
         row += 1
-        place = f"row {row}" if above + 1 == row else f"row {row} (line {above + 1})"
+        place = f"row {row}" if above + 1 == row else f"row {row} on line {above + 1}"
         try:
             cells = next(lines)
         except StopIteration:
             break
         except csv.Error as error:
-            raise DataError(f"{name}: {place}: {_broken(error, text, above, header)}") from None
+            raise DataError(_broken(error, text, above, header, f"{name}: {place}")) from None
         spans = lines.line_num - above
         advance(spans)
         above = lines.line_num
@@ -52,36 +52,36 @@ def _rows(text: TextIO, name: str, columns: Columns, advance: OnProgress) -> Ite
             continue
         if not header:
             header = cells
-            positions = find_columns(columns, header, name, " (is there a header?)")
+            wanted = columns.wanted if columns is not None else tuple(header)
+            positions = find_columns(wanted, header, name, " (is there a header?)")
             continue
         if len(cells) != len(header):
-            raise DataError(f"{name}: {place}: {_ragged(cells, header, spans)}")
+            raise DataError(_ragged(cells, header, spans, f"{name}: {place}"))
         found += 1
         if cells == header:
             raise DataError(
-                f"{name}: {place}: wanted an example, found the header again (are these joined files?); delete the row"
+                f"expected an example, got a second header (were files joined?) ({name}: {place}); delete the row"
             )
-        yield place, {column: cells[at] for column, at in zip(columns.wanted, positions, strict=True)}
+        yield place, {column: cells[at] for column, at in zip(wanted, positions, strict=True)}
     if not found:
-        raise DataError(f"{name}: wanted rows below the header, found none; put examples in the file")
+        raise DataError(f"expected rows below the header, got none ({name}); add examples")
 
 
-def _broken(error: csv.Error, text: TextIO, above: int, header: Sequence[str]) -> str:
-    """`above`: lines in front of the row. The column is that of the last text which the row's first line opens."""
-    fault = "one that is never closed" if "end of data" in str(error) else "one inside a text"
+def _broken(error: csv.Error, text: TextIO, above: int, header: Sequence[str], where: str) -> str:
+    """`above`: lines before the row. The column is that of the last cell that the row's first line opens."""
+    fault = "an unclosed quote" if "end of data" in str(error) else "a quote inside a text"
     text.seek(0)
     first = next(itertools.islice(text, above, None), "")
     opening = len(next(csv.reader([first]), [])) - 1
-    if not header:
-        return f"wanted a header, found broken quotes ({fault}); {_QUOTES}"
-    column = f" in column {header[opening]!r:.60}" if opening < len(header) else ""
-    return f"wanted a row of CSV, found broken quotes{column} ({fault}); {_QUOTES}"
+    column = f", column {header[opening]!r:.60}" if opening < len(header) else ""
+    expected = "a row of CSV" if header else "a header"
+    return f"expected {expected}, got {fault} ({where}{column}); {_QUOTES}"
 
 
-def _ragged(cells: Sequence[str], header: Sequence[str], spans: int) -> str:
-    found = f"wanted {len(header)} cells as in the header, found {len(cells)}"
+def _ragged(cells: Sequence[str], header: Sequence[str], spans: int, where: str) -> str:
+    got, remedy = f"{len(cells)}", "put a text that holds a comma or a line end in double quotes"
     if cells[0].startswith(("<<<<<<<", "=======", ">>>>>>>")):
-        return f"{found}, of a conflict that git left; choose one side"
-    if spans > 1:
-        return f"{found} in {spans} lines; {_QUOTES}"
-    return f"{found}; put a text that holds a comma or a line end in double quotes"
+        got, remedy = "a git conflict marker", "resolve the conflict"
+    elif spans > 1:
+        got, remedy = f"{len(cells)} over {spans} lines", _QUOTES
+    return f"expected {len(header)} cells as in the header, got {got} ({where}); {remedy}"

@@ -1,18 +1,18 @@
-"""What of a long text is shown: which of its passages, in its own order, with a mark where something is left out."""
+"""Choose the passages of a long text that are shown, in the text's order, with a mark where something is left out."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Span = tuple[int, int]
-"""Where a passage begins and ends in its text, in characters; each begins where the one before it ends, or later."""
+"""Start and end of a passage in its text, in characters; passages don't overlap."""
 
 GAP = "\n[...]\n"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """`places` of the passages shown, ascending; `cut`: not all that was wanted had room."""
+    """`places` of the passages shown, ascending; `cut`: some wanted ones did not fit."""
 
     text: str
     places: tuple[int, ...]
@@ -20,8 +20,8 @@ class Shown:
 
 
 def nearness_in(text: str, spans: Sequence[Span]) -> Callable[[str], list[float]]:
-    """A question → how near each passage is [spans]: the cosine of TF-IDF over characters in threes to fives, to which
-    "disclose" and "disclosure" are alike. It knows this text alone: no other one moves what is shown of it."""
+    """A question → its similarity to each passage [spans]: the cosine of TF-IDF over character 3- to 5-grams, so that
+    "disclose" is close to "disclosure". Fitted on this text alone, so other texts don't change the choice."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
@@ -35,16 +35,16 @@ def nearness_in(text: str, spans: Sequence[Span]) -> Callable[[str], list[float]
 
 
 def nearest_first(near: Sequence[float], first: Sequence[int] = ()) -> list[int]:
-    """Places of all passages: those of `first` before the others, the nearer before the farther, ties by place."""
+    """Places of all passages: those of `first` before the others, each by descending similarity, ties by place."""
     preferred = set(first)
     return sorted(range(len(near)), key=lambda place: (place not in preferred, -near[place], place))
 
 
 def show(text: str, spans: Sequence[Span], wanted: Sequence[int], max_words: int | None) -> Shown:
-    """The passages of `text` at the places `wanted`, the first of them first, while there is room for a whole one in
-    `max_words` (None: no limit); a longer one is passed over. Where none has room: the beginning of the first.
+    """Take the passages of `text` in the order of `wanted`, skipping those that don't fit in `max_words` (None: no
+    limit). If none fits: the beginning of the first.
 
-    They stand in the text's order: neighbours as they stand there, others with `GAP` between them.
+    They are shown in the text's order, with `GAP` between those that are not neighbours.
     """
     kept: list[int] = []
     room = max_words
@@ -71,6 +71,6 @@ def _passage(text: str, span: Span) -> str:
 
 
 def _beginning(passage: str, words: int) -> str:
-    """The first `words` words, with what stands between them."""
+    """The first `words` words and the space between them."""
     found = re.match(rf"(?:\s*\S+){{0,{words}}}", passage)
     return found[0].strip() if found else ""

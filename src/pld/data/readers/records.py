@@ -1,4 +1,4 @@
-"""The user's own CSV, JSONL or Parquet: named columns, every value kept as the text that stands there."""
+"""Read the user's own CSV, JSONL or Parquet file: the columns that the task names, each value exactly as written."""
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,31 +13,36 @@ from pld.data.splits import ColumnNames, RawExample, visible
 from pld.errors import ConfigError, DataError
 from pld.params import RecordsReader
 
-FORMATS: Mapping[str, Callable[[Path, str, Columns], Iterator[Row]]] = {
-    ".csv": csv_rows,
-    ".jsonl": jsonl_rows,
-    ".parquet": parquet_rows,
-}
-HINTS = {
+ReadRows = Callable[[Path, str, Columns | None], Iterator[Row]]
+"""(file, its name in messages, columns) → rows: the wanted columns as text, or all of them (None) as they are."""
+
+_FORMATS: Mapping[str, ReadRows] = {".csv": csv_rows, ".jsonl": jsonl_rows, ".parquet": parquet_rows}
+_HINTS = {
     **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), "unpack it first"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as CSV UTF-8"),
-    ".json": "write one object a line and name it .jsonl",
+    ".json": "write one object per line and name it .jsonl",
     ".ndjson": "name it .jsonl",
     ".tsv": "save it with commas as .csv",
     ".dvc": "name the data file itself",
 }
 
 
-def read_records(reader: RecordsReader, labels: Sequence[str]) -> Iterator[RawExample]:
-    """One raw example a row; `labels`: the task's. An empty cell in the group column means: in no group."""
-    ending = PurePath(reader.path).suffix.lower()
-    if ending not in FORMATS:
-        hint = HINTS.get(ending, "save it as one of these")
-        raise DataError(f"{reader.path}: wanted {', '.join(FORMATS)}, found {ending or 'no ending'}; {hint}")
+def format_of(name: str) -> ReadRows:
+    """The reader for a file's ending. Raises DataError for another ending."""
+    ending = PurePath(name).suffix.lower()
+    if ending not in _FORMATS:
+        hint = _HINTS.get(ending, "save it in one of these formats")
+        raise DataError(f"expected a .csv, .jsonl or .parquet file, got {ending or 'no ending'} ({name}); {hint}")
+    return _FORMATS[ending]
+
+
+def read_labelled_rows(reader: RecordsReader, labels: Sequence[str]) -> Iterator[RawExample]:
+    """One raw example per row; `labels`: the task's. An empty cell in the group column means no group."""
+    rows = format_of(reader.path)
     if reader.label in reader.fields.values():
         raise ConfigError(
-            f"reader.label: wanted a column that no input field has, found {reader.label!r}, which would show the "
-            "label to the Student; correct reader.fields or reader.label in conf/task/"
+            f"expected a label column that is no input field, got {reader.label!r}, which would show the label to the "
+            "Student (reader.label); correct reader.fields or reader.label in conf/task/"
         )
     if reader.options is not None:
         _check_options(reader.options, reader, labels)
@@ -47,7 +52,7 @@ def read_records(reader: RecordsReader, labels: Sequence[str]) -> Iterator[RawEx
         may_be_null=frozenset(name for name in [reader.group] if name is not None),
     )
     names = ColumnNames(reader.fields, reader.label, reader.id, reader.group, reader.split)
-    for place, row in FORMATS[ending](locate(reader.path), reader.path, columns):
+    for place, row in rows(locate(reader.path), reader.path, columns):
         yield RawExample(
             file=reader.path,
             place=place,
@@ -64,33 +69,33 @@ def _check_options(options: Sequence[str], reader: RecordsReader, labels: Sequen
     """Raises ConfigError unless there is a column for each label, and the Student sees all of them."""
     if len(options) != len(labels):
         raise ConfigError(
-            f"reader.options: wanted a column for each of the labels {', '.join(labels)}, found {len(options)}: "
-            f"{', '.join(options)}; the first option is the first label: correct labels or reader.options in conf/task/"
+            f"expected a column for each of the labels {', '.join(labels)}, got {len(options)}: "
+            f"{', '.join(options)} (reader.options); correct labels or reader.options in conf/task/, the first option "
+            "being the first label"
         )
     if len(set(options)) < len(options):
         raise ConfigError(
-            f"reader.options: wanted a column of its own for each option, found {', '.join(options)}; correct "
+            f"expected a different column for each option, got {', '.join(options)} (reader.options); correct "
             "reader.options in conf/task/"
         )
     hidden = [column for column in options if column not in reader.fields.values()]
     if hidden:
         raise ConfigError(
-            f"reader.options: wanted columns that are input fields too, found {', '.join(map(repr, hidden))}, which "
-            "the Student would not see; add them to fields and reader.fields, and show them in input_template in "
-            "conf/task/"
+            f"expected options among the input fields, got {', '.join(map(repr, hidden))}, which the Student would not "
+            "see (reader.options); add them to fields, reader.fields and input_template in conf/task/"
         )
 
 
 def _chosen(
     row: Mapping[str, str], place: str, reader: RecordsReader, options: Sequence[str], labels: Sequence[str]
 ) -> str:
-    """The label at the place of the option whose text the label column holds; a label that stands there is one."""
+    """The label of the option whose text is in the label column; the column may also hold the label itself."""
     where = f"{reader.path}: {place}"
     texts = [row[column] for column in options]
     for column, text in zip(options, texts, strict=True):
         if not text.strip():
             raise DataError(
-                f"{where}: column {column!r}: wanted the text of an option, found none; fill it in or leave the row out"
+                f"expected the text of an option, got none ({where}, column {column!r}); fill it in or delete the row"
             )
     answer = row[reader.label]
     meant = [label for label, text in zip(labels, texts, strict=True) if text == answer]
@@ -101,12 +106,12 @@ def _chosen(
     if meant:
         found = dict.fromkeys([*meant, *[answer] * (answer in labels)])
         raise DataError(
-            f"{where}: column {reader.label!r}: wanted one option, found {answer!r:.60}, which stands for "
-            f"{' and '.join(found)}; change the text of one of them, or leave the row out"
+            f"expected one option, got {answer!r:.60}, which is the text or label of {' and '.join(found)} ({where}, "
+            f"column {reader.label!r}); change the text of one of them, or delete the row"
         )
     near = difflib.get_close_matches(answer, texts, n=1)
     hint = f" (did you mean {near[0]!r:.60}, option {labels[texts.index(near[0])]}?)" if near else ""
     raise DataError(
-        f"{where}: column {reader.label!r}: wanted the text of one of {', '.join(options)}, letter for letter, or its "
-        f"label ({', '.join(labels)}), found {answer!r:.60}{hint}; correct the row"
+        f"expected the exact text of one of {', '.join(options)}, or its label ({', '.join(labels)}), got "
+        f"{answer!r:.60}{hint} ({where}, column {reader.label!r}); correct the row"
     )

@@ -1,18 +1,42 @@
-"""Finding a data file and reading it as text; what goes wrong here is the user's to mend, so it is one line each."""
+"""Find a data file and read it as text; whatever is wrong with it becomes a one-line DataError."""
 
 import codecs
 import contextlib
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from pld.config.assets import resolve_path
-from pld.data.readers.signatures import refuse_foreign
 from pld.errors import DataError
 
 _CHUNK = 1 << 18
+_UNPACK = "unpack it first"
+_CSV = "save it as CSV UTF-8"
+_WRITE = "write the rows as .csv, .jsonl or .parquet"
+_AGAIN = "download the data file itself"
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+# pattern of the first bytes, format, what to do; the first match counts
+_BEGINNINGS: Sequence[tuple[bytes, str, str]] = (
+    (rb"\x1f\x8b", "a gzip archive", _UNPACK),
+    (rb"BZh[1-9]1AY&SY", "a bzip2 archive", _UNPACK),
+    (rb"\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|Rar!\x1a|\x28\xb5\x2f\xfd", "a compressed archive", _UNPACK),
+    (rb"PK(?:\x03\x04|\x05\x06)", "a zip archive or an Excel workbook (.xlsx)", f"{_UNPACK}, or {_CSV}"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook (.xls)", _CSV),
+    (rb"%PDF-", "a PDF", _WRITE),
+    (rb"SQLite format 3\x00", "a SQLite database", _WRITE),
+    (rb"\x80[\x02-\x05][\x80-\xff}\](c]", "a Python pickle", _WRITE),
+    (rb"ARROW1\x00|FEA1|Obj\x01|ORC|\x89HDF", "a table in another binary format", _WRITE),
+    (rb"PAR1", "a Parquet file", "name it .parquet"),
+    (rb"PARE", "an encrypted Parquet file", "write it again unencrypted"),
+    (rb"version https://git-lfs\.github\.com/", "a Git LFS pointer", "run `git lfs pull`"),
+    (rb"(?:md5: .*\n)?(?:frozen: .*\n)?(?:deps|outs):\s*\n- ", "a .dvc file", "run `dvc pull` and name the data file"),
+    (rb"(?i)\s*<(?:!doctype html|html|head|\?xml)", "a web page or XML", f"{_AGAIN} (is this a login page?)"),
+    (rb"<{7} ", "a git conflict marker", "resolve the conflict"),
+)
 _NO_FILES = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -24,35 +48,33 @@ _NO_FILES = {
 def locate(name: str, setting: str = "reader.path in conf/task/") -> Path:
     """The file that `setting` names: relative to the project, or `package:name/file`. Raises DataError."""
     if not name.isprintable():
-        raise DataError(f"{name!r:.200}: wanted a path, found characters in it that can't be seen; correct {setting}")
+        raise DataError(f"expected a path without invisible characters, got {name!r:.200} ({setting}); correct it")
     path = resolve_path(name) if name.startswith("package:") else Path(name)
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{name}: {_nothing_at(path, setting)}") from None
+        raise DataError(_nothing_at(path, name, setting)) from None
     except OSError as error:
-        raise DataError(
-            f"{name:.200}: wanted the task's data, found {_reason(error)}; correct {setting}, or what stands there"
-        ) from None
+        raise DataError(f"expected a data file, got {_reason(error)} ({name:.200}); correct {setting}") from None
     if kind == stat.S_IFDIR:
-        raise DataError(f"{name}: wanted a file, found a directory; name a file in it as {setting}")
+        raise DataError(f"expected a file, got a directory ({name}); point {setting} at a file in it")
     if kind != stat.S_IFREG:
         raise DataError(
-            f"{name}: wanted a file, found {_NO_FILES.get(kind, 'something else')}; write the data to a file and name "
-            f"it as {setting}"
+            f"expected a file, got {_NO_FILES.get(kind, 'something else')} ({name}); write the data to a file and "
+            f"point {setting} at it"
         )
     return path
 
 
-def _nothing_at(path: Path, setting: str) -> str:
+def _nothing_at(path: Path, name: str, setting: str) -> str:
     if path.is_symlink():
         return (
-            f"wanted the task's data, found a link to {str(path.readlink())!r:.200}, which is not there; bring that "
-            "file back (`dvc checkout` or `dvc pull` where DVC made the link), or put the data themselves here"
+            f"expected a data file, got a link to {str(path.readlink())!r:.200}, which doesn't exist ({name}); restore "
+            "that file (`dvc checkout` or `dvc pull` if DVC made the link), or put the data here"
         )
     return (
-        f"wanted the task's data, found no such file; correct {setting}, or bring it with `dvc pull` where only its "
-        ".dvc file stands in assets/corpus/"
+        f"expected a data file, got no such file ({name}); correct {setting}, or run `dvc pull` if only its .dvc file "
+        "is in assets/corpus/"
     )
 
 
@@ -67,7 +89,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         file = path.open("rb")
     except OSError as error:
         raise DataError(
-            f"{name}: wanted a file that can be read, found {_reason(error)}; correct the file or its rights"
+            f"expected a readable file, got {_reason(error)} ({name}); correct the file or its permissions"
         ) from None
     with file:
         before = _version(os.fstat(file.fileno()))
@@ -77,7 +99,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
             _check_unchanged(path, name, before)
             if isinstance(error, OSError):
                 raise DataError(
-                    f"{name}: wanted a file that can be read to its end, found {_reason(error)}; copy the file again"
+                    f"expected a file readable to its end, got {_reason(error)} ({name}); copy the file again"
                 ) from None
             raise
         _check_unchanged(path, name, before)
@@ -94,17 +116,16 @@ def _check_unchanged(path: Path, name: str, before: tuple[int, int, int]) -> Non
         same = False
     if not same:
         raise DataError(
-            f"{name}: wanted a file that nobody writes to, found it changed while it was read; run again when it is "
-            "complete"
+            f"expected a complete file, got one that changed while it was read ({name}); run again when it is complete"
         )
 
 
 def check_text(file: BinaryIO, name: str) -> int:
-    """Number of line ends in a file that is known, then, to be UTF-8 text without NULs and with something in it.
+    """The number of line ends, after checking that the file is UTF-8 text without NULs and not blank.
 
-    It is read in pieces, and stands at its beginning again. Raises DataError.
+    Reads in chunks, then seeks back to the beginning. Raises DataError.
     """
-    refuse_foreign(file.read(4096), name)
+    _refuse_foreign(file.read(4096), name)
     file.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     feeds = returns = 0
@@ -120,8 +141,8 @@ def check_text(file: BinaryIO, name: str) -> int:
         at = text.find("\x00")
         if at >= 0:
             raise DataError(
-                f"{name}: line {line + _line_ends(text[:at])}: wanted text, found a NUL byte{_behind(tail + text[:at])}"
-                "; delete it, or save the file as UTF-8 if it is UTF-16"
+                f"expected text, got a NUL byte{_behind(tail + text[:at])} ({name}: line "
+                f"{line + _line_ends(text[:at])}); delete it, or save the file as UTF-8 if it is UTF-16"
             )
         if not chunk:
             break
@@ -130,21 +151,17 @@ def check_text(file: BinaryIO, name: str) -> int:
         blank = blank and not text.strip()
         tail = text[-80:]
     if blank:
-        raise DataError(f"{name}: wanted examples, found an empty file; put rows in it or correct reader.path")
+        raise DataError(f"expected examples, got an empty file ({name}); add rows, or correct reader.path")
     file.seek(0)
     return feeds or returns
 
 
 def _not_utf8(error: UnicodeDecodeError, name: str, line: int, tail: str) -> str:
     before = bytes(error.object[: error.start]).decode("utf-8", "replace")
-    where = f"{name}: line {line + _line_ends(before)}: wanted UTF-8, found "
+    got, remedy = f"byte 0x{error.object[error.start]:02x}", "save the file as UTF-8 (is it Windows-1252 or Latin-1?)"
     if error.reason == "unexpected end of data":
-        return f"{where}half of a character at the file's end{_behind(tail + before)}; copy the whole file again"
-    byte = error.object[error.start]
-    return (
-        f"{where}the byte 0x{byte:02x}{_behind(tail + before)}; save the file as UTF-8 (it may be Windows-1252 or "
-        "Latin-1)"
-    )
+        got, remedy = "half a character at the end of the file", "copy the whole file again"
+    return f"expected UTF-8, got {got}{_behind(tail + before)} ({name}: line {line + _line_ends(before)}); {remedy}"
 
 
 def _line_ends(text: str) -> int:
@@ -152,7 +169,7 @@ def _line_ends(text: str) -> int:
 
 
 def _behind(text: str) -> str:
-    """What stands in front of the place, as far as it is in the same line."""
+    """The text before the place, on the same line."""
     near = text[-80:].replace("\r", "\n").rpartition("\n")[2][-20:]
     return f" after {near!r}" if near else ""
 
@@ -162,3 +179,24 @@ def read_text(path: Path, name: str) -> str:
     with opened(path, name) as file:
         check_text(file, name)
         return file.read().decode("utf-8-sig")
+
+
+def _refuse_foreign(head: bytes, name: str) -> None:
+    """Raises DataError where the first bytes of a text file are those of a known other format."""
+    plain = head.removeprefix(b"\xef\xbb\xbf")
+    if plain.startswith(_WIDE_MARKS):
+        raise DataError(f"expected UTF-8, got UTF-16 or UTF-32 ({name}); save the file as UTF-8")
+    if found := kind_of(plain):
+        raise DataError(f"expected a text file, got {found[0]} ({name}); {found[1]}")
+    if plain.count(0) * 4 > len(plain):
+        raise DataError(
+            f"expected UTF-8, got NUL bytes throughout (UTF-16 or UTF-32?) ({name}); save the file as UTF-8"
+        )
+
+
+def kind_of(head: bytes) -> tuple[str, str] | None:
+    """The format of a file with these first bytes, and what to do with it; None if unknown."""
+    for pattern, kind, remedy in _BEGINNINGS:
+        if re.match(pattern, head):
+            return kind, remedy
+    return None

@@ -1,9 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.data.audit import checks as auditing
-from pld.data.audit.checks import Profile
-from pld.data.splits import RawExample, assemble
+from pld.data.audit.columns import Column, column_hints, looks_like_id
+from pld.data.audit.draft import declared
+from pld.data.audit.findings import alike_labels, beginning, faults, labels_in_text, twins_across
+from pld.data.splits import RawExample, assemble, examine
 from pld.errors import DataError
 from pld.records import Task
 
@@ -17,10 +18,10 @@ def task(labels):
 
 
 def column(name, values):
-    profile = Profile(name)
+    found = Column(name)
     for value in values:
-        profile.add(value)
-    return profile.column()
+        found.add(value)
+    return found
 
 
 TEXTS = st.sampled_from(["", " ", "\u200b", "text of row 1", "text of row 2", "another text"])
@@ -57,64 +58,65 @@ def files(draw):
 
 
 @given(files())
-def test_a_fault_is_found_exactly_where_prepare_refuses_and_else_the_counts_are_its(raws):
-    labels, _ = auditing.declared(example.label for example in raws)
-    census = auditing.take_census(raws, labels)
+def test_faults_are_found_exactly_where_prepare_refuses_the_file(raws):
+    labels, _ = declared(example.label for example in raws)
+    assembly = examine(task(labels), raws)
+    found = list(faults(assembly))
     try:
         examples, summary = assemble(task(labels), raws)
     except DataError:
-        assert census.faults
+        assert found
+        assert sum(len(offence.message) > 0 for offence in assembly.offences) or assembly.gaps
         return
-    assert not census.faults
-    assert {
-        label: {split: summary.counts[split][label] for split in summary.counts} for label in labels
-    } == census.counts
-    assert [(raws[kept.row].inputs, kept.split) for kept in census.kept] == [(e.inputs, e.split) for e in examples]
-    assert (census.merged, census.groups) == (summary.merged_duplicates, summary.groups)
+    assert not found
+    assert (assembly.examples, assembly.summary) == (examples, summary)
+    assert [raws[row].inputs for row in assembly.rows] == [example.inputs for example in examples]
 
 
 def test_labels_are_ordered_by_number_or_else_by_alphabet_and_look_different():
-    assert auditing.declared(["10", "9", "-1", "2.5"]) == (("-1", "2.5", "9", "10"), "by number")
-    assert auditing.declared(["b", "A", "c", "10"]) == (("10", "A", "b", "c"), "by alphabet")
-    assert auditing.declared(["yes ", "yes", "yes", "no", "", "a\nb", "\u200b"]) == (("no", "yes"), "by alphabet")
+    assert declared(["10", "9", "-1", "2.5"]) == (("-1", "2.5", "9", "10"), "by number")
+    assert declared(["b", "A", "c", "10"]) == (("10", "A", "b", "c"), "by alphabet")
+    assert declared(["yes ", "yes", "yes", "no", "", "a\nb", "\u200b"]) == (("no", "yes"), "by alphabet")
 
 
-def test_every_conflict_is_listed_once_with_all_its_labels():
+def test_every_row_that_contradicts_an_earlier_one_is_listed():
     raws = [raw(1, "x", "a"), raw(2, "x", "b"), raw(3, "x", "c"), raw(4, "x", "a"), raw(5, "y", "a"), raw(6, "y", "b")]
-    (fault,) = [f for f in auditing.take_census(raws, ("a", "b", "c")).faults if "more than one label" in f.text]
-    assert fault.text.startswith("2 inputs have more than one label")
-    assert fault.shown == ("row 1 'a', row 2 'b', row 3 'c': 'x'", "row 5 'a', row 6 'b': 'y'")
+    (fault,) = faults(examine(task(("a", "b", "c")), raws))
+    assert fault.text == "two labels in 3 rows: correct or delete one of the two rows"
+    assert [shown.partition(":")[0] for shown in fault.shown] == ["row 2", "row 3", "row 6"]
+    assert fault.shown[2] == "row 6: got 'b' here and 'a' for the same input in row 5"
 
 
 def test_a_split_without_examples_is_a_fault_with_what_to_do():
-    brought = [raw(1, "x", "a", split="train"), raw(2, "y", "b", split="train"), raw(3, "z", "b", split="test")]
-    (fault,) = auditing.take_census(brought, ("a", "b")).faults
-    assert fault.text == "no example would be in validation: mark rows as validation in the split column"
-    (fault, *_) = auditing.take_census([raw(1, "x", "a"), raw(2, "y", "b")], ("a", "b")).faults
-    assert "add rows (or groups), or bring a split column with --split" in fault.text
+    in_file = [raw(1, "x", "a", split="train"), raw(2, "y", "b", split="train"), raw(3, "z", "b", split="test")]
+    (fault,) = faults(examine(task(("a", "b")), in_file))
+    assert fault.text.endswith("got 2 train, 0 validation, 1 test (f.csv); mark rows as validation in the split column")
+    (fault, *_) = faults(examine(task(("a", "b")), [raw(1, "x", "a"), raw(2, "y", "b")]))
+    assert "or add a column for --split" in fault.text
 
 
 def test_an_input_in_two_splits_is_listed_with_both():
     raws = [raw(1, "x", "a", split="train"), raw(2, "y", "a", split="dev"), raw(3, "x", "a", split="test")]
-    (fault,) = [f for f in auditing.take_census(raws, ("a", "b")).faults if "more than one split" in f.text]
-    assert fault.shown == ("row 1 (train) and row 3 (test): 'x'",)
+    (fault,) = faults(examine(task(("a", "b")), raws))
+    assert fault.shown == ("row 3: got this one in test here and in train in row 1",)
 
 
-def test_of_many_instances_a_few_are_shown_and_the_others_counted():
-    raws = [raw(i, "", "a") for i in range(1234)]
-    shown = next(f for f in auditing.take_census(raws, ("a", "b")).faults if "no text" in f.text).shown
-    assert shown == ("row 0", "row 1", "row 2", "row 3", "row 4", "… and 1,229 more")
+def test_of_many_instances_the_first_are_shown_and_the_others_counted():
+    (fault,) = faults(examine(task(("a", "b")), [raw(i, "", "a") for i in range(1234)]))
+    assert fault.text.startswith("empty input in 1,234 rows")
+    assert [shown.partition(":")[0] for shown in fault.shown[:5]] == ["row 0", "row 1", "row 2", "row 3", "row 4"]
+    assert fault.shown[5] == "… and 1,229 more"
 
 
-def test_ids_that_repeat_throughout_are_taken_for_groups():
+def test_for_ids_that_repeat_a_group_is_suggested():
     raws = [raw(i, f"text {i}", "a", id=f"doc {i // 5}") for i in range(50)]
-    fault = next(f for f in auditing.take_census(raws, ("a", "b")).faults if "an id that" in f.text)
-    assert "name the column with --group instead of --id" in fault.text
+    (fault,) = faults(examine(task(("a", "b")), raws))
+    assert "try --group instead of --id" in fault.text
 
 
-def test_labels_alike_but_for_case_spaces_and_marks_are_told_and_numbers_are_not():
+def test_labels_that_differ_only_in_case_spaces_and_punctuation_are_found_but_numbers_are_not():
     def found(*labels):
-        return [shown for finding in auditing.alike_labels(dict.fromkeys(labels, 2)) for shown in finding.shown]
+        return [shown for finding in alike_labels(dict.fromkeys(labels, 2)) for shown in finding.shown]
 
     assert found("Not mentioned", "not-mentioned", "other") == [
         "'Not mentioned' (2 examples), 'not-mentioned' (2 examples)"
@@ -126,11 +128,11 @@ def test_labels_alike_but_for_case_spaces_and_marks_are_told_and_numbers_are_not
 
 def groups(**columns):
     found = [column(name, values) for name, values in columns.items()]
-    hints = auditing.column_hints(found, ("text",), True, False, False)
+    hints = column_hints(found, ("text",), True, False, False)
     return [shown.split(":")[0].removeprefix("--group ") for hint in hints for shown in hint.shown]
 
 
-def test_columns_that_look_like_documents_are_told_from_quantities_dates_and_categories():
+def test_columns_that_look_like_documents_are_found_but_not_quantities_dates_and_categories():
     rows = range(100)
     assert groups(
         doc=[f"contract {i // 4}" for i in rows],
@@ -155,14 +157,14 @@ def test_columns_that_look_like_documents_are_told_from_quantities_dates_and_cat
 def test_an_input_that_several_rows_share_is_a_group_unless_it_is_the_only_one():
     clause = column("clause", [f"The parties agree on {i // 4}. " + "word " * 30 for i in range(100)])
     question = column("question", [f"What of {i}?" for i in range(100)])
-    (hint,) = auditing.column_hints([clause, question], ("clause", "question"), True, False, False)
+    (hint,) = column_hints([clause, question], ("clause", "question"), True, False, False)
     assert hint.shown == ("--group clause: 25 different values, about 4 rows each, 4 at most",)
-    assert not list(auditing.column_hints([clause], ("clause",), True, False, False))
+    assert not list(column_hints([clause], ("clause",), True, False, False))
 
 
-def test_a_column_of_ids_is_short_different_everywhere_and_no_quantity():
+def test_a_column_of_ids_is_short_unique_and_no_quantity():
     def is_id(name, values):
-        return auditing.looks_like_id(column(name, values))
+        return looks_like_id(column(name, values))
 
     assert is_id("ticket", [f"T-{i}" for i in range(50)])
     assert is_id("row_id", [str(i) for i in range(50)])
@@ -173,33 +175,33 @@ def test_a_column_of_ids_is_short_different_everywhere_and_no_quantity():
     assert not is_id("made", [f"2024-01-0{i % 9 + 1}T10:00:{i}" for i in range(50)])
 
 
-def test_a_label_word_in_the_text_is_worth_a_line_only_where_it_tells_labels_apart():
+def test_a_label_in_the_text_is_a_finding_only_where_it_tells_labels_apart():
     def found(text):
         labels = ("billing", "tech support")
         raws = [raw(i, text(labels[i % 2], labels[(i + 1) % 2]), labels[i % 2]) for i in range(40)]
-        return list(auditing.labels_in_text(raws, labels))
+        return list(labels_in_text(raws, labels))
 
     assert found(lambda own, other: f"Queue: {own.upper()}. It broke.") != []
     assert found(lambda own, other: f"Is it {own} or {other}?") == []
     assert found(lambda own, other: f"It {own}s.") == []
 
 
-def test_near_duplicates_in_one_split_are_no_finding_and_those_in_two_name_a_column():
-    raws = [raw(i, f"t {i}", "a") for i in range(40)]
-    kept = [auditing.Kept(i, "train" if i < 20 else "test") for i in range(40)]
+def test_near_duplicates_in_one_split_are_fine_and_those_in_two_name_a_column():
+    raws = [raw(i, f"t {i}", "ab"[i % 2], split=("train" if i < 20 else "test")) for i in range(40)]
+    assembly = examine(task(("a", "b")), raws)
     docs = column("doc", [f"d{i % 20}" for i in range(40)])
-    assert not list(auditing.twins_across([(0, 1, 0.9), (25, 26, 0.9)], kept, raws, [docs]))
-    (finding,) = auditing.twins_across([(0, 20, 0.9), (20, 25, 0.85), (3, 23, 0.8)], kept, raws, [docs])
+    assert not list(twins_across([(0, 1, 0.9), (25, 26, 0.9)], raws, assembly, [docs]))
+    (finding,) = twins_across([(0, 20, 0.9), (20, 25, 0.85), (3, 23, 0.8)], raws, assembly, [docs])
     assert finding.text.startswith("3 of the 20 validation and test examples have a near-duplicate in train")
-    assert "--group doc would keep 50% of such sets on one side" in finding.text
+    assert "--group doc would keep 50% of such sets in one split" in finding.text
     assert finding.shown == (
         "row 0 (train) and row 20 (test), 90% alike: 't 0'",
         "row 3 (train) and row 23 (test), 80% alike: 't 3'",
     )
-    (finding,) = auditing.twins_across([(0, 20, 0.9)], kept, raws, [])
+    (finding,) = twins_across([(0, 20, 0.9)], raws, assembly, [])
     assert "name a column that they share with --group" in finding.text
 
 
 def test_text_of_the_file_is_shown_without_line_ends_and_control_characters():
-    assert auditing.beginning(raw(1, "a\n\x1b[31mb" + " c" * 60, "a")) == repr("a \x1b[31mb" + " c" * 26 + "…")
-    assert "\x1b" not in auditing.beginning(raw(1, "\x1b[31m", "a"))
+    assert beginning(raw(1, "a\n\x1b[31mb" + " c" * 60, "a")) == repr("a \x1b[31mb" + " c" * 26 + "…")
+    assert "\x1b" not in beginning(raw(1, "\x1b[31m", "a"))
