@@ -1,4 +1,4 @@
-"""Where a scoring call's time goes, by operator: `python bench/breakdown.py`. One thread, so that seconds add up."""
+"""Profile a scoring call by operator: `python bench/breakdown.py`. Single-threaded, so that seconds add up."""
 
 import argparse
 import datetime
@@ -16,7 +16,7 @@ DOCUMENT = ROOT / "bench/results.md"
 PROMPTS = (500, 2000, 4600)
 EXAMPLES = 96
 KIND = "4 of one token"
-# operators → what they are for; the others are norms, rotary positions, sums and copies
+# operator → kind of work; all others are norms, rotary positions, sums and copies
 WORK = {
     "mkldnn::_linear_pointwise": "linear layers",
     "aten::addmm": "linear layers",
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def shares(option: str, dtype: str) -> list[Counter[str]]:
-    """Per length of the prompt the share of each kind of work in a call of `score`, the prefix held."""
+    """Per prompt length, the share of each kind of work in a call of `score` with a cached prefix."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 

@@ -1,8 +1,8 @@
-"""What is measured: our Student as shipped and its rivals, each an object that lives in a worker's process.
+"""The engines to compare: our Student as shipped, and plain transformers; each runs in a worker process.
 
-Every engine answers `prepare(method, job)` (milliseconds to compute what all prompts begin with, None where the method
-holds nothing) and `run(method, job, items)`. Tokenising is in our time and not in the rivals', who get token ids.
-Heavy libraries are imported late: a worker decides about OpenMP before.
+An engine has `prepare(method, job)` (milliseconds to compute the shared prefix; None for a method without a cache) and
+`run(method, job, items)`. Our time includes tokenising, the others get token ids. Heavy libraries are imported late,
+after the worker has set up OpenMP.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answers:
-    """`scores` [n, k]: log-probabilities of the labels, or None where `first` [n] is all: the first token generated."""
+    """`scores` [n, k]: log-likelihoods of the labels; None for a method that generates only the `first` token [n]."""
 
     milliseconds: float
     scores: Scores | None
@@ -35,7 +35,7 @@ class Answers:
 
 
 def student_section(option: str, dtype: str, device: str) -> dict[str, Any]:
-    """conf/student/<option>.yaml at one dtype, for reporting and searching alike."""
+    """conf/student/<option>.yaml with one dtype for reporting and searching."""
     section: dict[str, Any] = yaml.safe_load((ROOT / "conf/student" / f"{option}.yaml").read_text(encoding="utf-8"))
     return section | {"dtype": dtype, "search_dtype": dtype, "device": device}
 
@@ -48,7 +48,7 @@ def cores() -> int:
 
 class Engine:
     def give_back(self) -> None:
-        """Return freed memory to the system, so that a peak is of what runs next."""
+        """Return freed memory to the system, so that the next peak is that of the next call."""
         gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
@@ -61,7 +61,7 @@ class Ours(Engine):
         from pld.config.build import build
 
         self.student = build(student_section(option, dtype, device), "student")
-        self.student.score([], ["a"], ["b"])  # loads now, beside the other engines
+        self.student.score([], ["a"], ["b"])  # load now, while the other engines load
 
     def describe(self) -> Mapping[str, str]:
         return dict(self.student.describe())
@@ -74,7 +74,7 @@ class Ours(Engine):
         return Answers(*milliseconds(lambda: self.student.score(_beginning(job), texts, job.labels)))
 
     def request(self, job: Job, texts: Sequence[str]) -> list[float]:
-        """Milliseconds of each request, one at a time, the prompt's cache held."""
+        """Milliseconds of each request, one at a time, with the prompt cached."""
         self.student.score(_beginning(job), [texts[0]], job.labels)
         return [milliseconds(partial(self.student.score, _beginning(job), [text], job.labels))[0] for text in texts]
 
@@ -86,7 +86,7 @@ class Ours(Engine):
         return milliseconds(answer)[0]
 
     def request_with_thoughts(self, job: Job, text: str, max_tokens: int) -> tuple[float, int]:
-        """Milliseconds of free generation and the label's score after it; and the tokens that were written."""
+        """Milliseconds for a chain of thought and the label scores after it, and the tokens generated."""
         from pld.records import Message
 
         system = Message(role="system", content=f"Label the sentence with one of: {', '.join(job.labels)}.")
@@ -103,8 +103,7 @@ class Ours(Engine):
 
 
 class Transformers(Engine):
-    """Plain transformers with its own scaled-dot-product attention, threads by the cores, float32 products as exact and
-    as fast as ours."""
+    """Plain transformers with scaled-dot-product attention, a thread per core, and our float32 precision."""
 
     METHODS: ClassVar = ("generate", "generate, batched", "full forward", "prefix cache, batched")
     BATCH: ClassVar = {"generate, batched": 8, "prefix cache, batched": 16}
@@ -131,7 +130,7 @@ class Transformers(Engine):
         self._held: list[tuple[Any, Any]] = []
 
     def shape(self) -> dict[str, int]:
-        """What the floating-point operations of a token are counted from."""
+        """Sizes from which the floating-point operations of a token are counted."""
         import torch
 
         text = self._model.config.get_text_config()
@@ -163,7 +162,7 @@ class Transformers(Engine):
             "prefix cache, batched": self._prefix_cache,
         }
         size = self.BATCH.get(method, 1)
-        # neighbours in length share a batch: the least padding
+        # examples of similar length share a batch: the least padding
         order = sorted(range(len(items)), key=lambda at: len(items[at].ids))
         taken, scores, first = 0.0, np.full((len(items), len(job.labels)), np.nan), [0] * len(items)
         for start in range(0, len(items), size):
@@ -179,7 +178,7 @@ class Transformers(Engine):
         return Answers(taken, None if generated else scores, tuple(first) if generated else None)
 
     def reference(self, job: Job, items: Sequence[Item]) -> tuple[Scores, Ids, list[float]]:
-        """One plain forward per example and label: the labels' scores, the likeliest next token, its lead in nats."""
+        """One plain forward pass per example and label: label scores, likeliest next token, its lead in nats."""
         scores, first, lead = np.zeros((len(items), len(job.labels))), [], []
         for row, item in enumerate(items):
             for column, label in enumerate(job.label_ids):
@@ -198,18 +197,18 @@ class Transformers(Engine):
         return None, tuple(written[:, longest].tolist())
 
     def _full_forward(self, job: Job, items: Sequence[Item]) -> tuple[Scores, None]:
-        """The label's first token alone: one forward sees no further."""
+        """Only the label's first token: all that one forward pass predicts."""
         (item,) = items
         logits = self._whole(item.ids, 1)[0]
         return logits[[label[0] for label in job.label_ids]].cpu().double().numpy()[None], None
 
     def _whole(self, ids: Sequence[int], last: int) -> Any:
-        """Log-probabilities [last, vocabulary] after the last so many tokens."""
+        """Log-probabilities [last, vocabulary] after each of the `last` tokens."""
         hidden = self._body(input_ids=self._tensor([ids]), use_cache=False).last_hidden_state
         return self._head(hidden[0, -last:]).float().log_softmax(dim=1)
 
     def _prefix_cache(self, job: Job, items: Sequence[Item]) -> tuple[Scores, None]:
-        """A row per example, or where labels have several tokens per example and label; padded on the right."""
+        """A row per example, or per example and label where labels have several tokens; padded on the right."""
         import torch
         from transformers import DynamicCache
 
@@ -257,7 +256,7 @@ class Transformers(Engine):
 
 
 class Gemm:
-    """The machine's peak: products of matrices, nothing else."""
+    """The machine's peak throughput, by bare matrix products."""
 
     # [m, k] · [k, n]: large squares, and a few hundred tokens through a wide layer
     SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 4096, 4096), (384, 896, 9728))
@@ -274,13 +273,13 @@ class Gemm:
             a, b = torch.randn(m, k, device=self._device).to(kind), torch.randn(k, n, device=self._device).to(kind)
             self._products.append((2 * m * k * n, partial(torch.mm, a, b)))
             if self._device == "cpu" and torch.backends.mkldnn.is_available():
-                # the weights in oneDNN's own layout, as our Student holds them
+                # weights in oneDNN's own layout, as in our Student
                 packed = torch.ops.mkldnn._reorder_linear_weight(b.T.contiguous(), m)
                 linear = torch.ops.mkldnn._linear_pointwise
                 self._products.append((2 * m * k * n, partial(linear, a, packed, None, "none", [], "")))
 
     def best(self) -> float:
-        """Floating-point operations a second, of the best shape."""
+        """Floating-point operations per second for the best shape."""
         import torch
 
         from pld.adapters.students.engine.machine import exact_products
@@ -293,7 +292,7 @@ class Gemm:
 
 
 def milliseconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """How long `work` took, to the end of what it asked of a GPU; and its value."""
+    """How long `work` took, with everything it started on a GPU, and its value."""
     started = time.perf_counter()
     value = work()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():

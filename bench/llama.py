@@ -1,7 +1,4 @@
-"""llama.cpp with the Student's own GGUF file and the shared prefix held.
-
-By llama-cpp-python's low-level functions, which spend the least time in Python.
-"""
+"""llama.cpp with the Student's GGUF file and a cached shared prefix, through llama-cpp-python's low-level functions."""
 
 import ctypes
 import importlib.util
@@ -37,14 +34,14 @@ def gguf_file(option: str) -> Path | None:
 
 
 class LlamaCpp(Engine):
-    """Sequence 0 holds the prefix, each row is a sequence that shares it; logits of scoring tokens only."""
+    """Sequence 0 holds the prefix and each row is a sequence that shares it; logits of scoring tokens only."""
 
     def __init__(self, option: str) -> None:
         import llama_cpp
 
         file = gguf_file(option)
         self._cpp = llama_cpp
-        # kept as an attribute: the library holds no reference to the function that it calls
+        # an attribute, because the library keeps no reference to its callback
         self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(self._quiet, ctypes.c_void_p(0))
         self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
@@ -53,7 +50,7 @@ class LlamaCpp(Engine):
         self._context: Any = None
 
     def probe(self) -> None:
-        """A few tokens: a build that does not fit this machine ends the process here."""
+        """Decode a few tokens: a build for another CPU crashes here."""
         self._prepare(1, tuple(range(64)))
 
     def prepare(self, method: str, job: Job) -> float:
@@ -88,7 +85,7 @@ class LlamaCpp(Engine):
         return _ROWS[method] * (len(job.labels) if job.rows_per_label and method == MANY else 1)
 
     def _one_after_the_other(self, job: Job, items: Sequence[Item]) -> Scores:
-        """Labels of several tokens: what they begin with, token by token, each computed once."""
+        """Label prefixes token by token, each computed once."""
         (item,) = items
         start, end = len(job.prefix), len(item.ids)
         self._forget(0, start)
@@ -127,9 +124,9 @@ class LlamaCpp(Engine):
         self._cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def _decode(self, rows: Sequence[tuple[Ids, int, int, int]]) -> list[Any]:
-        """Rows (tokens, first position, sequence, last tokens that score) → log-probabilities of each of those."""
+        """Rows (tokens, first position, sequence, number of scoring tokens at its end) → their log-probabilities."""
         if sum(len(ids) for ids, *_ in rows) > _BATCH:
-            raise ValueError(f"expected at most {_BATCH} tokens at once; the inputs are too long")
+            raise ValueError(f"expected at most {_BATCH} tokens in a batch, got more; shorten the inputs")
         batch, at, wanted = self._batch, 0, []
         for ids, position, sequence, last in rows:
             for place, token in enumerate(ids):
@@ -140,7 +137,7 @@ class LlamaCpp(Engine):
                 at += 1
         batch.n_tokens = at
         if code := self._cpp.llama_decode(self._context, batch):
-            raise RuntimeError(f"llama_decode answered {code}")
+            raise RuntimeError(f"expected 0 from llama_decode, got {code}")
         return [self._log_probabilities(place) for place in wanted]
 
     def _log_probabilities(self, place: int) -> Any:

@@ -1,4 +1,4 @@
-"""Interleaved rounds over all methods, and the check that nobody computes something else."""
+"""Time all methods in interleaved rounds, after checking that they compute the same scores."""
 
 import itertools
 import sys
@@ -14,7 +14,7 @@ from worker import BenchError, Worker
 from workload import LABELS, Builder, Item, Job, Work, sentences
 
 OURS = "ours"
-# methods → of how many of our examples of a round each answers one: the slow ones get fewer
+# method → it gets one of so many examples of a round: slow methods get fewer
 METHODS = {
     OURS: 1,
     "prefix cache, batched": 2,
@@ -24,10 +24,10 @@ METHODS = {
     "full forward": 32,
     "generate": 32,
 }
-# these score labels of several tokens to the end; `generate` costs the same for any labels
+# these score all tokens of a label; `generate` costs the same for any labels
 OF_SEVERAL = (OURS, "prefix cache, batched", llama.MANY, llama.ONE)
-# against plain forwards in float32: log-probabilities, and choices whose lead in nats is smaller may differ. llama.cpp
-# rounds activations to 8 bits as it multiplies with 4-bit weights
+# tolerance in nats against plain forward passes in float32, for log-probabilities and for the lead of a choice that
+# differs. llama.cpp rounds activations to 8 bits to multiply them with 4-bit weights
 EXACT, QUANTISED = 1e-3, 1.5
 
 
@@ -43,8 +43,7 @@ class Settings:
 
 @dataclass
 class Row:
-    """One method: milliseconds per example of each round and of each prefill; the most memory of its engine's process,
-    weights included."""
+    """One method: milliseconds per example and per prefill in each round; peak memory of its process, with weights."""
 
     method: str
     examples: int
@@ -56,7 +55,7 @@ class Row:
 
 @dataclass
 class Table:
-    """All methods at one prompt and one kind of labels; `flops`, `tokens`: what an example costs at least."""
+    """All methods for one prompt and kind of labels. `flops`, `tokens`: the least an example needs."""
 
     kind: str
     prompt_tokens: int
@@ -68,7 +67,7 @@ class Table:
 
 @dataclass
 class Agreement:
-    """One method against plain forwards in float32 on `examples` inputs: equal choices, and the largest difference."""
+    """One method against plain forward passes in float32: equal choices of `examples`, and the largest difference."""
 
     method: str
     kind: str
@@ -78,7 +77,7 @@ class Agreement:
 
 
 class Engines:
-    """Workers by engine, started together; that of transformers is the reference too."""
+    """One worker per engine; the one of transformers is also the reference."""
 
     def __init__(self, stack: ExitStack, settings: Settings, dtype: str) -> None:
         option, device = settings.student, settings.device
@@ -90,7 +89,7 @@ class Engines:
             try:
                 self._llama.call("probe")
             except BenchError as error:
-                self._no_llama = str(error).partition(": ")[2]
+                self._no_llama = str(error).partition("got ")[2]
 
     def __getitem__(self, method: str) -> Worker:
         if method == OURS:
@@ -109,7 +108,7 @@ def engines(settings: Settings, dtype: str) -> Iterator[Engines]:
 
 
 def check(running: Engines, settings: Settings, builder: Builder, tokens: int, examples: int) -> list[Agreement]:
-    """Every method, of float32 engines, against plain forwards. Raises BenchError where one computes something else."""
+    """Compare every method with plain forward passes in float32. Raises BenchError where scores or choices differ."""
     found = []
     for kind in LABELS:
         job = builder.job(kind, tokens, settings.seed)
@@ -173,13 +172,13 @@ def _table(running: Engines, settings: Settings, job: Job, items: Sequence[Item]
 
 
 def _flops(shape: Mapping[str, int], work: Work) -> float:
-    """A multiplication and an addition per weight and token; per pair and layer, of queries with keys and of weights
-    with values; the head for rows that score."""
+    """Multiply-adds: per weight and token, per attended pair and layer (query by key, weight by value), and of the LM
+    head for each scoring row."""
     return 2.0 * (shape["linear"] * work.tokens + 2 * shape["attention"] * work.pairs + shape["head"] * work.rows)
 
 
 def _warm(running: Engines, table: Table, job: Job, items: Sequence[Item]) -> None:
-    """A round that is not timed; it finds the peaks of memory."""
+    """An untimed round, which measures peak memory."""
     for row in table.rows:
         if row.missing is None:
             running[row.method].call("prepare", row.method, job)
@@ -212,11 +211,11 @@ def _agreement(method: str, kind: str, answers: Any, reference: Any) -> Agreemen
             bound = QUANTISED
         elif not largest < EXACT:
             raise BenchError(
-                f"expected plain forwards' scores within {EXACT}, got {largest:.4f} off ({method}, {kind})"
+                f"expected the scores of plain forward passes within {EXACT}, got {largest:.4f} off ({method}, {kind})"
             )
     for same, ahead in zip(equal, leads, strict=True):
         if not same and ahead > bound:
             raise BenchError(
-                f"expected plain forwards' choice, got another at a lead of {ahead:.3f} ({method}, {kind})"
+                f"expected the choice of plain forward passes, got another at a lead of {ahead:.3f} ({method}, {kind})"
             )
     return Agreement(method, kind, len(equal), sum(equal), largest)

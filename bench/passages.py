@@ -1,8 +1,7 @@
-"""How much of the annotated evidence the passages nearest to a hypothesis hold: `python bench/passages.py dev.json`.
+"""Measure the recall of annotated evidence among the nearest passages: `python bench/passages.py dev.json`.
 
-Reads a file of Contract-NLI and ranks each contract's passages as the reader does (context: nearest). Prints a table in
-Markdown: over all examples with evidence, the share of the annotated passages that is shown, and of the examples that
-show at least one of them.
+Reads a Contract-NLI file and ranks each contract's passages as the reader does (context: nearest). Prints a Markdown
+table over all examples with evidence: the share of annotated passages shown, and of examples with at least one.
 """
 
 import argparse

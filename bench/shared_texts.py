@@ -1,8 +1,8 @@
-"""What it saves that a Student reads a long text once for several questions: `python bench/shared_texts.py`.
+"""Time several questions about one long text, which is computed once: `python bench/shared_texts.py`.
 
 Scores made-up texts and questions, shaped like Contract-NLI's: a text with 17 questions, 4 texts with 17 each (mixed),
-17 texts with one each, and 17 short texts with one each. Prints CPU time of one run in Markdown; that is comparable on
-a busy machine too.
+17 texts with one each, and 17 short texts with one each. Prints the CPU time of one run in Markdown; unlike wall time
+it is comparable on a busy machine.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The Student's scoring against its rivals, on this machine: `python bench/student.py` (or `make bench`).
+"""Compare the Student's scoring speed with other engines on this machine: `python bench/student.py` (`make bench`).
 
 Writes its tables into bench/results.md; a quick run prints them only.
 """
@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     from pld.adapters.students.engine.weights import load_tokenizer, locate
 
     if (load := os.getloadavg()[0]) > 0.5:
-        say(f"WARNING: other work keeps {load:.1f} processors busy; threads that wait for one another suffer most")
+        say(f"WARNING: expected an idle machine, got a load of {load:.1f}; multi-threaded methods suffer most")
     device = choose_device(options.device)
     dtypes = options.dtype or ["bfloat16" if has_bfloat16(device) else "float32"]
     section = student_section(options.student, "auto", device)
@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
 def _measured(
     options: argparse.Namespace, settings: Settings, builder: Builder, dtypes: Sequence[str]
 ) -> tuple[list[Agreement], list[Section]]:
-    """The check, which needs float32, and what was measured at each dtype, in the order of `dtypes`."""
+    """The check, which needs float32, and the measurements per dtype, in the order of `dtypes`."""
     agreements: list[Agreement] = []
     sections = {}
     for dtype in dict.fromkeys(["float32", *dtypes]):

@@ -1,4 +1,4 @@
-"""Where the Student's time goes in the sweep: `python bench/sweep.py`, after `make repro` (it reads artifacts/).
+"""Measure the Student's time in the sweep, by kind of work: `python bench/sweep.py`, after `make repro`.
 
 Runs the stage itself on the artifacts that are there, writes its outputs into a temporary folder, and puts the shares
 into bench/results.md.
@@ -21,7 +21,7 @@ from worker import BenchError
 
 INPUTS = ("config.yaml", "splits", "rules", "embeddings")
 DOCUMENT = ROOT / "bench/results.md"
-# kinds of work that the Student counts itself; what is left of its calls is bookkeeping
+# kinds of work that the Student times itself; the rest of its calls is bookkeeping
 KINDS = ("load", "render", "prefill", "score")
 SHARE_BAR = 80
 
@@ -49,7 +49,7 @@ class Watched:
 
 
 class Watch:
-    """`seconds` spent inside the Students that it was put over."""
+    """`seconds` spent inside the watched Students."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -60,7 +60,7 @@ class Watch:
         return Watched(student, self)
 
     def timings(self) -> dict[str, float]:
-        """Seconds by kind, as the Students count them, the rest as bookkeeping."""
+        """Seconds by kind, as the Students time them, and the rest as bookkeeping."""
         counted = [student.timings() for student in self._students.values()]
         found = {kind: sum(timings.get(kind, 0.0) for timings in counted) for kind in KINDS}
         return found | {"bookkeeping": self.seconds - sum(found.values())}
@@ -111,7 +111,7 @@ def measure_sweep(artifacts: Path) -> tuple[float, Watch]:
 
 @contextlib.contextmanager
 def _project(artifacts: Path) -> Iterator[None]:
-    """The current folder is a temporary one that has the stage's inputs."""
+    """Change into a temporary folder with links to the stage's inputs."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "artifacts").mkdir()
@@ -133,7 +133,7 @@ def _text(stage: float, watch: Watch) -> str:
     share = 100 * watch.timings()["score"] / watch.seconds
     return (
         f"{datetime.date.today().isoformat()}, `python bench/sweep.py`: {machine()}. The stage took {stage:,.0f} s, "
-        f"of which {watch.seconds:,.0f} s inside the Student; {share:.0f} % of those are scoring (expected: at "
+        f"of which {watch.seconds:,.0f} s inside the Student; {share:.0f} % of those are scoring (target: at "
         f"least {SHARE_BAR} %).\n\n{grid(['the Student', 'seconds', 'share'], rows)}"
     )
 

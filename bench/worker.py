@@ -1,4 +1,4 @@
-"""Engines in processes of their own: none disturbs another's threads or allocator, and each has a memory of its own."""
+"""Run each engine in its own process, so that threads, allocator and memory are separate."""
 
 import multiprocessing
 import os
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class BenchError(Exception):
-    """The benchmark can't go on; the message is one line."""
+    """The benchmark can't continue; the message is one line."""
 
 
 class Worker:
-    """`factory(*arguments)` in a new process. `call` runs a method of it there.
+    """`factory(*arguments)` in a new process; `call` runs one of its methods there.
 
     OpenMP's threads spin as `pld.adapters` lets them where `as_shipped`, else longer: on an idle machine as fast as by
     its defaults, and not ruined by a busy process beside it (docs/explanation/decisions.md has both measured).
@@ -44,12 +44,12 @@ class Worker:
         return self._receive()
 
     def with_peak(self, method: str, *arguments: Any) -> tuple[Any, float | None]:
-        """`call`, and the most memory in MiB that the process held meanwhile (None off Linux)."""
+        """`call`, and the process's peak memory in MiB meanwhile (None off Linux)."""
         self.call("give_back")
         process = Path(f"/proc/{self._process.pid}")
         if not (process / "clear_refs").exists():
             return self.call(method, *arguments), None
-        (process / "clear_refs").write_text("5")  # the high-water mark starts again
+        (process / "clear_refs").write_text("5")  # resets the high-water mark
         answer = self.call(method, *arguments)
         lines = (process / "status").read_text().splitlines()
         return answer, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
@@ -64,9 +64,9 @@ class Worker:
         try:
             failed, value = self._connection.recv()
         except EOFError:
-            raise BenchError(f"{self._name}: its process ended without an answer (out of memory?)") from None
+            raise BenchError(f"expected an answer, got the end of the process, out of memory? ({self._name})") from None
         if failed:
-            raise BenchError(f"{self._name}: {value}")
+            raise BenchError(f"expected an answer, got {value} ({self._name})")
         return value
 
 

@@ -1,4 +1,4 @@
-"""The synthetic work, seeded: a long list of rules as the system prompt, short sentences as inputs."""
+"""Seeded synthetic work: a long list of rules as the system prompt, short sentences as inputs."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 Ids = tuple[int, ...]
 
-# what is asked of the Student: every label one token, or several tokens that begin alike
+# kinds of labels: one token each, or several tokens that share a prefix
 LABELS = {
     "4 of one token": ("A", "B", "C", "D"),
     "3 of several": ("partly supported", "partly refuted", "not mentioned"),
@@ -40,7 +40,7 @@ _MENTIONS = _of("mentions | hints at | denies | only supposes | repeats | ends w
 
 @dataclass(frozen=True)
 class Item:
-    """One input: its text, and the tokens of the whole prompt that ends in it."""
+    """One input: its text, and the tokens of the whole prompt."""
 
     text: str
     ids: Ids
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Job:
-    """A system prompt, labels and what all prompts begin with, in text and in tokens. `kind`: a key of LABELS."""
+    """A system prompt, labels, and the prompts' shared prefix in tokens. `kind`: a key of LABELS."""
 
     kind: str
     system: str
@@ -58,12 +58,12 @@ class Job:
 
     @property
     def rows_per_label(self) -> bool:
-        """Whether a label's score needs more than the logits after the prompt."""
+        """Whether labels have several tokens, so that each needs its own row."""
         return any(len(ids) > 1 for ids in self.label_ids)
 
 
 def sentences(seed: int) -> Iterator[str]:
-    """Sentences without end, no two alike."""
+    """An endless stream of distinct sentences."""
     choose = random.Random(seed).choice
     seen: set[str] = set()
     while True:
@@ -77,7 +77,7 @@ def sentences(seed: int) -> Iterator[str]:
 
 
 def system_prompt(tokens: int, count: Callable[[str], int], labels: Sequence[str], seed: int) -> str:
-    """Rules that fill `tokens` tokens, the last one cut short."""
+    """Rules of `tokens` tokens together, the last one cut short."""
     draw = random.Random(seed)
     text = f"Label the sentence with one of: {', '.join(labels)}. Answer with the label only. Follow these rules."
     number = 0
@@ -113,7 +113,8 @@ class Builder:
         items = [Item(text, self._ids(job.system, text, "")) for text in texts]
         if any(item.ids[: len(job.prefix)] != job.prefix for item in items):
             raise ValueError(
-                "the prompts of a job do not begin alike: the tokenizer joins words across the chat markup"
+                "expected prompts with a shared prefix, got a tokenizer that merges text across the chat markup; "
+                "choose another student"
             )
         return items
 
@@ -129,8 +130,8 @@ class Builder:
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring some items costs at least, each token after the prefix computed once: `tokens` that pass the body,
-    key `pairs` that they attend to, `rows` that meet the vocabulary head."""
+    """The least work to score some items, each token after the prefix computed once: `tokens` through the decoder,
+    query-key `pairs`, `rows` through the LM head."""
 
     tokens: int
     pairs: int

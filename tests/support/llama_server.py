@@ -1,4 +1,4 @@
-"""llama.cpp's OpenAI-compatible server (package xllamacpp) in a process of its own: it can't be stopped from Python."""
+"""llama.cpp's OpenAI-compatible server (package xllamacpp) in its own process, because Python can't stop it."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ MODEL = "smollm2-135m"
 def llama_server(context: int = 4096, parallel: int = 2, key: str | None = None, model: str = MODEL) -> Iterator[str]:
     """Serves an asset's weights (the 135M ones) on loopback; yields the base URL. `context` tokens per request."""
     settings = {"context": context, "parallel": parallel, "key": key, "model": model}
-    # standard input is the leash: the server ends when it closes, also when the tests are killed
+    # the server ends when standard input closes, also when the tests are killed
     process = subprocess.Popen(
         [sys.executable, __file__, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

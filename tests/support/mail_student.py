@@ -1,5 +1,4 @@
-"""A Student of test size for the made-up mails: after a list it goes by their words, without one it always says the
-same."""
+"""A scripted Student for made-up mails: with instructions it goes by the mail's words, else it gives the first label."""
 
 from collections.abc import Mapping, Sequence
 

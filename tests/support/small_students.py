@@ -1,4 +1,4 @@
-"""Students of test size: the real SmolLM2, and random models of every architecture with its tokenizer."""
+"""Small Students: the real SmolLM2, and tiny random models of every architecture with its tokenizer."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def _sizes(vocabulary, **more):
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 256,
-        # large, so that the scores of different labels and positions differ by nats
+        # large, so that scores of labels and positions differ by nats
         "initializer_range": 0.4,
     } | more
 

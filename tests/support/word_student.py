@@ -1,4 +1,4 @@
-"""A Student of test size for laws of the loop: it believes an instruction as far as the input shares words with it."""
+"""A scripted Student: it scores a label by the words that an input shares with the instructions for it."""
 
 import functools
 import re
@@ -39,7 +39,7 @@ TASK = TaskParams(
 
 
 class WordStudent:
-    """Log-softmax over the labels of the words that an input shares with the lines that lead to each."""
+    """Log-softmax over the labels of the number of words that an input shares with each label's lines."""
 
     name = "words"
 
@@ -56,7 +56,7 @@ class WordStudent:
             for line in lines:
                 label = line.rsplit(" ", 1)[-1]
                 row[labels.index(label)] += len(words & set(re.findall(r"\w+", line)))
-        rows -= 0.01 * np.arange(len(labels))  # the first declared label, where nothing speaks for any
+        rows -= 0.01 * np.arange(len(labels))  # ties go to the first declared label
         return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
 
     def count_tokens(self, messages):
@@ -76,14 +76,14 @@ class WordStudent:
 
 
 def embed(texts: Sequence[str], on_progress=None) -> np.ndarray:
-    """Texts as normalised counts of the cues [n, d]."""
+    """Normalised counts of the cues in each text [n, d]."""
     vocabulary = [word for cues in CUES.values() for word in cues]
     vectors = np.array([[1e-3 + text.split().count(word) for word in vocabulary] for text in texts], dtype=np.float32)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def examples(split: Split, size: int, seed: int = 0, noise: float = 0.1, groups: int | None = None) -> list[Example]:
-    """Texts of three cues of one label (with a share of `noise`: of another one); ids tell the number."""
+    """Texts of three cues of one label, or with probability `noise` of any; ids are numbered."""
     random = np.random.default_rng([seed, ("train", "validation", "test").index(split)])
     found = []
     for n in range(size):
@@ -112,7 +112,7 @@ def instruction(text: str, label: str, rules: Sequence[Rule] = ()) -> Instructio
 
 
 def config(**resolution: object) -> Config:
-    """The project's own settings for this task: few resamples, no exemplars."""
+    """The project's own settings with this task and few resamples."""
     whole = _composed()
     changed = whole.resolution.model_copy(
         update={"pool": 30, "failures": 8, "proposals": 12, "candidates": 6, **resolution}

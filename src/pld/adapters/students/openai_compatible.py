@@ -61,8 +61,6 @@ class OpenAICompatibleStudent:
         extra_body: dict[str, Any],
     ) -> None:
         self.name = name
-        self._kind = server
-        self._model = model
         self._choice: Choice = choice
         self._top_logprobs = top_logprobs
         self._max_concurrency = max_concurrency
@@ -76,7 +74,6 @@ class OpenAICompatibleStudent:
             extra_body=extra_body,
         )
         self._trees: dict[tuple[str, ...], ServerLabelTree] = {}
-        self._warned = False
 
     def score(
         self,
@@ -107,11 +104,11 @@ class OpenAICompatibleStudent:
         self, chats: Sequence[Sequence[Message]], max_tokens: int, on_progress: OnProgress | None = None
     ) -> list[Generation]:
         advance = on_progress or (lambda _finished: None)
-        answers: dict[int, Generation] = {}
+        answers = [Generation("", 0, False)] * len(chats)
         for at, answer in self._concurrently(lambda at: self._generated(chats[at], max_tokens), range(len(chats))):
             answers[at] = answer
             advance(1)
-        return [answers[at] for at in range(len(chats))]
+        return answers
 
     def prefill(self, messages: Sequence[Message]) -> None:
         """One request for which the server computes the whole prompt. One client can't empty a server's cache: vLLM and
@@ -132,7 +129,7 @@ class OpenAICompatibleStudent:
     def describe(self) -> Mapping[str, str]:
         """Without the address: it doesn't determine scores, and should not be published."""
         choice = f"logprobs, top {self._top_logprobs}" if self._choice == "logprobs" else self._choice
-        return {"model": self._model, "sha256": "unknown", "server": self._kind, "choice": choice}
+        return {"model": self._server.model, "sha256": "unknown", "server": self._server.kind, "choice": choice}
 
     def _by_logprobs(self, labels: tuple[str, ...]) -> Callable[[Chat], Scores]:
         if labels not in self._trees:
@@ -244,14 +241,12 @@ class OpenAICompatibleStudent:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _warn_of_bounds(self) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"expected all label tokens among the top {self._top_logprobs}, got fewer (student {self.name}); "
-                "their scores are upper bounds, and rows whose best label depends on one count as unparsable: "
-                "raise student.top_logprobs",
-                stacklevel=2,
-            )
+        warnings.warn(  # which Python prints once
+            f"expected all label tokens among the top {self._top_logprobs}, got fewer (student {self.name}); raise "
+            "student.top_logprobs: now such scores are upper bounds, and rows whose best label depends on one count as "
+            "unparsable",
+            stacklevel=2,
+        )
 
 
 def _user(text: str) -> Message:

@@ -163,7 +163,7 @@ class OpenAIServer(ABC):
                 timeout_s=self.timeout_s,
             )
         except NoClientError as error:
-            self.refuse(error.wanted, error.found, error.remedy)
+            self.refuse(error.expected, error.got, error.remedy)
 
     def _has_default_system(self) -> bool:
         """Whether the chat template adds a system text of its own when none is given. As in process, such a template

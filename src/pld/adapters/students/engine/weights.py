@@ -61,22 +61,16 @@ def load_tokenizer(source: Source) -> Any:
 def load_model(source: Source, dtype: Any, quantization: Quantization, device: str, attention: str | None) -> Any:
     """The model in evaluation mode on `device`. `dtype`: a torch dtype or "auto"; `attention`: a name that transformers
     knows, or None for its own choice. Raises StudentError."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     if quantization != "none":
         settings |= {"quantization_config": _bitsandbytes(quantization, dtype), "device_map": {"": device}}
-    config = _load(source, lambda **options: _config(source.location, **options))
+    config = _load(source, lambda **options: AutoConfig.from_pretrained(source.location, **options))
     kind = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
     model = _load(source, lambda **options: kind.from_pretrained(source.location, **settings, **options))
     return model.eval() if quantization != "none" else model.eval().to(device)
-
-
-def _config(location: str, **options: Any) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(location, **options)
 
 
 def _bitsandbytes(quantization: Quantization, dtype: Any) -> Any:

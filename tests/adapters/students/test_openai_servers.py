@@ -11,7 +11,7 @@ import pytest
 from pld.adapters.students.openai_compatible import OpenAICompatibleStudent
 from pld.errors import StudentError
 from pld.records import Message
-from support.openai_stand_in import MODEL, OpenAIStandIn, Reply, error, label_logprob, reply
+from support.scripted_openai_server import MODEL, Reply, ScriptedOpenAIServer, error, label_logprob, reply
 
 KINDS = ["vllm", "sglang", "llama_cpp"]
 SYSTEM = [Message(role="system", content="say a colour")]
@@ -45,12 +45,12 @@ def failing(status, attempts, **headers):
     def respond(path, body, attempt):
         return error(status, "busy", **headers) if "chat" in path and attempt <= attempts else None
 
-    return OpenAIStandIn(respond=respond)
+    return ScriptedOpenAIServer(respond=respond)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_score_sums_the_labels_tokens_and_its_end_where_labels_nest(kind):
-    with OpenAIStandIn(kind) as server:
+    with ScriptedOpenAIServer(kind) as server:
         flat = ["red", "blue", "grey"]
         scores = student(server).score(SYSTEM, ["sky", "grass"], flat)
         wanted = [[label_logprob(turns(text), label) for label in flat] for text in ("sky", "grass")]
@@ -61,7 +61,7 @@ def test_a_score_sums_the_labels_tokens_and_its_end_where_labels_nest(kind):
 
 @pytest.mark.parametrize(("kind", "knows_asked"), [("vllm", True), ("llama_cpp", True)])
 def test_a_token_outside_the_top_logprobs_is_requested_separately(kind, knows_asked):
-    with OpenAIStandIn(kind, knows_asked=knows_asked) as server:
+    with ScriptedOpenAIServer(kind, knows_asked=knows_asked) as server:
         scores = student(server, top_logprobs=1).score(SYSTEM, ["sky"], ["red", "grey"])
         np.testing.assert_allclose(
             scores, [[label_logprob(turns("sky"), label) for label in ("red", "grey")]], atol=1e-9
@@ -72,7 +72,7 @@ def test_a_token_outside_the_top_logprobs_is_requested_separately(kind, knows_as
 def test_a_token_that_cannot_be_requested_gets_an_upper_bound_that_decides_no_row(kind, knows_asked):
     texts = [f"text {i}" for i in range(40)]
     labels = ["r", "b", "g"]
-    with OpenAIStandIn(kind, knows_asked=knows_asked) as server, pytest.warns(UserWarning, match="upper bounds"):
+    with ScriptedOpenAIServer(kind, knows_asked=knows_asked) as server, pytest.warns(UserWarning, match="upper bounds"):
         scores = student(server, top_logprobs=9).score(SYSTEM, texts, labels)
     true = np.array([[label_logprob(turns(text), label) for label in labels] for text in texts])
     decided = ~np.isnan(scores).any(axis=1)
@@ -94,7 +94,7 @@ def test_a_token_that_cannot_be_requested_gets_an_upper_bound_that_decides_no_ro
     ],
 )
 def test_a_constrained_answer_gives_a_ranking_of_finite_scores(kind, constraint):
-    with OpenAIStandIn(kind) as server:
+    with ScriptedOpenAIServer(kind) as server:
         scores = student(server, choice="constrained").score(SYSTEM, ["sky"], ["red", "blue"])
         assert scores.tolist() == [[-1.0, 0.0]]
         (body,) = server.chats()
@@ -104,7 +104,7 @@ def test_a_constrained_answer_gives_a_ranking_of_finite_scores(kind, constraint)
 
 def test_an_answer_against_the_constraint_is_an_error():
     with (
-        OpenAIStandIn() as server,
+        ScriptedOpenAIServer() as server,
         pytest.raises(StudentError, match=r"expected one of red, green, got 'blue'.*check student\.server"),
     ):
         student(server, choice="constrained").score(SYSTEM, ["sky"], ["red", "green"])
@@ -112,7 +112,7 @@ def test_an_answer_against_the_constraint_is_an_error():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prefill_bypasses_the_servers_cache_and_label_beginnings_are_continued(kind):
-    with OpenAIStandIn(kind) as server:
+    with ScriptedOpenAIServer(kind) as server:
         made = student(server)
         made.prefill(SYSTEM)
         made.prefill(SYSTEM)
@@ -129,7 +129,7 @@ def test_prefill_bypasses_the_servers_cache_and_label_beginnings_are_continued(k
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_token_counts_are_the_servers(kind):
-    with OpenAIStandIn(kind) as server:
+    with ScriptedOpenAIServer(kind) as server:
         made = student(server)
         opening = 3 if kind == "sglang" else 0  # {a:
         assert made.count_text_tokens("red") == 3
@@ -140,7 +140,7 @@ def test_token_counts_are_the_servers(kind):
 
 
 def test_a_chat_that_leaves_no_room_for_an_answer_gets_no_text():
-    with OpenAIStandIn() as server:
+    with ScriptedOpenAIServer() as server:
         found = student(server).generate([SYSTEM, [Message(role="user", content="x" * 150)]], max_tokens=60)
     assert [bool(item.text) for item in found] == [True, False]
     assert not found[1].finished
@@ -194,7 +194,7 @@ def test_a_malformed_answer_is_a_one_line_error(garbage):
     def respond(path, body, attempt):
         return garbage if "chat" in path else None
 
-    with OpenAIStandIn(respond=respond) as server, pytest.raises(StudentError, match="toy-student") as raised:
+    with ScriptedOpenAIServer(respond=respond) as server, pytest.raises(StudentError, match="toy-student") as raised:
         student(server, max_retries=0).score(SYSTEM, ["sky"], ["red", "blue"])
     assert "\n" not in str(raised.value)
 
@@ -207,7 +207,7 @@ def test_a_server_of_another_kind_is_a_one_line_error(path, garbage):
     def respond(asked, body, attempt):
         return garbage if asked == path else None
 
-    with OpenAIStandIn(respond=respond) as server, pytest.raises(StudentError, match=r"check|set") as raised:
+    with ScriptedOpenAIServer(respond=respond) as server, pytest.raises(StudentError, match=r"check|set") as raised:
         student(server, max_retries=0).score(SYSTEM, ["sky"], ["red", "blue"])
     assert "\n" not in str(raised.value)
 
@@ -216,7 +216,7 @@ def test_an_absent_or_silent_server_is_an_error_with_a_remedy():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with OpenAIStandIn() as server:
+    with ScriptedOpenAIServer() as server:
         gone = student(server, base_url=f"http://127.0.0.1:{port}/v1", max_retries=1)
     with pytest.raises(StudentError, match=r"(?i)refused.*start the server, or set student\.base_url"):
         gone.score(SYSTEM, ["sky"], LABELS)
@@ -225,7 +225,7 @@ def test_an_absent_or_silent_server_is_an_error_with_a_remedy():
         return reply({}, delay_s=0.5) if "chat" in path else None
 
     with (
-        OpenAIStandIn(respond=respond) as server,
+        ScriptedOpenAIServer(respond=respond) as server,
         pytest.raises(StudentError, match=r"within 0\.1 s.*timed out.*student\.timeout_s"),
     ):
         student(server, timeout_s=0.1, max_retries=0).generate([SYSTEM], 1)
@@ -235,7 +235,7 @@ def test_a_dropped_connection_is_retried():
     def respond(path, body, attempt):
         return Reply(200, b"", drop=True) if "chat" in path and attempt == 1 else None
 
-    with OpenAIStandIn(respond=respond) as server:
+    with ScriptedOpenAIServer(respond=respond) as server:
         assert np.isfinite(student(server).score(SYSTEM, ["sky"], ["r", "b"])).all()
 
 
@@ -243,7 +243,7 @@ def test_only_the_key_of_the_named_variable_is_sent(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "another service's")
     monkeypatch.setenv("OPENAI_ORG_ID", "another service's")
     monkeypatch.setenv("MY_KEY", "sesame")
-    with OpenAIStandIn() as server:
+    with ScriptedOpenAIServer() as server:
         student(server, api_key_variable="MY_KEY").generate([SYSTEM], 1)
         student(server, api_key_variable="UNSET").generate([SYSTEM], 1)
     sent = json.dumps([headers for _, _, headers in server.requests])
@@ -253,7 +253,7 @@ def test_only_the_key_of_the_named_variable_is_sent(monkeypatch):
 
 def test_the_address_comes_from_the_settings_or_the_environment(monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with OpenAIStandIn() as server:
+    with ScriptedOpenAIServer() as server:
         with pytest.raises(StudentError, match=r"student\.base_url and OPENAI_BASE_URL .*; set one"):
             student(server, base_url=None).count_text_tokens("a")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -262,14 +262,14 @@ def test_the_address_comes_from_the_settings_or_the_environment(monkeypatch):
 
 def test_a_model_that_is_not_served_is_an_error_that_lists_the_served_ones():
     with (
-        OpenAIStandIn() as server,
+        ScriptedOpenAIServer() as server,
         pytest.raises(StudentError, match=r"the model 'other', got toy .*; set student\.model"),
     ):
         student(server, model="other").score(SYSTEM, ["sky"], LABELS)
 
 
 def test_concurrency_is_limited_and_equal_inputs_are_requested_once():
-    with OpenAIStandIn(respond=lambda *_: time.sleep(0.01)) as server:
+    with ScriptedOpenAIServer(respond=lambda *_: time.sleep(0.01)) as server:
         finished = []
         texts = [f"text {i % 10}" for i in range(30)]
         scores = student(server, max_concurrency=3).score(SYSTEM, texts, ["r", "b"], finished.append)
@@ -281,7 +281,7 @@ def test_concurrency_is_limited_and_equal_inputs_are_requested_once():
 
 def test_extra_body_is_sent_with_every_request():
     extra = {"chat_template_kwargs": {"enable_thinking": False}}
-    with OpenAIStandIn() as server:
+    with ScriptedOpenAIServer() as server:
         student(server, extra_body=extra).score(SYSTEM, ["sky"], ["r", "b"])
     posted = [body for path, body, _ in server.requests if path != "/v1/models"]
     assert all(body.items() >= extra.items() for body in posted)
@@ -296,14 +296,14 @@ def test_a_label_whose_beginnings_are_tokenised_differently_is_refused():
         return None
 
     with (
-        OpenAIStandIn(respond=respond) as server,
+        ScriptedOpenAIServer(respond=respond) as server,
         pytest.raises(StudentError, match=r"label 'red'.*choice=constrained"),
     ):
         student(server).score(SYSTEM, ["sky"], ["red", "blue"])
 
 
 def test_complete_top_logprobs_cause_no_warning():
-    with OpenAIStandIn("sglang") as server, warnings.catch_warnings():
+    with ScriptedOpenAIServer("sglang") as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         student(server, top_logprobs=28).score(SYSTEM, ["sky"], ["red", "blue"])
 
@@ -318,5 +318,5 @@ def test_a_probability_that_underflows_is_a_bound():
         content = [{**entries[0], "top_logprobs": entries}]
         return reply({"choices": [{"index": 0, "message": {"content": "r"}, "logprobs": {"content": content}}]})
 
-    with OpenAIStandIn(respond=respond) as server, pytest.warns(UserWarning, match="upper bounds"):
+    with ScriptedOpenAIServer(respond=respond) as server, pytest.warns(UserWarning, match="upper bounds"):
         assert student(server).score(SYSTEM, ["sky"], ["r", "b"]).tolist() == [[-1.0, -103.0]]

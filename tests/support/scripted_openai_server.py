@@ -1,4 +1,4 @@
-"""A local server that speaks as vLLM, SGLang and llama.cpp do, for the faults and for the dialects that can't run here.
+"""A scripted local server with the APIs of vLLM, SGLang and llama.cpp, for failures and for what can't run here.
 
 Its model is a toy with known probabilities: a token is a character, and the next one depends on the text so far.
 """
@@ -30,13 +30,13 @@ def error(status: int, words: str, **headers: str) -> Reply:
 
 
 def rendered(turns: list[dict[str, str]], ending: str) -> str:
-    """`{role:content}` per turn, with the assistant's opening, its last turn open, or all closed."""
+    """`{role:content}` per turn, with the assistant's header, its last turn open, or all closed."""
     text = "".join("{" + turn["role"][0] + ":" + turn["content"] + "}" for turn in turns)
     return text + "{a:" if ending == "answer" else text[:-1] if ending == "continued" else text
 
 
 def logprobs(text: str) -> dict[int, float]:
-    """What comes next after `text`: token → natural logarithm of its probability."""
+    """Token → natural logarithm of its probability after `text`."""
     tokens = [ord(letter) for letter in ALPHABET] + [END]
     digests = {token: hashlib.sha256(f"{text}|{token}".encode()).digest() for token in tokens}
     weights = {token: 1 + 30 * digest[0] ** 2 for token, digest in digests.items()}
@@ -45,7 +45,7 @@ def logprobs(text: str) -> dict[int, float]:
 
 
 def label_logprob(chat: list[dict[str, str]], label: str) -> float:
-    """What a label's characters have in sum."""
+    """The sum over a label's characters."""
     text, total = rendered(chat, "answer"), 0.0
     for letter in label:
         total += logprobs(text)[ord(letter)]
@@ -53,10 +53,10 @@ def label_logprob(chat: list[dict[str, str]], label: str) -> float:
     return total
 
 
-class OpenAIStandIn:
-    """`kind`: whose dialect it speaks. `respond(path, body, attempt)` may answer instead (None: the toy does).
+class ScriptedOpenAIServer:
+    """`kind`: whose API it has. `respond(path, body, attempt)` may answer instead of the toy model (None: it doesn't).
 
-    `knows_asked`: whether `logprob_token_ids` is known (a recent vLLM).
+    `knows_asked`: whether `logprob_token_ids` is supported (a recent vLLM).
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class OpenAIStandIn:
         """The bodies of the chat requests."""
         return [body for path, body, _ in self.requests if path == "/v1/chat/completions"]
 
-    def __enter__(self) -> "OpenAIStandIn":
+    def __enter__(self) -> "ScriptedOpenAIServer":
         return self
 
     def __exit__(self, *_: object) -> None:
