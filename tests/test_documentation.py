@@ -55,6 +55,14 @@ def test_a_broken_link_anchor_or_image_is_noticed(tmp_path):
     assert broken_links(page) == ["other.md#no", "gone.md", "gone.png"]
 
 
+def test_every_page_that_code_or_settings_name_exists():
+    files = [path for folder in ("src", "conf", "bench", "tests") for path in (ROOT / folder).rglob("*.*")]
+    files = [path for path in [*files, ROOT / "Makefile"] if path.suffix in (".py", ".yaml", "") and path.is_file()]
+    named = {name for path in files for name in re.findall(r"\bdocs/[\w/-]+\.(?:md|png|svg)", path.read_text("utf-8"))}
+    assert "docs/how-to/teacher.md" in named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_every_page_is_in_the_navigation():
     def named(entry):
         if isinstance(entry, str):
