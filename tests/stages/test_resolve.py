@@ -14,11 +14,11 @@ import pytest
 
 from pld.artifacts import read_jsonl, read_record, write_jsonl, write_text
 from pld.config.assets import cache_folder
+from pld.config.settings import load_config
 from pld.distill.consolidate import RuleGroup, make_instruction
-from pld.params import load_config
 from pld.records import Example, Instruction, Prediction
-from pld.resolve.inputs import load_answering
-from pld.resolve.records import Blame, EditVerdict, ResolutionReport, RoundReport
+from pld.resolve.inputs import load_inputs
+from pld.resolve.records import Blame, EditResult, ResolutionReport, RoundReport
 from pld.stages import config, embed, extract, prepare, resolve, sweep
 from support.anthropic_server import AnthropicServer, answer, error
 from support.planted import KEY, leaks
@@ -80,11 +80,6 @@ class Done:
         return {str(path): (there / path).read_bytes() for path in paths if not path.parts[0].startswith(".")}
 
     @property
-    def repeating(self):
-        """Without what is measured in seconds."""
-        return {path: held for path, held in self.files.items() if path != "timing.json"}
-
-    @property
     def report(self):
         return read_record(self.folder / FOLDER / "report.json", ResolutionReport)
 
@@ -100,7 +95,7 @@ class Done:
         return read_record(self.folder / FOLDER / f"rounds/{number:02}/report.json", RoundReport)
 
     def edits(self, number):
-        return read_jsonl(self.folder / FOLDER / f"rounds/{number:02}/edits.jsonl", EditVerdict)
+        return read_jsonl(self.folder / FOLDER / f"rounds/{number:02}/edits.jsonl", EditResult)
 
     def blames(self, number):
         return read_jsonl(self.folder / FOLDER / f"rounds/{number:02}/blame.jsonl", Blame)
@@ -186,10 +181,10 @@ def configure(*overrides, **groups):
 
 def plant(*instructions):
     """Behind those of the current folder's best list."""
-    ground = load_answering(load_config(), Path("artifacts"))
-    planted = [*ground.instructions, *instructions]
+    inputs = load_inputs(load_config(), Path("artifacts"))
+    planted = [*inputs.instructions, *instructions]
     write_jsonl(BEST / "instructions.jsonl", planted)
-    write_text(BEST / "system_prompt.md", ground.answering.prompt(planted).text)
+    write_text(BEST / "system_prompt.md", inputs.scorer.prompt(planted).text)
 
 
 def words_of_an_example(swept):
@@ -305,7 +300,7 @@ def test_killed_in_mid_round_and_started_again_it_pays_for_no_answer_twice_and_e
         asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
     assert killed.asked == script.asked
     assert [asked[question] for question in killed.asked] == [1, 2, 1, 1, 1, 1, 1]
-    assert Done(project).repeating == undisturbed.repeating
+    assert Done(project).files == undisturbed.files
     assert Project(project).contacted() == []
     assert leaks(project, said) == leaks(project.parent / "cache", said) == []
 
@@ -353,7 +348,7 @@ def test_a_teacher_that_only_plays_back_is_refused_in_one_line_before_the_studen
     done = Project(project).run(sys.executable, "-m", "pld.stages", "resolve", check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("resolve: groups.resolver=teacher: wanted a Teacher that answers new questions")
+    assert "expected a Teacher that answers new questions" in done.stderr
     assert not FOLDER.exists()
 
 

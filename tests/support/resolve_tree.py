@@ -93,9 +93,7 @@ def write_resolution(folder: Path, config: Config, prompt: str, calibration: Cal
     report = resolution_report(config) if looped else resolution_report(config, rounds=0, accepted=0, gain=0.0)
     instructions = [KEPT, ADDED] if looped else [KEPT]
     write_json(folder / "report.json", report)
-    write_json(folder / "timing.json", {"seconds": {"pool": 1.5}})
     write_text(folder / "pareto.csv", "what,prompt_sha256,tokens,macro_f1,low,high,on_front\n")
-    write_text(folder / "plots/pareto.png", "not really a picture")
     for found in report.rounds:
         _write_round(folder / f"rounds/{found.round:02}", found, prompt)
     final = folder / "final"
