@@ -1,4 +1,4 @@
-"""Scores → predictions → figures with honest intervals (definitions in docs/statistics.md)."""
+"""Calibration, predictions, and figures with bootstrap intervals (definitions in docs/reference/statistics.md)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from pld.ports import Scores
 from pld.records import Calibration, Comparison, Example, Interval, LabelScore, Prediction, SystemReport
 
 Indices = npt.NDArray[np.int64]
-"""Per example the place of a label in the declared labels; -1 where none could be chosen."""
+"""Per example an index into the declared labels; -1: unparsable."""
 
 _CHUNK = 4_000_000  # resample weights held at once: 32 MB
 
@@ -21,21 +21,21 @@ def calibrate(scores: Scores, calibration: Calibration) -> Scores:
 
 
 def calibration_of(scores: Scores, labels: Sequence[str]) -> Calibration:
-    """Mean per label of the `scores` [n, k] of training examples; rows that could not be scored are left out."""
+    """Mean per label of the `scores` [n, k] of training examples, without unparsable rows."""
     held = scores[~np.isnan(scores).any(axis=1)]
     means = tuple(float(mean) for mean in held.mean(axis=0)) if len(held) else (0.0,) * len(labels)
     return Calibration(labels=tuple(labels), mean_log_scores=means, examples=len(held))
 
 
 def choose(scores: Scores) -> Indices:
-    """The best label per row of `scores` [n, k], ties by declared order; -1 for a row that is not a number."""
+    """The best label per row of `scores` [n, k], ties by declared order; -1 for a row with NaN."""
     unparsable = np.asarray(np.isnan(scores).any(axis=1))
     best = np.argmax(np.where(unparsable[:, None], -np.inf, scores), axis=1)
     return np.where(unparsable, -1, best).astype(np.int64)
 
 
 def predictions(examples: Sequence[Example], system: str, scores: Scores, labels: Sequence[str]) -> list[Prediction]:
-    """One record per example; `scores` [n, k] as the label was chosen by them, rounded to 6 decimals."""
+    """One record per example; `scores` [n, k] are stored rounded to 6 decimals."""
     return [
         Prediction(
             example_id=example.id,
@@ -49,7 +49,7 @@ def predictions(examples: Sequence[Example], system: str, scores: Scores, labels
 
 
 def indices(values: Sequence[str | None], labels: Sequence[str]) -> Indices:
-    """Labels → places in the declared labels; None → -1."""
+    """Labels → indices into the declared labels; None → -1."""
     place = {label: i for i, label in enumerate(labels)}
     return np.array([-1 if value is None else place[value] for value in values], dtype=np.int64)
 
@@ -64,7 +64,7 @@ def system_report(
     prompt_tokens: int,
 ) -> SystemReport:
     """All figures of one system; macro-F1 is the unweighted mean over the declared labels, an absent one counts 0.
-    Intervals: 95 % percentile bootstrap over examples, over `groups` where there are some."""
+    Intervals: 95 % percentile bootstrap over examples, over `groups` if given."""
     k = len(labels)
     cells = _cells(gold, predicted, k)  # (n, k * (k + 1))
     counts = cells.sum(axis=0, keepdims=True)
@@ -102,7 +102,7 @@ def compare(
     seed: int,
 ) -> Comparison:
     """`a` minus `b` on the same examples: paired bootstrap (the same resamples for both) of the macro-F1 difference,
-    and McNemar's exact test on the examples that one of them alone gets right."""
+    and McNemar's exact test on the examples that only one of them gets right."""
     from scipy.stats import binomtest
 
     gold, predicted_a, predicted_b = (np.asarray(x, dtype=np.int64) for x in (gold, predicted_a, predicted_b))
@@ -123,7 +123,7 @@ def paired_gains(
     resamples: int,
     seed: int,
 ) -> tuple[float, npt.NDArray[np.float64]]:
-    """Macro-F1 of `a` less that of `b` on the same examples, and the same on each of the resamples [resamples]."""
+    """Macro-F1 of `a` minus that of `b` on the same examples, and on each resample [resamples]."""
     both = np.hstack([_cells(gold, predicted_a, n_labels), _cells(gold, predicted_b, n_labels)])
     width = both.shape[1] // 2
 
@@ -134,14 +134,14 @@ def paired_gains(
 
 
 def macro_f1(gold: Indices, predicted: Indices, n_labels: int) -> float:
-    """Unweighted mean over the declared labels, an absent one counts 0."""
+    """Unweighted mean over the declared labels, an absent label counts 0."""
     return float(_macro_f1(_cells(gold, predicted, n_labels).sum(axis=0, keepdims=True), n_labels)[0])
 
 
 def label_scores(
     gold: Indices, predicted: Indices, n_labels: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Recall and F1 of each label, each [n_labels]; 0 where there is nothing to divide."""
+    """Recall and F1 of each label, each [n_labels]; 0 for 0/0."""
     recall, _, f1 = _per_label(_cells(gold, predicted, n_labels).sum(axis=0, keepdims=True), n_labels)
     return recall[0], f1[0]
 
@@ -153,7 +153,7 @@ def interval(value: float, drawn: npt.NDArray[np.float64]) -> Interval:
 
 
 def _cells(gold: Indices, predicted: Indices, k: int) -> Indices:
-    """One-hot confusion cell per example: [n, k * (k + 1)]; the last column of a row holds what was unparsable."""
+    """One-hot confusion cell per example: [n, k * (k + 1)]; the last column of a row counts unparsable answers."""
     cells = np.zeros((len(gold), k * (k + 1)), dtype=np.int64)
     cells[np.arange(len(gold)), gold * (k + 1) + np.where(predicted < 0, k, predicted)] = 1
     return cells
@@ -180,7 +180,7 @@ def _resampled(cells: Indices, groups: Sequence[str] | None, resamples: int, see
 def _per_label(
     counts: Indices, k: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Confusion counts [r, k * (k + 1)] → recall, precision, F1, each [r, k]; 0 where there is nothing to divide."""
+    """Confusion counts [r, k * (k + 1)] → recall, precision, F1, each [r, k]; 0 for 0/0."""
     table = counts.reshape(-1, k, k + 1).astype(np.float64)
     hit = np.einsum("rii->ri", table[:, :, :k])
     gold, said = table.sum(axis=2), table[:, :, :k].sum(axis=1)

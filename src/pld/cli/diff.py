@@ -112,8 +112,8 @@ def show(found: Difference, with_ids: bool, console: "Console") -> None:
         console.print(_labels(answers))
         for kind in ("fixed", "broken", "other") if with_ids else ():
             for own in getattr(answers, kind):
-                line = f"{kind} {own.example_id}: {own.label}, {own.before or 'none'} → {own.after or 'none'}"
-                console.print(line, highlight=False, markup=False)
+                change = f"{kind} {own.example_id}: {own.label}, {own.before or 'none'} → {own.after or 'none'}"
+                console.print(change, highlight=False, markup=False)
     for note in found.notes:
         console.print(note, highlight=False, markup=False)
 

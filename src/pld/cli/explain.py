@@ -34,9 +34,10 @@ def explain(id: str, everything: bool, as_json: bool) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    few = None if everything else _FEW
-    instruction = isinstance(found, InstructionOrigin)
-    lines = _instruction_lines(found, few) if instruction else _example_lines(found, provenance.final)
+    if isinstance(found, InstructionOrigin):
+        lines = _instruction_lines(found, None if everything else _FEW)
+    else:
+        lines = _example_lines(found, provenance.final)
     console = Console(width=None if Console().is_terminal else 120)
     console.print()
     for at, (indent, line) in enumerate(lines):
@@ -80,7 +81,7 @@ def _example_lines(found: ExampleUse, final: Mapping[str, Instruction]) -> Itera
         cluster = "noise" if found.cluster is None else f"cluster {found.cluster}"
         yield 0, f"rule {found.rule.id} ({cluster}{', doubtful' if found.rule.doubtful else ''}):"
         yield 1, found.rule.text
-    kinds = {"come from it": found.instructions}
+    kinds: dict[str, tuple[str, ...] | None] = {"come from it": found.instructions}
     if found.split == "validation":
         kinds = {"turn it right": found.fixed_by, "turn it wrong": found.broken_by}
     for words, ids in kinds.items():

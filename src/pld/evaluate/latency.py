@@ -1,4 +1,4 @@
-"""Latency as it is served: one request at a time, warm, what all requests share held in the Student's cache."""
+"""Measures latency as served: one request at a time, warm, with the shared messages in the Student's cache."""
 
 import os
 import platform
@@ -19,12 +19,12 @@ NOT_MEASURED = "not measured on this machine; `dvc repro -f -s evaluate` measure
 
 
 def measure_latency(system: System, examples: Sequence[Example], requests: int) -> Latency:
-    """Milliseconds: one prefill of what all requests share (0 without an LLM), then p50 and p95 over `requests` single
-    requests (or the system's own number of them), `examples` in turn, from the fields of the input to the scores."""
+    """Milliseconds of one prefill of the shared messages (0 without an LLM), and p50 and p95 over `requests` single
+    requests (or `system.requests`), cycling through `examples`, from input fields to scores."""
     requests = system.requests or requests
     student = system.student
     prefill_ms = _milliseconds(lambda: student.prefill(system.beginning)) if student else 0.0
-    warm_up = min(WARM_UP, 1 + requests // 16)  # fewer where one request is dear
+    warm_up = min(WARM_UP, 1 + requests // 16)  # fewer if requests are slow
     turn = [examples[i % len(examples)] for i in range(warm_up + requests)]
     taken = [_milliseconds(partial(system.answer, [example])) for example in turn][warm_up:]
     p50, p95 = np.percentile(taken, [50, 95])
@@ -49,13 +49,13 @@ def read_latency(folder: Path) -> LatencyReport:
 
 
 def machine() -> str:
-    """Processor, cores and memory in words; no name or address of the machine."""
+    """Processor, cores and memory; no name or address of the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
 def served_by(student: Student) -> str:
-    """The machine, and all that determines the Student's scores."""
+    """The machine and the Student's description."""
     return f"{machine()}; {', '.join(f'{key} {value}' for key, value in student.describe().items())}"
 
 

@@ -105,7 +105,7 @@ def evaluation_report(
     student: Mapping[str, str],
     resolution: ResolutionReport | None,
 ) -> tuple[EvaluationReport, list[Prediction]]:
-    """Report on every system and its calibrated variant, and compare the distilled one with each `rivals` on the
+    """Report on every system and its calibrated variant, and compare the distilled one with each rival on the
     examples that both answered. `student`: its description; `resolution`: the loop on validation (None: no loop)."""
     task, settings = config.task, config.evaluation
     variants = _variants(answers)

@@ -1,4 +1,4 @@
-"""Which parameter of the sweep mattered, from its finished trials."""
+"""Which settings of the sweep explain the differences in macro-F1 between trials, by fANOVA."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ FEWEST = 4
 
 @dataclass(frozen=True)
 class Importances:
-    """`shares`: setting → its share of what the settings explain of macro-F1's variance over the trials, the largest
-    first; empty where `missing` says why there are none. `fixed`: settings of which one value was tried."""
+    """`shares`: setting → its share of the explained variance of macro-F1, the largest first; `missing`: why there are
+    none; `fixed`: settings with a single value."""
 
     shares: dict[str, float]
     fixed: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""All that earlier stages left, as the report reads it; the test split is not among it."""
+"""Reads what the report is made of from artifacts/; the test split is not read."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,7 @@
-"""What the report shows → one HTML file with its styles, scripts and data inside.
+"""Renders the report as one HTML file that contains its styles, scripts and data.
 
-Rules and instructions are the Teacher's text, labels the user's: everything is escaped, and the page's policy forbids
-all scripts but its own and every request.
+Rules and instructions are the Teacher's text and labels are the user's, so everything is escaped, and the page's
+Content-Security-Policy forbids foreign scripts and all requests.
 """
 
 import base64
@@ -51,7 +51,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 def page(
     outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], mattered: Importances, no_tree: str | None
 ) -> str:
-    """`rules`: those of `outputs.rules` that are shown; a chart that is not among `charts` is told in words."""
+    """`rules`: the part of `outputs.rules` to show; a missing chart is explained in words."""
     script = _script()
     return (
         _environment()
@@ -76,7 +76,7 @@ def page(
 
 
 _ABSENT = {"rules", "tree", "lists"}
-"""Charts that not every run can have."""
+"""Charts that some runs don't have."""
 
 
 def _evaluation(outputs: Outputs) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _versions() -> dict[str, str]:
 
 
 def _on(value: float, scale: tuple[float, float]) -> str:
-    """Where `value` lies between the ends of `scale`, of 200."""
+    """The x coordinate of `value` on `scale`, of 200."""
     low, high = scale
     return f"{200 * (value - low) / (high - low):.1f}" if high > low else "0"
 
@@ -224,7 +224,7 @@ def _payload(charts: Sequence[Chart]) -> dict[str, Any]:
 
 @cache
 def _script() -> str:
-    """The page's own script with Vega, which vl-convert brings along, in one."""
+    """The page's script bundled with Vega, which vl-convert contains."""
     snippet = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     return str(vl_convert.javascript_bundle(snippet))
 

@@ -1,4 +1,4 @@
-"""What the report shows of a run, as plain rows: the verdict in one sentence, systems, trials, instructions, rules."""
+"""What the report shows: the verdict in one sentence, and rows for systems, trials, instructions and clusters."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -34,15 +34,15 @@ from pld.resolve.records import Descent, Effect, Step
 
 MOST_RULES = 5_000
 MOST_BYTES = 2_000_000
-"""Of the rules' texts in the page, as HTML; the page as a whole stays below 5 MB."""
+"""Size of the rules' texts as HTML, so that the page stays below 5 MB."""
 
 _FIRST = (ZERO_SHOT, FEW_SHOT, CHAIN_OF_THOUGHT, CLUSTERED, UNREVIEWED, DISTILLED)
 
 
 @dataclass(frozen=True)
 class SystemRow:
-    """One system. `comparison`: what ships less this one (None: it is what ships); `calibrated` None: it has no such
-    variant; what was not measured is None."""
+    """`comparison`: what ships minus this system (None: this one ships); `calibrated`: its calibrated variant, if any;
+    None elsewhere: not measured."""
 
     name: str
     ships: bool
@@ -55,13 +55,13 @@ class SystemRow:
 
     @property
     def standing(self) -> Standing | None:
-        """Of what ships against this one, by the interval of the difference."""
+        """Of what ships against this system."""
         return standing(self.comparison) if self.comparison else None
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """`same_as`: the system shown before it that answered every example alike, counted by cell."""
+    """`same_as`: an earlier system in the list with the same confusion matrix."""
 
     name: str
     report: SystemReport
@@ -70,8 +70,8 @@ class Confusion:
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """A trial with its prompt's p50 in ms (None: not timed). `on_front`: no other one is at least as good in macro-F1,
-    tokens and latency, and better in one of them."""
+    """`p50_ms` None: not timed. `on_front`: no trial is at least as good in macro-F1, tokens and latency, and better in
+    one of them."""
 
     trial: TrialReport
     p50_ms: float | None
@@ -81,7 +81,7 @@ class TrialPoint:
 
 @dataclass(frozen=True)
 class InstructionView:
-    """`rules`: those behind it that the page shows, of `of_rules`; `effect`: None where it was not measured."""
+    """`rules`: those of its `of_rules` rules that the page shows; `effect` None: not measured."""
 
     place: int
     own: Instruction
@@ -93,7 +93,7 @@ class InstructionView:
 
 @dataclass(frozen=True)
 class ClusterRow:
-    """`instructions`: places (from 1) in the list that ships of those that a rule of the cluster stands behind."""
+    """`instructions`: places (from 1) of the instructions that rest on a rule of the cluster."""
 
     cluster: Cluster
     instructions: tuple[int, ...]
@@ -101,8 +101,8 @@ class ClusterRow:
 
 @dataclass(frozen=True)
 class Change:
-    """What reviewers did to one instruction: `before` None: added, `after` None: removed, both: reworded; `step`: the
-    last Edit that led there, where one is known."""
+    """What reviewers did to an instruction. `before` None: added; `after` None: removed; `step`: their last edit, if
+    known."""
 
     before: Instruction | None
     after: Instruction | None
@@ -110,7 +110,7 @@ class Change:
 
 
 def verdict(report: EvaluationReport) -> str:
-    """What ships against zero-shot, with interval and n, and everything that does clearly better, in one sentence."""
+    """One sentence: what ships against zero-shot, with interval and n, and every system that is clearly better."""
     own = report.systems[report.shipped].macro_f1
     said = f"On {report.n:,} test examples, what ships ({report.shipped}) reaches macro-F1 {_interval(own)}"
     against = comparisons_of_shipped(report)
@@ -132,7 +132,7 @@ def verdict(report: EvaluationReport) -> str:
 
 
 def data_findings(splits: SplitSummary) -> list[str]:
-    """What a reader should know of the examples themselves."""
+    """Caveats about the examples themselves."""
     cut = {split: count for split, count in splits.shortened.items() if count}
     if not cut:
         return []
@@ -144,7 +144,7 @@ def data_findings(splits: SplitSummary) -> list[str]:
 
 
 def system_rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> list[SystemRow]:
-    """What the method is made of first, then every other system, in the report's order."""
+    """Prompted and distilled systems first, then all others in the report's order."""
     names = [name for name in report.systems if not name.endswith(CALIBRATED)]
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     against = {found.b.removesuffix(CALIBRATED): found for found in comparisons_of_shipped(report).values()}
@@ -164,7 +164,7 @@ def system_rows(report: EvaluationReport, latency: LatencyReport, costs: CostRep
 
 
 def confusions(report: EvaluationReport) -> list[Confusion]:
-    """Before (zero-shot, the list that came into the loop) and after (what ships), with the same calibration."""
+    """Of zero-shot, the sweep's winner and what ships, all calibrated or none."""
     suffix = CALIBRATED if report.shipped.endswith(CALIBRATED) else ""
     shown: list[Confusion] = []
     for name in (ZERO_SHOT + suffix, CLUSTERED + suffix, report.shipped):
@@ -177,7 +177,7 @@ def confusions(report: EvaluationReport) -> list[Confusion]:
 
 
 def trial_points(trials: Sequence[TrialReport], timed: Mapping[str, Latency], winner: str) -> list[TrialPoint]:
-    """The best first. Latency counts for the front where every trial's was measured; `timed`: by trial id."""
+    """The best first. The front takes latency into account if every trial was timed; `timed`: by trial id."""
     whole = all(trial.trial_id in timed for trial in trials)
     figures = {
         trial.trial_id: (
@@ -199,16 +199,16 @@ def trial_points(trials: Sequence[TrialReport], timed: Mapping[str, Latency], wi
 
 
 def all_timed(points: Sequence[TrialPoint]) -> bool:
-    """Whether latency counts for the front."""
+    """Whether the front takes latency into account."""
     return all(point.p50_ms is not None for point in points)
 
 
 def shown_rules(rules: Sequence[Rule]) -> list[Rule]:
-    """Those that the page has room for, in their order: all, or a sample by the hash of their ids."""
+    """The rules that fit into the page, in order: all, or a sample by the hash of their ids."""
     kept: set[str] = set()
     room = MOST_BYTES
     for rule in sorted(rules, key=lambda rule: content_id(["report", rule.id])):
-        room -= len(html.escape(rule.text).encode()) + 200  # and what stands around it
+        room -= len(html.escape(rule.text).encode()) + 200  # and the markup around it
         if room < 0 or len(kept) == MOST_RULES:
             break
         kept.add(rule.id)
@@ -247,7 +247,7 @@ def cluster_rows(clusters: Sequence[Cluster], ships: Sequence[Instruction]) -> l
 
 
 def behind_none(rules: Sequence[Rule], ships: Sequence[Instruction]) -> list[Rule]:
-    """Rules that no instruction of the list rests on."""
+    """Rules that no instruction rests on."""
     used = {rule_id for own in ships for rule_id in own.rule_ids}
     return [rule for rule in rules if rule.id not in used]
 
@@ -255,8 +255,8 @@ def behind_none(rules: Sequence[Rule], ships: Sequence[Instruction]) -> list[Rul
 def review_changes(
     came_in: Sequence[Instruction], ships: Sequence[Instruction], descents: Sequence[Descent]
 ) -> list[Change]:
-    """What stands in one list and not in the other; an instruction that came by Edits of one that went is that one in
-    other words."""
+    """Instructions that are in one list only; an added one that was made by editing a removed one is that one
+    reworded."""
     gone = {own.id: own for own in came_in if own.id not in {new.id for new in ships}}
     edits = {own.instruction_id: own.edits for own in descents}
     changes = []
@@ -269,7 +269,7 @@ def review_changes(
 
 
 def _dominates(other: tuple[float, ...], own: tuple[float, ...]) -> bool:
-    """All figures: less is better."""
+    """Lower is better in all figures."""
     return other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
 
 
@@ -278,7 +278,7 @@ def _interval(found: Interval) -> str:
 
 
 def _away(found: Comparison) -> str:
-    """How far apart two systems are, where the interval leaves out 0, without a sign."""
+    """The absolute difference between two systems, with its interval."""
     delta = found.macro_f1_delta
     low, high = sorted((abs(delta.low), abs(delta.high)))
     return f"{abs(delta.value):.3f} [{low:.3f}, {high:.3f}]"

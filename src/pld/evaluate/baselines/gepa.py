@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from pydantic import Field
 
 from pld import prompts
@@ -21,9 +22,9 @@ from pld.adapters.teachers.recorded import check_can_be_asked
 from pld.distill import text_checks
 from pld.distill.render import prompt_messages, render_input
 from pld.errors import ConfigError, DataError, TeacherError
-from pld.metrics import choose, indices, system_report
+from pld.metrics import choose, indices, macro_f1
 from pld.params import GepaParams
-from pld.ports import OnProgress, Student, Teacher, TeacherAnswer, TeacherRequest
+from pld.ports import OnProgress, Scores, Student, Teacher, TeacherAnswer, TeacherRequest
 from pld.records import Example, Record, Task, TrainingCost, content_id
 
 if TYPE_CHECKING:
@@ -58,15 +59,6 @@ class Optimised:
     cost: TrainingCost
     refused: Mapping[str, int]
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """The Student's answer to one example: the label's index (-1: unparsable), and the labels' probabilities (empty:
-    unparsable)."""
-
-    chosen: int
-    shares: tuple[float, ...]
 
 
 def optimise(
@@ -167,7 +159,7 @@ class _Search:
         self._max_calls = max_calls
         self._max_answers = max_answers
         self._advance = on_progress or (lambda _finished: None)
-        self._known: dict[str, dict[str, _Answered]] = {}  # prompt → example id → answer
+        self._known: dict[str, dict[str, Scores]] = {}  # prompt → example id → scores [k]
 
     def check_budget(self) -> None:
         least = len(self._validation) + self._round()
@@ -192,19 +184,18 @@ class _Search:
         """Scores: 1 for a right label, 0 for a wrong one. Traces: examples as the Teacher sees them."""
         from gepa.core.adapter import EvaluationBatch
 
-        answered = self._answered(candidate[_PROMPT], batch)
+        scores = self._scores(candidate[_PROMPT], batch)
+        chosen = choose(scores)
         self.answers += len(batch)
         self._advance(len(batch))
         labels = self._task.labels
         return EvaluationBatch(
-            outputs=[answer.chosen for answer in answered],
+            outputs=[int(place) for place in chosen],
             scores=[
-                float(answer.chosen >= 0 and labels[answer.chosen] == example.label)
-                for answer, example in zip(answered, batch, strict=True)
+                float(place >= 0 and labels[place] == example.label)
+                for place, example in zip(chosen, batch, strict=True)
             ],
-            trajectories=[self._trace(example, answer) for example, answer in zip(batch, answered, strict=True)]
-            if capture_traces
-            else None,
+            trajectories=list(map(self._trace, batch, chosen, scores)) if capture_traces else None,
         )
 
     def make_reflective_dataset(
@@ -245,31 +236,27 @@ class _Search:
         """On validation; no new answers for a `prompt` that was measured there."""
         labels = self._task.labels
         gold = indices([example.label for example in self._validation], labels)
-        chosen = indices([None] * len(gold), labels)
-        for at, answered in enumerate(self._answered(prompt, self._validation)):
-            chosen[at] = answered.chosen
-        # one resample: nobody reads the interval
-        return system_report(gold, chosen, labels, None, 1, 0, 0).macro_f1.value
+        return macro_f1(gold, choose(self._scores(prompt, self._validation)), len(labels))
 
     def _round(self) -> int:
         """The most Student answers that a round takes: parent and child on the shown examples, child on validation."""
         return 2 * SHOWN + len(self._validation)
 
-    def _answered(self, prompt: str, examples: Sequence[Example]) -> list[_Answered]:
+    def _scores(self, prompt: str, examples: Sequence[Example]) -> Scores:
+        """[n, k]; each example is asked once for each prompt."""
         known = self._known.setdefault(prompt, {})
         new = list({example.id: example for example in examples if example.id not in known}.values())
         inputs = [render_input(self._task, example.inputs) for example in new]
         scores = self._student.score(prompt_messages(prompt), inputs, self._task.labels)
-        for example, row, chosen in zip(new, scores, choose(scores), strict=True):
-            known[example.id] = _Answered(int(chosen), _shares(row) if chosen >= 0 else ())
-        return [known[example.id] for example in examples]
+        known |= {example.id: row for example, row in zip(new, scores, strict=True)}
+        return np.array([known[example.id] for example in examples])
 
-    def _trace(self, example: Example, answered: _Answered) -> dict[str, str]:
+    def _trace(self, example: Example, chosen: int, scores: Scores) -> dict[str, str]:
         labels, gold = self._task.labels, example.label
-        if answered.chosen < 0:
+        if chosen < 0:
             answer, feedback = "none", f"Wrong: the instruction is too long for the model. The right answer is {gold}."
         else:
-            answer, share = labels[answered.chosen], answered.shares[labels.index(gold)]
+            answer, share = labels[chosen], _share(scores, labels.index(gold))
             feedback = (
                 f"Right, with a probability of {share:.2f}."
                 if answer == gold
@@ -307,11 +294,10 @@ class _Silence:
         pass
 
 
-def _shares(row: Sequence[float]) -> tuple[float, ...]:
-    """The softmax of log-scores."""
-    top = max(row)
-    weights = [math.exp(score - top) for score in row]
-    return tuple(weight / sum(weights) for weight in weights)
+def _share(scores: Scores, place: int) -> float:
+    """The softmax of log-scores [k] at `place`."""
+    weights = [math.exp(score - max(scores)) for score in scores]
+    return weights[place] / sum(weights)
 
 
 def _read(answer: TeacherAnswer, current: str) -> tuple[str, str | None]:
