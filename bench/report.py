@@ -101,7 +101,7 @@ def _bars(section: Section) -> str:
         if abs(tokens - BAR_TOKENS) < 50 and system.endswith(", cached"):
             found = statistics.median(values)
             rows.append(["p50 of a request over zero-shot's, cached", f"≤ {LATENCY_BAR:g}", f"{found:.2f}"])
-    return grid([f"at {BAR_TOKENS:,} tokens", "expected", "found"], rows) if rows else ""
+    return grid([f"at {BAR_TOKENS:,} tokens", "bar", "measured"], rows) if rows else ""
 
 
 def _table(table: Table, peak: float) -> str:

@@ -38,7 +38,7 @@ def test_figures_equal_those_of_scikit_learn_over_the_declared_labels(answers):
 
 
 @given(ANSWERS)
-def test_an_interval_holds_its_ends_in_order_and_within_nought_and_one(answers):
+def test_an_interval_is_ordered_and_within_zero_and_one(answers):
     found = report(*answers)
     for interval in (found.macro_f1, found.accuracy):
         assert 0 <= interval.low <= interval.high <= 1
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
     assert report(gold, predicted).macro_f1 != report(gold, predicted, seed=1).macro_f1
 
 
-def test_groups_are_drawn_whole_so_that_a_few_of_them_widen_the_interval():
+def test_whole_groups_are_drawn_so_that_few_groups_widen_the_interval():
     gold = [0, 1] * 50
     predicted = [0, 1] * 25 + [1, 0] * 25  # the first half right, the second wrong
     groups = [f"g{i // 50}" for i in range(100)]
@@ -67,27 +67,27 @@ def test_a_bootstrap_interval_of_accuracy_agrees_with_the_binomial_one():
     assert found.high == pytest.approx(exact.high, abs=0.01)
 
 
-def test_ties_go_to_the_label_declared_first_and_a_row_without_numbers_to_none():
+def test_ties_go_to_the_label_declared_first_and_nan_rows_are_unparsable():
     scores = np.array([[-1.0, -1.0, -2.0], [np.nan, -1.0, -2.0], [-3.0, -1.0, -1.0]])
     assert choose(scores).tolist() == [0, -1, 1]
     examples = [Example(id=str(i), inputs={"t": str(i)}, label="a", split="test") for i in range(3)]
     assert [item.predicted for item in predictions(examples, "s", scores, LABELS)] == ["a", None, "b"]
 
 
-def test_calibration_takes_each_labels_mean_away_and_leaves_out_rows_without_numbers():
+def test_calibration_subtracts_label_means_without_nan_rows():
     scores = np.array([[-1.0, -5.0], [-3.0, -7.0], [np.nan, 0.0]])
     calibration = calibration_of(scores, ("a", "b"))
     assert calibration == Calibration(labels=("a", "b"), mean_log_scores=(-2.0, -6.0), examples=2)
     assert calibrate(scores, calibration)[:2].tolist() == [[1.0, 1.0], [-1.0, -1.0]]
 
 
-def test_calibration_on_no_example_changes_nothing():
+def test_calibration_on_no_examples_changes_nothing():
     scores = np.array([[-1.0, -5.0]])
     assert calibrate(scores, calibration_of(np.empty((0, 2)), ("a", "b"))).tolist() == scores.tolist()
 
 
 @given(ANSWERS, st.data())
-def test_a_comparison_is_the_other_way_round_when_its_systems_change_places(answers, data):
+def test_swapping_systems_negates_the_comparison(answers, data):
     gold, first = answers
     second = data.draw(st.lists(st.integers(-1, 2), min_size=len(gold), max_size=len(gold)))
     ab = compare("a", "b", gold, first, second, 3, None, 200, 0)
@@ -98,12 +98,12 @@ def test_a_comparison_is_the_other_way_round_when_its_systems_change_places(answ
     assert ab.mcnemar_p == ba.mcnemar_p
 
 
-def test_a_system_against_itself_has_no_difference_and_no_evidence():
+def test_a_system_does_not_differ_from_itself():
     found = compare("a", "a", [0, 1, 2], [0, 1, 1], [0, 1, 1], 3, None, 200, 0)
     assert (found.macro_f1_delta.low, found.macro_f1_delta.high, found.mcnemar_p) == (0, 0, 1)
 
 
-def test_the_paired_interval_is_narrower_than_the_difference_of_two_separate_ones():
+def test_the_paired_interval_is_narrower_than_an_unpaired_one():
     gold = [0, 1, 2] * 60
     first = [0, 1, 1] * 60
     second = [*first[:-9], 1, 1, 1, 1, 1, 1, 1, 1, 1]

@@ -49,7 +49,7 @@ def add_trial(trial, share, instructions=(KEPT,)):
     write_jsonl(folder / "predictions.jsonl", predictions(VALIDATION, trial, scores(VALIDATION, share), LABELS))
 
 
-def test_what_ships_is_set_against_the_winner_of_the_sweep_on_test(project):
+def test_the_shipped_prompt_is_compared_with_the_winner_of_the_sweep_on_test(project):
     write_evaluated(project / "artifacts", groups=True)
     told = found("best", "artifacts")
     assert [side["prompt_sha256"] for side in (told["a"], told["b"])] == [sha256(CLUSTERED), sha256(PROMPT)]
@@ -65,7 +65,7 @@ def test_what_ships_is_set_against_the_winner_of_the_sweep_on_test(project):
     assert len(answers["fixed"]) == measured["fixed"] > 0
 
 
-def test_the_page_is_readable_at_80_columns_and_says_all_in_words(project):
+def test_the_text_fits_into_80_columns(project):
     write_evaluated(project / "artifacts")
     page = io.StringIO()
     show(difference("best", "artifacts"), True, Console(width=80, file=page))

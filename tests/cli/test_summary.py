@@ -42,14 +42,14 @@ def test_each_verdict_is_a_line_that_names_the_systems_it_holds_for(project):
     assert "needs no LLM" not in output
 
 
-def test_the_summary_says_in_a_plain_sentence_that_no_llm_was_needed(project):
+def test_the_summary_says_when_a_system_without_an_llm_is_better(project):
     write_artifacts(project / "artifacts", right=0.1)
     output = " ".join(shown().split())
     assert "tfidf_logreg, which needs no LLM, does better than distilled on mail: macro-F1" in output
     assert "distilled is worse than: " in output
 
 
-def test_the_loop_is_a_line_with_its_gain_where_it_was_chosen_and_on_test(project):
+def test_the_loop_is_one_line_with_its_gain_on_validation_and_on_test(project):
     write_artifacts(project / "artifacts", test_size=200)
     output = " ".join(shown().split())
     rows = {one["system"]: one["macro_f1"]["value"] for one in json.loads(shown("--json"))}
@@ -70,13 +70,13 @@ def test_the_loop_is_a_line_with_its_gain_where_it_was_chosen_and_on_test(projec
     assert after.count("[") == 2
 
 
-def test_a_gain_that_test_does_not_show_is_told_in_a_plain_sentence(project):
+def test_a_gain_that_vanishes_on_test_is_reported(project):
     write_artifacts(project / "artifacts", gained=-0.05, test_size=200)
     output = " ".join(shown().split())
     assert "What the loop accepted gained nothing on examples that it had not seen: macro-F1 +0.100 on valid" in output
 
 
-def test_where_no_loop_was_run_the_summary_says_so(project):
+def test_a_run_without_a_loop_says_so(project):
     config = composed().model_copy(update={"resolver": NoResolver(kind="none")})
     write_artifacts(project / "artifacts", config)
     output = " ".join(shown().split())
@@ -85,7 +85,7 @@ def test_where_no_loop_was_run_the_summary_says_so(project):
     assert "clustered (0 fixed, 0 broken" in output
 
 
-def test_the_spread_of_the_draws_is_told_where_several_were_tried(project):
+def test_the_spread_over_teacher_draws_is_reported(project):
     write_artifacts(project / "artifacts")
     assert "draws:" not in shown()
     drawn = [{"draw": draw, "trial_id": "t", "macro_f1": 0.5 + 0.1 * draw} for draw in (0, 1)]
@@ -110,13 +110,13 @@ def spent(role, calls, usd):
         ({}, "Teacher: recorded answers played back: nothing spent now"),
     ],
 )  # fmt: skip
-def test_what_the_teacher_cost_is_one_line(project, spending, words):
+def test_the_cost_of_the_teacher_is_one_line(project, spending, words):
     write_artifacts(project / "artifacts", spending=spending)
     assert words in " ".join(shown().split())
 
 
 @pytest.mark.parametrize("method", ["none", "batch"])
-def test_what_ships_is_set_against_its_own_kind(project, method):
+def test_a_calibrated_prompt_is_compared_with_calibrated_systems(project, method):
     config = composed()
     config = config.model_copy(update={"calibration": config.calibration.model_copy(update={"method": method})})
     write_artifacts(project / "artifacts", config)
@@ -126,7 +126,7 @@ def test_what_ships_is_set_against_its_own_kind(project, method):
     assert "tfidf_logreg (" in output
 
 
-def test_a_program_gets_the_whole_table_as_json(project):
+def test_json_has_a_row_for_each_system(project):
     write_artifacts(project / "artifacts")
     rows = {one["system"]: one for one in json.loads(shown("--json"))}
     assert set(rows) == {"tfidf_logreg"} | {
@@ -150,5 +150,5 @@ def test_a_program_gets_the_whole_table_as_json(project):
          "2 Teacher calls (recorded), 9 Student answers, 1.0 s"),
     ],
 )  # fmt: skip
-def test_what_training_cost_is_said_in_words(spent, seconds, words):
+def test_training_cost_is_described_in_words(spent, seconds, words):
     assert training(SystemCost(tokens_per_request=0, training=spent, readable=""), seconds) == words

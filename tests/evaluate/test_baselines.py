@@ -34,7 +34,7 @@ MEASURED = ("majority", "zero_shot", "zero_shot_calibrated", "tfidf_logreg", "cl
 
 
 @given(st.integers(1, 30), st.integers(0, 3))
-def test_few_shot_examples_are_balanced_over_the_labels_and_repeat_with_the_seed(size, seed):
+def test_few_shot_examples_are_balanced_over_labels_and_depend_only_on_the_seed(size, seed):
     drawn = few_shot_examples(TASK, TRAIN, size, seed)
     counts = Counter(example.label for example in drawn)
     assert len(drawn) == len({example.id for example in drawn}) == size
@@ -42,11 +42,11 @@ def test_few_shot_examples_are_balanced_over_the_labels_and_repeat_with_the_seed
     assert drawn == few_shot_examples(TASK, TRAIN[::-1], size, seed)
 
 
-def test_another_seed_draws_others():
+def test_another_seed_draws_other_few_shot_examples():
     assert few_shot_examples(TASK, TRAIN, 6, 0) != few_shot_examples(TASK, TRAIN, 6, 1)
 
 
-def test_a_label_with_too_few_examples_gives_what_it_has():
+def test_a_label_with_too_few_examples_gives_all_of_them():
     rare = [example for example in TRAIN if example.label != "c"] + [TRAIN[2]]
     assert Counter(e.label for e in few_shot_examples(TASK, rare, 9, 0)) == {"a": 3, "b": 3, "c": 1}
 
@@ -56,7 +56,7 @@ def on_a_circle(degrees):
     return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
 
 
-def test_the_nearest_example_stands_last_next_to_the_input():
+def test_the_nearest_example_comes_last():
     vectors = on_a_circle([0, 90, 20, 40, 180])
     asked = [Example(id="new", inputs={"x": "?"}, label="a", split="test")]
     (shown,) = nearest_examples(TRAIN[:5], vectors, asked, on_a_circle([35]), 3)
@@ -64,7 +64,7 @@ def test_the_nearest_example_stands_last_next_to_the_input():
 
 
 @given(st.lists(st.integers(0, 360), min_size=2, max_size=12), st.integers(1, 14))
-def test_a_training_example_is_never_shown_to_itself(degrees, size):
+def test_a_training_example_is_never_its_own_neighbour(degrees, size):
     train, vectors = TRAIN[: len(degrees)], on_a_circle(degrees)
     for own, shown in zip(train, nearest_examples(train, vectors, train, vectors, size), strict=True):
         assert own not in shown
@@ -77,7 +77,7 @@ def test_the_majority_is_the_most_frequent_label_and_no_label_is_impossible():
     np.testing.assert_allclose(np.exp(scores), [2 / 6, 3 / 6, 1 / 6])
 
 
-def test_what_ships_is_compared_with_every_other_system_of_its_own_kind_where_there_is_one():
+def test_a_calibrated_system_is_compared_with_calibrated_rivals_if_there_are_any():
     assert rivals(shipped_system("none"), MEASURED) == ("majority", "zero_shot", "tfidf_logreg", "clustered")
     calibrated = rivals(shipped_system("batch"), MEASURED)
     assert calibrated == ("majority", "zero_shot_calibrated", "tfidf_logreg", "clustered_calibrated")
@@ -108,19 +108,19 @@ def test_a_better_system_without_an_llm_is_named_in_one_plain_sentence():
     )
 
 
-def test_a_lead_without_an_llm_that_may_be_chance_is_named_as_one():
+def test_an_unclear_lead_without_an_llm_is_reported_as_possible_chance():
     (sentence,) = found(compared("embedding_logreg", -0.02, -0.08, 0.04))
     assert sentence.endswith("by 0.020 [-0.040, 0.080], which may be chance.")
 
 
-def test_a_system_that_left_examples_without_an_answer_is_named_once():
+def test_a_system_with_unparsable_answers_is_a_finding():
     lost = report(0.6).model_copy(update={"unparsable": 3})
     assert unparsable_findings({"zero_shot": report(0.5)}) == ()
     (sentence,) = unparsable_findings({"zero_shot": report(0.5), "few_shot": lost, "few_shot_calibrated": lost})
     assert sentence.startswith("few_shot has no answer to 3 of 9 test examples (unparsable, ")
 
 
-def test_a_better_system_with_an_llm_is_no_finding_about_llms():
+def test_a_better_system_with_an_llm_is_not_a_finding():
     assert found(compared("few_shot", -0.1, -0.15, -0.05)) == ()
 
 
@@ -129,11 +129,11 @@ def loop(chosen, honest, accepted=2):
     return LoopEffect(rounds=2, candidates=20, accepted=accepted, validation=validation, test=test)
 
 
-def test_a_gain_that_test_shows_too_is_no_finding():
+def test_a_gain_that_holds_on_test_is_not_a_finding():
     assert loop_findings(loop(0.04, (0.02, -0.01, 0.05))) == ()
 
 
-def test_a_gain_that_is_gone_on_test_is_said_with_both_figures():
+def test_a_gain_that_vanishes_on_test_is_a_finding_with_both_figures():
     (sentence,) = loop_findings(loop(0.04, (-0.01, -0.05, 0.06)))
     assert sentence == (
         "What the loop accepted gained nothing on examples that it had not seen: macro-F1 +0.040 on validation, where "
@@ -142,12 +142,12 @@ def test_a_gain_that_is_gone_on_test_is_said_with_both_figures():
 
 
 @pytest.mark.parametrize("honest", [(0.02, 0.01, 0.03), (0.08, 0.05, 0.11)])
-def test_a_gain_outside_the_interval_of_test_is_said_whichever_is_more(honest):
+def test_a_validation_gain_outside_the_test_interval_is_a_finding(honest):
     (sentence,) = loop_findings(loop(0.04, honest))
     assert sentence.startswith("The loop's gain on test is not the one that validation promised: macro-F1 +0.040")
 
 
-def test_a_loop_that_accepted_nothing_promised_nothing():
+def test_a_loop_that_accepted_nothing_is_not_a_finding():
     assert loop_findings(loop(0.0, (0.0, 0.0, 0.0), accepted=0)) == ()
     assert loop_findings(None) == ()
 
@@ -164,7 +164,7 @@ def instruction(name, label, rules, origin="medoid"):
         (2, "label", "3 instructions with 3 examples"),  # two of a's three rules, and b's only one
     ],
 )
-def test_a_prompt_is_counted_by_its_instructions_and_the_examples_shown_with_them(exemplars, per, told):
+def test_a_prompt_is_described_by_its_numbers_of_instructions_and_examples(exemplars, per, told):
     rendering = RenderingParams(
         frame="list", order="support", exemplars=exemplars, exemplars_per=per, token_budget=None
     )
@@ -176,7 +176,7 @@ def test_a_prompt_is_counted_by_its_instructions_and_the_examples_shown_with_the
     assert readable_prompt(lines, rendering) == told
 
 
-def test_the_cost_of_distilling_counts_rules_merges_and_the_answers_of_the_sweep():
+def test_distillation_cost_counts_rules_merges_and_sweep_answers():
     summary = ExtractionSummary(
         teacher="t", examples=9, answered=7, recorded=False, rules=6, rejected=1, doubtful=0, rules_per_label={},
         rejected_by_reason={}, usage={"input_tokens": 1000, "output_tokens": 200},
@@ -190,7 +190,7 @@ def test_the_cost_of_distilling_counts_rules_merges_and_the_answers_of_the_sweep
     assert (cost.teacher_calls, cost.teacher_tokens, cost.recorded, cost.student_answers) == (9, 1200, False, 500)
 
 
-def test_the_loop_costs_on_top_of_what_the_list_that_came_in_had_cost():
+def test_the_cost_of_the_loop_adds_to_that_of_the_sweep():
     spent = TrainingCost(teacher_calls=9, teacher_tokens=1000, student_answers=500)
     found = resolution_report(composed()).model_copy(update={"teacher_calls": 2, "teacher_tokens": 300})
     total = resolution_cost(spent, found)
@@ -202,14 +202,14 @@ def test_the_loop_costs_on_top_of_what_the_list_that_came_in_had_cost():
 
 
 @given(st.integers(0, 80), st.integers(0, 59))
-def test_a_sample_keeps_its_examples_when_another_one_leaves(size, gone):
+def test_a_sample_hardly_changes_when_an_example_is_removed(size, gone):
     whole = sample(TRAIN, size, "p")
     assert len(whole) == min(size, 60)
     fewer = sample([example for example in TRAIN if example.id != f"e{gone}"], size, "p")
     assert len({e.id for e in whole} - {e.id for e in fewer}) <= 1
 
 
-def test_examples_without_a_group_stand_alone_beside_those_with_one():
+def test_an_example_without_a_group_is_a_group_of_its_own():
     grouped = [TRAIN[0].model_copy(update={"group": "g"}), TRAIN[1].model_copy(update={"group": "g"}), TRAIN[2]]
     first, second, third = groups_of(grouped) or []
     assert first == second != third

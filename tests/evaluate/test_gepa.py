@@ -125,19 +125,19 @@ def test_another_seed_shows_other_examples(student, anthropic_server):
     assert len(set(server.prompts)) == 2
 
 
-def test_the_teachers_budget_is_never_passed(student, anthropic_server):
+def test_the_teacher_budget_is_never_exceeded(student, anthropic_server):
     server = anthropic_server(proposals([]))
     found = run(student, max_metric_calls=400, max_teacher_calls=3)
     assert len(server.bodies) == found.cost.teacher_calls == 3
     assert found.prompt == TASK.base_instruction
 
 
-def test_without_a_number_the_teacher_gets_as_many_calls_as_distillation_made(student, anthropic_server):
+def test_the_default_teacher_budget_is_that_of_distillation(student, anthropic_server):
     anthropic_server(proposals([]))
     assert run(student, max_metric_calls=400, max_teacher_calls=None).cost.teacher_calls == 2
 
 
-def test_the_students_budget_is_never_passed(student, anthropic_server):
+def test_the_student_budget_is_never_exceeded(student, anthropic_server):
     server = anthropic_server(proposals([]))
     one_round = 2 * len(VALIDATION) + 2 * SHOWN
     found = run(student, max_metric_calls=one_round + 1, max_teacher_calls=99)
@@ -147,7 +147,7 @@ def test_the_students_budget_is_never_passed(student, anthropic_server):
         run(student, max_metric_calls=one_round - 1)
 
 
-def test_answers_that_are_no_prompt_cost_their_call_and_end_nothing(student, anthropic_server):
+def test_unusable_teacher_answers_cost_a_call_and_the_search_goes_on(student, anthropic_server):
     replies = iter(
         [
             answer({"prompt": " \n "}),
@@ -172,12 +172,12 @@ def test_answers_that_are_no_prompt_cost_their_call_and_end_nothing(student, ant
     assert found.cost.teacher_calls == len(server.bodies) == 8
 
 
-def test_a_prompt_that_leaves_the_student_no_room_is_only_a_bad_one(student, anthropic_server):
+def test_a_prompt_that_overflows_the_context_scores_zero(student, anthropic_server):
     anthropic_server(proposals(["incomprehensibilities-" * 5000, GOOD]))
     assert run(student).prompt == GOOD
 
 
-def test_a_teacher_that_cant_be_used_ends_the_search_after_one_question(student, anthropic_server):
+def test_a_teacher_error_ends_the_search_after_one_question(student, anthropic_server):
     server = anthropic_server(lambda *_: error(401, "authentication_error", "invalid x-api-key"))
     with pytest.raises(TeacherError, match="check ANTHROPIC_API_KEY") as raised:
         run(student)
@@ -186,7 +186,7 @@ def test_a_teacher_that_cant_be_used_ends_the_search_after_one_question(student,
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_teacher_that_plays_back_is_refused_before_anything_is_scored(tmp_path, there):
+def test_a_recorded_teacher_is_refused_before_anything_is_scored(tmp_path, there):
     path = tmp_path / "x.jsonl"
     if there:
         path.write_text('{"example_id": "e", "label": "fruit", "rationale": "r", "rule": "If so, answer fruit."}\n')
@@ -194,7 +194,7 @@ def test_a_teacher_that_plays_back_is_refused_before_anything_is_scored(tmp_path
         optimise(TASK, TRAIN, VALIDATION, None, RecordedTeacher(path=str(path)), params(), 2)
 
 
-def test_no_validation_examples_is_one_line(student):
+def test_an_empty_validation_split_is_refused(student):
     with pytest.raises(DataError, match="expected validation examples"):
         optimise(TASK, TRAIN, [], student, teacher(), params(), 2)
 

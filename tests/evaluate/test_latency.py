@@ -33,7 +33,7 @@ def test_requests_come_one_at_a_time_after_one_prefill_and_a_warm_up():
     assert 0 < found.p50_ms <= found.p95_ms
 
 
-def test_a_dear_system_is_timed_over_its_own_number_of_requests_and_says_so():
+def test_a_slow_system_is_timed_over_its_own_number_of_requests():
     recorder = Recorder()
     found = measure_latency(System("s", recorder.answer, readable="", requests=8), EXAMPLES, 50)
     assert (found.requests, len(recorder.asked)) == (8, 9)
@@ -43,7 +43,7 @@ def test_without_an_llm_there_is_nothing_to_prefill():
     assert measure_latency(System("s", Recorder().answer, readable=""), EXAMPLES, 50).prefill_ms == 0
 
 
-def test_the_first_request_is_warm_up():
+def test_warm_up_requests_are_not_timed():
     recorder = Recorder()
 
     def answer(examples, on_progress=None):

@@ -68,7 +68,7 @@ def test_scores_are_log_probabilities_that_need_no_llm(trained, kind):
 
 
 @pytest.mark.parametrize("kind", ["words", "embeddings"])
-def test_one_example_at_a_time_scores_as_many_do(trained, kind):
+def test_scores_do_not_depend_on_the_batch(trained, kind):
     asked = examples(40, 2)
     alone = np.vstack([trained[kind]([example]).scores for example in asked])
     np.testing.assert_allclose(alone, trained[kind](asked).scores, atol=1e-4)
@@ -80,13 +80,13 @@ def test_training_again_gives_the_same_scores(trained):
     assert np.array_equal(again(asked).scores, trained["words"](asked).scores)
 
 
-def test_a_classifier_tells_what_it_holds_and_how_long_it_took(trained):
+def test_a_classifier_reports_its_size_and_training_time(trained):
     assert trained["words"].terms == len(trained["words"].vectorizer.vocabulary_) > 40
     assert trained["embeddings"].dimensions == 384
     assert all(classifier.seconds > 0 for classifier in trained.values())
 
 
-def test_a_label_that_training_never_shows_is_next_to_impossible_but_has_a_score():
+def test_a_label_without_training_examples_has_a_finite_score():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         classifier = train_word_classifier(TASK, examples(0, 8, labels=("refund", "praise")))
@@ -95,13 +95,13 @@ def test_a_label_that_training_never_shows_is_next_to_impossible_but_has_a_score
     assert scores[:, 1].max() < -20
 
 
-def test_with_a_single_label_to_learn_it_is_always_answered():
+def test_with_a_single_training_label_it_is_always_the_answer():
     scores = train_word_classifier(TASK, examples(0, 3, labels=("praise",)))(examples(40, 2)).scores
     assert np.isfinite(scores).all()
     assert scores.argmax(axis=1).tolist() == [2] * 6
 
 
-def test_a_label_of_one_example_or_of_one_group_is_learned_without_cross_validation():
+def test_a_label_with_one_example_or_group_is_learned_without_cross_validation():
     one = examples(0, 6, labels=("refund", "praise")) + examples(0, 1, labels=("delivery",))
     grouped = examples(0, 6, group=lambda n: "all")
     for train in (one, grouped):
@@ -110,7 +110,7 @@ def test_a_label_of_one_example_or_of_one_group_is_learned_without_cross_validat
             assert answered(train_word_classifier(TASK, train), examples(42, 1)) == list(TASK.labels)
 
 
-def test_cross_validation_keeps_a_group_on_one_side(monkeypatch):
+def test_cross_validation_never_splits_a_group(monkeypatch):
     from sklearn.model_selection import StratifiedGroupKFold
 
     seen = []
@@ -126,7 +126,7 @@ def test_cross_validation_keeps_a_group_on_one_side(monkeypatch):
     assert seen == [set()] * 4
 
 
-def test_inputs_without_a_word_are_answered_all_the_same():
+def test_inputs_without_words_get_an_answer():
     train = [example.model_copy(update={"inputs": {"text": "?!"}}) for example in examples(0, 4)]
     scores = train_word_classifier(TASK, train)(train).scores
     assert np.isfinite(scores).all()

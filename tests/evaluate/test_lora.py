@@ -82,20 +82,20 @@ def test_the_student_learns_its_training_examples(section, make_student):
     assert weights(section["model"]) == before
 
 
-def test_the_trained_student_reads_the_same_tokens_and_names_itself(section, make_student):
+def test_the_trained_student_reads_the_same_tokens_under_a_name_of_its_own(section, make_student):
     found = tuned(section).student
     chat = [*SYSTEM, Message(role="user", content="an <|im_end|> in 42 words"), Message(role="assistant", content="x")]
     assert found.count_tokens(chat) == make_student(model=section["model"]).count_tokens(chat)
     assert found.name == "tiny-lora"
 
 
-def test_adapters_stand_on_all_linear_layers_of_the_decoder_alone(section):
+def test_adapters_are_on_all_linear_layers_of_the_decoder_and_nowhere_else(section):
     # 2 layers: q and o 32x32, k and v 32x16, gate and up 32x48, down 48x32; an adapter has rank * (in + out) weights
     wanted = 2 * 8 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
     assert tuned(section).training.trainable_parameters == wanted
 
 
-def test_what_is_learned_is_the_whole_chat_from_the_label_to_the_end_of_its_turn(section):
+def test_the_answer_learned_is_the_label_and_the_end_of_turn(section):
     source = locate(section["model"], None)
     chat, tokenizer = Chat(load_tokenizer(source), "tiny"), load_tokenizer(source)
     found = training_sequences(chat, SYSTEM, ["The fire", "A stone"], ["cold", "neither at all"], LABELS)
@@ -106,7 +106,7 @@ def test_what_is_learned_is_the_whole_chat_from_the_label_to_the_end_of_its_turn
         assert tokenizer.decode(one.answer) == f"{label}<|im_end|>"
 
 
-def test_what_was_trained_is_not_trained_again(section):
+def test_trained_weights_are_cached(section):
     first, finished = tuned(section, epochs=2), []
     written = (first.folder / RECORD).stat().st_mtime_ns
     second = tuned(section, epochs=2, on_progress=finished.append)
@@ -116,7 +116,7 @@ def test_what_was_trained_is_not_trained_again(section):
 
 
 @pytest.mark.slow
-def test_two_trainings_give_the_same_bits(section, monkeypatch, tmp_path):
+def test_training_is_deterministic(section, monkeypatch, tmp_path):
     import torch
 
     first = tuned(section, epochs=2, dropout=0.1)
@@ -127,7 +127,7 @@ def test_two_trainings_give_the_same_bits(section, monkeypatch, tmp_path):
     assert weights(first.folder) == weights(second.folder)
 
 
-def test_a_training_leaves_the_random_numbers_of_the_process_alone(section):
+def test_training_leaves_the_global_random_state_alone(section):
     import torch
 
     torch.manual_seed(3)
@@ -138,7 +138,7 @@ def test_a_training_leaves_the_random_numbers_of_the_process_alone(section):
 
 
 @pytest.mark.slow
-def test_other_settings_or_data_are_another_training(section):
+def test_other_settings_or_data_train_again(section):
     changes = [
         {},
         {"seed": 1},
@@ -151,12 +151,12 @@ def test_other_settings_or_data_are_another_training(section):
 
 
 @pytest.mark.slow
-def test_other_weights_are_another_training(section, tiny_folder):
+def test_other_base_weights_train_again(section, tiny_folder):
     other = {**section, "model": tiny_folder("llama", hidden_size=16)}
     assert tuned(section).folder != tuned(other).folder
 
 
-def test_another_commit_of_a_hugging_face_id_is_another_training(tmp_path, monkeypatch):
+def test_another_commit_of_a_hugging_face_model_trains_again(tmp_path, monkeypatch):
     import huggingface_hub
 
     folder = tmp_path / "models--some--model"
@@ -174,7 +174,7 @@ def test_another_commit_of_a_hugging_face_id_is_another_training(tmp_path, monke
 
 
 @pytest.mark.slow
-def test_an_example_above_the_limit_is_left_out_and_counted(section):
+def test_examples_above_max_tokens_are_left_out_and_counted(section):
     finished = []
     found = tuned(section, ["long " * 80, *INPUTS], ["warm", *ANSWERS], finished.append, epochs=2)
     assert (found.training.examples, found.training.left_out) == (16, 1)
@@ -184,7 +184,7 @@ def test_an_example_above_the_limit_is_left_out_and_counted(section):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3", "mistral"])
-def test_padding_changes_no_loss(architecture, tiny_folder):
+def test_padding_does_not_change_the_loss(architecture, tiny_folder):
     import torch
 
     model = load_model(locate(tiny_folder(architecture), None), torch.float32, "none", "cpu", "sdpa")
@@ -198,7 +198,7 @@ def test_padding_changes_no_loss(architecture, tiny_folder):
         assert answer_loss(model, batch).item() == pytest.approx(np.mean(alone), abs=1e-4)
 
 
-def test_the_loss_is_what_scoring_measures(section, make_student):
+def test_the_loss_equals_the_score_of_the_answer(section, make_student):
     import torch
 
     student = make_student(model=section["model"])
@@ -223,13 +223,13 @@ def test_a_quantised_student_is_quantised_again_after_the_merge(section):
     assert np.isfinite(found.student.score(SYSTEM, INPUTS[:2], LABELS)).all()
 
 
-def test_a_training_that_diverges_is_one_line_and_leaves_nothing(section, tmp_path):
+def test_diverging_training_raises_and_leaves_no_files(section, tmp_path):
     with pytest.raises(StudentError, match=r"expected a loss that falls, got (nan|inf) .*; lower it"):
         tuned(section, learning_rate=1e30)
     assert [path for path in (tmp_path / "cache/students").iterdir() if path.is_dir()] == []
 
 
-def test_a_student_without_weights_here_is_refused():
+def test_a_student_without_local_weights_is_refused():
     with pytest.raises(ConfigError, match=r"got pld\.adapters\.students\.other\.Other.*baselines\.lora=null"):
         check({"_target_": "pld.adapters.students.other.Other"})
 
@@ -240,7 +240,7 @@ def test_a_missing_package_names_its_extra(section, monkeypatch):
         check(section)
 
 
-def test_nothing_is_printed_and_nothing_warned_of(section, capfd):
+def test_training_prints_and_warns_nothing(section, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         tuned(section)
@@ -248,7 +248,7 @@ def test_nothing_is_printed_and_nothing_warned_of(section, capfd):
 
 
 @pytest.mark.slow
-def test_the_record_beside_the_weights_says_what_was_done(section):
+def test_the_record_beside_the_weights_describes_the_training(section):
     found = tuned(section)
     record = json.loads((found.folder / RECORD).read_text())
     assert record["seconds"] > 0

@@ -49,7 +49,7 @@ def report_of(config, resolution=None, **changed):
     )
 
 
-def test_every_system_is_reported_and_with_calibration_where_it_has_one(config):
+def test_every_system_and_its_calibrated_variant_are_reported(config):
     report, predictions = report_of(config)
     names = {"zero_shot", "few_shot", "clustered", "distilled"}
     assert set(report.systems) == names | {f"{name}_calibrated" for name in names} | {"tfidf_logreg"}
@@ -63,7 +63,7 @@ def test_every_system_is_reported_and_with_calibration_where_it_has_one(config):
     } | {("distilled", "tfidf_logreg"), ("distilled_calibrated", "tfidf_logreg")}
 
 
-def test_a_system_that_answered_a_part_is_compared_on_that_part(config):
+def test_systems_are_compared_on_the_examples_that_both_answered(config):
     part = TEST[5:15]
     report, predictions = report_of(
         config, distilled=answers(8), chain_of_thought=answers(10, examples=part, calibrated=False)
@@ -83,14 +83,14 @@ def test_the_report_says_when_a_system_without_an_llm_wins(config):
     assert sentence.startswith("tfidf_logreg, which needs no LLM, does better than distilled")
 
 
-def test_the_report_says_which_system_left_examples_without_an_answer(config):
+def test_the_report_says_which_system_has_unparsable_answers(config):
     cut = answers(20)
     cut.scores[:3] = np.nan
     (sentence,) = report_of(config, few_shot=cut)[0].findings
     assert sentence.startswith("few_shot has no answer to 3 of 40 test examples")
 
 
-def test_the_gain_on_validation_stands_beside_the_one_on_test(config):
+def test_the_loop_effect_has_the_gain_on_validation_and_on_test(config):
     loop = report_of(config, resolution_report(config, rounds=2, accepted=1, gain=0.12))[0].loop
     assert (loop.rounds, loop.candidates, loop.accepted) == (2, 6, 1)
     assert loop.validation.macro_f1_delta.value == 0.12
@@ -104,13 +104,13 @@ def test_the_gain_on_test_is_that_of_what_ships(config):
     assert (loop.test.a, loop.test.b) == ("distilled_calibrated", "clustered_calibrated")
 
 
-def test_what_the_loop_did_is_told_of_the_list_that_it_left_and_not_of_what_reviewers_made_of_it(config):
+def test_the_loop_effect_is_measured_before_review(config):
     loop = report_of(config, unreviewed=answers(38))[0].loop
     assert (loop.test.a, loop.test.b) == ("unreviewed", "clustered")
     assert (loop.test.fixed, loop.test.broken) == (2, 0)
 
 
-def test_without_a_loop_both_rows_stand_there_and_no_gain_is_told(config):
+def test_without_a_loop_there_is_no_loop_effect(config):
     none = resolution_report(config, rounds=0, accepted=0, gain=0.0)
     report, _ = report_of(config, none, clustered=answers(40))
     assert report.loop is None
@@ -129,7 +129,7 @@ def test_what_ships_follows_the_setting(config):
     assert report_of(batch)[0].shipped == "distilled_calibrated"
 
 
-def test_calibration_mends_scores_that_favour_one_label(config):
+def test_calibration_corrects_scores_that_favour_one_label(config):
     report, _ = report_of(config, distilled=answers(40, shift=5.0))
     assert report.systems["distilled"].accuracy.value == 0.5
     assert report.systems["distilled_calibrated"].accuracy.value == 1.0
@@ -161,13 +161,13 @@ def thinker(**changes):
     return System("thinker", answer, readable="chains", student=WordCounter(), beginning=beginning, **changes)
 
 
-def test_tokens_are_the_median_of_all_that_was_read_and_written():
+def test_tokens_per_request_are_the_median_of_tokens_read_and_written():
     found = answers_of(thinker(), TEST[:5], LABELS)
     assert (found.cost.tokens_per_request, found.prompt_tokens) == (2, 3)
     assert [message.content for message in found.beginning] == ["think about it"]
 
 
-def test_cut_chains_are_counted_and_every_chain_is_kept():
+def test_truncated_chains_are_counted_and_every_chain_is_kept():
     found = answers_of(thinker(), TEST[1:4], LABELS)
     assert found.cost.cut_share == 2 / 3
     assert [(chain.example_id, chain.tokens, chain.finished) for chain in found.chains] == [
@@ -199,7 +199,7 @@ WORD_COUNTER = WordCounter()
 CALIBRATION = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0), examples=3)
 
 
-def test_the_same_student_after_the_same_messages_is_the_same_system():
+def test_systems_with_the_same_student_and_messages_are_twins():
     system = prompted(calibration=CALIBRATION)
     twin = prompted(calibration=CALIBRATION)
     assert twin_of(system, [prompted("be long", CALIBRATION), twin]) is twin
@@ -208,7 +208,7 @@ def test_the_same_student_after_the_same_messages_is_the_same_system():
     assert twin_of(system, [replace(twin, sample=5)]) is None
 
 
-def test_a_twin_keeps_what_is_its_own():
+def test_a_twin_keeps_its_own_calibration_and_cost():
     shifted = CALIBRATION.model_copy(update={"mean_log_scores": (-3.0, -4.0)})
     found = answers_of_twin(prompted(calibration=shifted), answers(10))
     assert found.calibration == shifted
@@ -217,7 +217,7 @@ def test_a_twin_keeps_what_is_its_own():
     assert (found.cost.readable, found.cost.training.teacher_calls, found.cost.tokens_per_request) == ("1 line", 3, 7)
 
 
-def test_a_dear_system_answers_a_seeded_sample_in_the_order_of_the_test_set():
+def test_a_slow_system_answers_a_seeded_sample_in_test_order():
     drawn = asked_of(thinker(sample=10), TEST, 0)
     assert len(drawn) == 10
     assert drawn == [example for example in TEST if example in drawn]

@@ -46,13 +46,13 @@ def turns(chat):
     return [(message.role, message.content) for message in chat]
 
 
-def test_the_majority_needs_no_student_and_looks_at_no_input():
+def test_the_majority_system_ignores_the_input():
     replies = Majority(TASK, TRAIN)(ASKED)
     assert replies.scores.argmax(axis=1).tolist() == [0, 0]
     assert replies.chats == ()
 
 
-def test_what_a_prompted_student_is_said_to_have_read_is_what_it_was_given():
+def test_replies_contain_the_chats_that_the_student_read():
     student = Listener()
     replies = Prompted(TASK, student, (Message(role="system", content="P"),))(ASKED)
     assert list(replies.chats) == student.chats
@@ -64,7 +64,7 @@ def nearest(student, size=2):
     return NearestShots(TASK, student, OnALine(), TRAIN, vectors, size)
 
 
-def test_the_nearest_shots_of_each_input_end_in_the_nearest_one():
+def test_the_nearest_shot_comes_last():
     student = Listener()
     nearest(student)(ASKED)
     assert turns(student.chats[0]) == [
@@ -76,7 +76,7 @@ def test_the_nearest_shots_of_each_input_end_in_the_nearest_one():
     assert [content for role, content in turns(student.chats[1]) if role == "user"] == ["In: 3", "In: 4", "In: 10"]
 
 
-def test_the_nearest_shots_of_a_training_example_leave_it_out():
+def test_the_nearest_shots_of_a_training_example_exclude_it():
     student = Listener()
     nearest(student)([TRAIN[3]])
     assert [content for role, content in turns(student.chats[0]) if role == "user"] == ["In: 4", "In: 2", "In: 3"]
@@ -96,7 +96,7 @@ def test_a_chain_of_thought_becomes_a_turn_before_the_question_for_one_label():
     assert replies.chains[0].tokens == 50
 
 
-def test_an_input_that_leaves_no_room_to_think_has_no_answer():
+def test_an_input_that_leaves_no_room_to_think_is_unparsable():
     scores = ChainOfThought(TASK, Listener(), 50)(ASKED).scores
     assert np.isnan(scores).all(axis=1).tolist() == [False, True]
 
@@ -104,5 +104,5 @@ def test_an_input_that_leaves_no_room_to_think_has_no_answer():
 @pytest.mark.parametrize(
     "make", [lambda: Majority(TASK, TRAIN), lambda: nearest(Listener()), lambda: ChainOfThought(TASK, Listener(), 9)]
 )
-def test_a_single_example_is_a_request(make):
+def test_a_call_with_one_example_is_one_request(make):
     assert make()(ASKED[:1]).scores.shape == (1, 2)

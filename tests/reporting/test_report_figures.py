@@ -64,7 +64,7 @@ def evaluated(
     )
 
 
-def test_the_verdict_names_everything_that_does_clearly_better_the_furthest_ahead_first() -> None:
+def test_the_verdict_names_clearly_better_systems_the_best_first() -> None:
     ahead = {"zero_shot": 0.3, "few_shot": 0.02, "gepa": -0.02, "tfidf_logreg": -0.1, "lora": -0.2}
     assert verdict(evaluated(ahead, sizes={"lora": 64})) == (
         "On 200 test examples, what ships (distilled) reaches macro-F1 0.600 [0.550, 0.650], 0.300 [0.250, 0.350] more "
@@ -79,7 +79,7 @@ def test_the_verdict_says_when_zero_shot_is_as_good_or_better() -> None:
     assert "0.100 [0.050, 0.150] less than zero_shot (0.700); nothing else" in verdict(evaluated({"zero_shot": -0.1}))
 
 
-def test_what_ships_calibrated_is_set_against_calibrated_rivals() -> None:
+def test_a_calibrated_prompt_is_compared_with_calibrated_rivals() -> None:
     report = evaluated({"zero_shot": 0.3, "zero_shot_calibrated": 0.2, "tfidf_logreg": -0.1}, "distilled_calibrated")
     report = report.model_copy(update={"systems": {"distilled": system(0.5), **report.systems}})
     assert "0.200 [0.150, 0.250] more than zero_shot_calibrated (0.400); tfidf_logreg" in verdict(report)
@@ -91,7 +91,7 @@ def test_what_ships_calibrated_is_set_against_calibrated_rivals() -> None:
     ]
 
 
-def test_a_confusion_that_repeats_an_earlier_one_is_named_after_it() -> None:
+def test_a_repeated_confusion_matrix_refers_to_the_first() -> None:
     report = evaluated({"zero_shot": 0.3, "clustered": 0.0})
     systems = {**report.systems, "zero_shot": system(0.3, right=4)}
     found = rows.confusions(report.model_copy(update={"systems": systems}))
@@ -119,7 +119,7 @@ def timing(ms: float) -> Latency:
     return Latency(p50_ms=ms, p95_ms=ms, prefill_ms=ms, requests=10)
 
 
-def test_latency_counts_for_the_front_where_every_trial_was_timed() -> None:
+def test_the_front_uses_latency_only_if_every_trial_was_timed() -> None:
     trials = [trial("short", 0.5, 10), trial("long", 0.7, 90), trial("slow", 0.5, 20), trial("quick", 0.4, 30)]
     timed = {"short": timing(9), "long": timing(9), "slow": timing(9), "quick": timing(1)}
     points = trial_points(trials, timed, "long")
@@ -134,7 +134,7 @@ def test_latency_counts_for_the_front_where_every_trial_was_timed() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=8))
-def test_who_is_not_on_the_front_is_beaten_by_one_that_is(figures: list[tuple[int, int, int]]) -> None:
+def test_a_trial_off_the_front_is_dominated_by_one_on_it(figures: list[tuple[int, int, int]]) -> None:
     trials = [trial(str(place), f1 / 4, tokens) for place, (f1, tokens, _) in enumerate(figures)]
     timed = {str(place): timing(ms) for place, (_, _, ms) in enumerate(figures)}
     front = {point.trial.trial_id for point in trial_points(trials, timed, "0") if point.on_front}
@@ -152,7 +152,7 @@ def rule(number: int, text: str = "If so, answer yes.") -> Rule:
     return Rule(id=f"r{number}", example_id="", label="yes", rationale="", text=text, teacher="", doubtful=False)
 
 
-def test_many_rules_are_a_sample_that_hardly_changes_when_rules_are_added(monkeypatch: Any) -> None:
+def test_the_sample_of_rules_hardly_changes_when_rules_are_added(monkeypatch: Any) -> None:
     monkeypatch.setattr(rows, "MOST_RULES", 50)
     few, more = [rule(n) for n in range(100)], [rule(n) for n in range(110)]
     assert shown_rules(few[:50]) == few[:50]
@@ -162,7 +162,7 @@ def test_many_rules_are_a_sample_that_hardly_changes_when_rules_are_added(monkey
     assert [own for own in few if own.id in before] == shown_rules(few)
 
 
-def test_long_rules_are_fewer(monkeypatch: Any) -> None:
+def test_fewer_long_rules_fit_into_the_page(monkeypatch: Any) -> None:
     monkeypatch.setattr(rows, "MOST_BYTES", 10_000)
     assert len(shown_rules([rule(n, "&" * 160) for n in range(100)])) == 10  # 800 bytes each as HTML
 
@@ -177,7 +177,7 @@ def step(number: int, from_id: str) -> Step:
     )
 
 
-def test_what_reviewers_rewrote_in_several_sheets_stands_beside_what_it_was() -> None:
+def test_an_instruction_rewritten_in_several_sheets_is_shown_beside_its_original() -> None:
     kept, was, gone, new, added = map(instruction, ("kept", "was", "gone", "new", "added"))
     steps = (step(1, "was"), step(2, "in between"))
     descent = Descent(
@@ -192,7 +192,7 @@ def test_what_reviewers_rewrote_in_several_sheets_stands_beside_what_it_was() ->
     assert review_changes([kept, was], [was, kept], []) == []
 
 
-def test_examples_of_which_a_part_is_left_out_are_counted_by_split_and_nothing_is_said_of_none() -> None:
+def test_shortened_examples_are_counted_by_split() -> None:
     whole = SplitSummary(
         task="mail",
         rows=1508,

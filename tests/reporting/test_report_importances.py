@@ -33,7 +33,7 @@ def test_the_setting_that_moves_macro_f1_gets_most_and_shares_sum_to_one():
     assert found.fixed == ("seed",)
 
 
-def test_the_same_seed_repeats():
+def test_importances_depend_only_on_the_seed():
     trials = [trial(0.1 * n, size=size, frame=frame) for n, (size, frame) in enumerate(GRID)]
     assert importances(trials, 3) == importances(trials, 3)
 
@@ -47,7 +47,7 @@ def test_the_same_seed_repeats():
         ([trial(0.5, size=n) for n in range(5)], "the same macro-F1"),
     ],
 )
-def test_where_nothing_can_be_said_it_says_why(trials, words):
+def test_missing_importances_give_a_reason(trials, words):
     found = importances(trials, 0)
     assert found.shares == {}
     assert words in found.missing

@@ -23,7 +23,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_a_branch_is_as_wide_as_its_rows_and_stands_below_the_one_that_it_splits_off_from():
+def test_a_branch_is_as_wide_as_its_rows_and_starts_where_its_parent_splits():
     tree = condensed(fitted(ROWS, [0, 0, 1, 1, -1]))
     assert [(bar.left, bar.size, bar.top, bar.bottom, bar.number) for bar in tree.bars] == [
         (0, 5, 0, 0.5, None),
@@ -35,16 +35,16 @@ def test_a_branch_is_as_wide_as_its_rows_and_stands_below_the_one_that_it_splits
     assert tree.numbers == (0, 0, 1, 1, -1)
 
 
-def test_a_branch_of_nothing_but_noise_is_of_no_cluster():
+def test_a_branch_of_noise_has_no_cluster():
     assert {bar.number for bar in condensed(fitted(ROWS, [0, 0, -1, -1, -1])).bars} == {0, None}
 
 
-def test_rows_that_are_alike_end_a_little_below_the_others():
+def test_identical_rows_end_a_little_below_the_others():
     rows = [(*row[:2], np.inf if row[1] == 1 else row[2], row[3]) for row in ROWS]
     assert max(bar.bottom for bar in condensed(fitted(rows, [0, 0, 1, 1, -1])).bars) == pytest.approx(1.05 * 3)
 
 
-def test_a_real_tree_holds_every_row_and_has_the_clusters_that_are_answered():
+def test_a_real_tree_has_every_row_and_the_clusters_of_hdbscan():
     from hdbscan import HDBSCAN
 
     generator = np.random.default_rng(0)
@@ -57,5 +57,5 @@ def test_a_real_tree_holds_every_row_and_has_the_clusters_that_are_answered():
     assert widest == {number: int((done.labels_ == number).sum()) for number in range(3)}
 
 
-def test_dbscan_cuts_no_tree():
+def test_dbscan_has_no_tree():
     assert not isinstance(DbscanClusterer(eps=0.4, min_samples=6, grow_from=None), TreeClusterer)

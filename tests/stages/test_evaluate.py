@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pld.artifacts import write_text
-from pld.evaluate import build_systems
-from pld.evaluate.build_systems import DistilledPrompt, SystemInputs
+from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, distilled_systems
 from pld.records import Calibration, TrainingCost
 from pld.stages import evaluate
 from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
@@ -53,7 +52,7 @@ def measured(small_student, monkeypatch):
         )
         student = Counting(small_student)
         monkeypatch.setitem(inputs.__dict__, "student", student)
-        monkeypatch.setattr(build_systems, "_MAKERS", build_systems._MAKERS[-3:])
+        monkeypatch.setattr(evaluate, "build_systems", distilled_systems)
         return student, *evaluate._measured(inputs.config, inputs, mails("test", 6))
 
     return measure

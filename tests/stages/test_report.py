@@ -80,7 +80,7 @@ class Opened:
         return rows[loneliest]["rule"], *marks[loneliest].tolist()
 
 
-def test_it_opens_from_disk_without_an_error_a_request_or_a_script_that_is_not_its_own(browser, written, capsys):
+def test_the_page_opens_from_disk_without_errors_requests_or_foreign_scripts(browser, written, capsys):
     opened = Opened(browser, written)
     assert opened.wrong == []
     assert (written / "index.html").stat().st_size < 5_000_000
@@ -99,7 +99,7 @@ def test_it_opens_from_disk_without_an_error_a_request_or_a_script_that_is_not_i
     assert TEST_TEXT not in opened.page.content()
 
 
-def test_it_says_first_what_ships_and_what_does_better(browser, written):
+def test_the_page_starts_with_what_ships_and_what_is_better(browser, written):
     opened = Opened(browser, written)
     said = opened.page.locator(".verdict").text_content()
     assert said.startswith("On 60 test examples, what ships (distilled) reaches macro-F1 0.")
@@ -123,7 +123,7 @@ def test_it_says_first_what_ships_and_what_does_better(browser, written):
     assert "and 10 more, in artifacts/review/final/ablation.jsonl" in opened.page.locator("#instruction-1").inner_text()
 
 
-def test_a_mark_of_the_map_tells_its_rule_and_the_legend_hides_the_others_by_keyboard(browser, written):
+def test_the_map_shows_a_rule_on_hover_and_filters_by_legend_with_the_keyboard(browser, written):
     opened = Opened(browser, written)
     rule, *place = opened.on_the_map()
     opened.page.mouse.move(*place)
@@ -150,7 +150,7 @@ def test_a_mark_of_the_map_tells_its_rule_and_the_legend_hides_the_others_by_key
     assert opened.wrong == []
 
 
-def test_the_keyboard_reaches_the_verdict_first_and_sees_where_it_is(browser, written):
+def test_keyboard_focus_starts_at_the_verdict_and_is_visible(browser, written):
     opened = Opened(browser, written)
     opened.page.keyboard.press("Tab")
     focused = opened.page.locator(":focus")
@@ -167,7 +167,7 @@ def test_the_keyboard_reaches_the_verdict_first_and_sees_where_it_is(browser, wr
     assert opened.page.locator("tbody tr:not(:has(th[scope=row]))").count() == 0
 
 
-def test_it_follows_the_reader_into_the_dark(browser, written):
+def test_the_page_follows_the_dark_colour_scheme(browser, written):
     opened = Opened(browser, written)
     ground = "getComputedStyle(document.body).backgroundColor"
     text = "document.querySelector('.plot-systems svg text').getAttribute('fill')"
@@ -213,7 +213,7 @@ def test_the_same_artifacts_make_the_same_bytes(written, tmp_path):
     ],
     ids=["no loop", "many labels", "one rule"],
 )
-def test_a_run_that_lacks_something_is_told_as_it_is_on_a_phone(browser, tmp_path, tree, words):
+def test_missing_parts_are_explained_in_words_on_a_phone(browser, tmp_path, tree, words):
     opened = Opened(browser, made(tmp_path, **tree), width=360)
     body = " ".join(opened.page.locator("main").inner_text().split())
     for own in words:
@@ -229,6 +229,6 @@ def test_a_phone_never_scrolls_sideways(browser, written):
     assert opened.page.locator(".scroll").evaluate_all("all => all.some(own => own.scrollWidth > own.clientWidth)")
 
 
-def test_it_says_where_it_is(tmp_path, capsys):
+def test_the_stage_prints_where_the_page_is(tmp_path, capsys):
     made(tmp_path, rules=3, instructions=1)
     assert capsys.readouterr().out.startswith("report: artifacts/report/index.html, ")

@@ -2,7 +2,7 @@
 conflict loop. Also says what a distilled prompt cost."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from pld.evaluate.baselines import gepa, lora
 from pld.evaluate.baselines.prompting import ChainOfThought, NearestShots
 from pld.evaluate.baselines.without_llm import Majority, train_embedding_classifier, train_word_classifier
 from pld.evaluate.systems import Prompted, System
-from pld.params import Config, RenderingParams
+from pld.params import Config, GepaParams, LoraParams, RenderingParams
 from pld.ports import Embedder, Student, Teacher, Vectors
 from pld.progress import progress
 from pld.records import (
@@ -99,27 +99,32 @@ class SystemInputs:
 def build_systems(inputs: SystemInputs) -> Iterator[System]:
     """The systems in the order of the report. Each is trained when it is its turn and can be freed when the next one is
     asked for. Raises ConfigError for an optional baseline that can't run, before the first system."""
-    if inputs.config.baselines.lora is not None:
+    task, optional = inputs.config.task, inputs.config.baselines
+    if optional.lora is not None:
         lora.check(inputs.config.student)
-    if inputs.config.baselines.gepa is not None:
+    if optional.gepa is not None:
         gepa.check(inputs.teacher)
-    for make in _MAKERS:
-        system = make(inputs)
-        if system is not None:
-            yield system
+    yield System(MAJORITY, Majority(task, inputs.train), readable="one label")
+    yield _baseline(inputs, ZERO_SHOT, base_messages(task), "the base instruction")
+    yield _baseline(inputs, FEW_SHOT, few_shot_messages(task, inputs.shots), f"{len(inputs.shots)} examples")
+    yield _few_shot_nearest(inputs)
+    yield _chain_of_thought(inputs)
+    yield _tfidf_logreg(inputs)
+    yield _embedding_logreg(inputs)
+    if optional.lora is not None:
+        yield _lora(inputs, optional.lora)
+    if optional.gepa is not None:
+        yield _gepa(inputs, optional.gepa)
+    yield from distilled_systems(inputs)
 
 
-def _majority(inputs: SystemInputs) -> System:
-    return System(MAJORITY, Majority(inputs.config.task, inputs.train), readable="one label")
-
-
-def _zero_shot(inputs: SystemInputs) -> System:
-    return _baseline(inputs, ZERO_SHOT, base_messages(inputs.config.task), "the base instruction")
-
-
-def _few_shot(inputs: SystemInputs) -> System:
-    messages = few_shot_messages(inputs.config.task, inputs.shots)
-    return _baseline(inputs, FEW_SHOT, messages, f"{len(inputs.shots)} examples")
+def distilled_systems(inputs: SystemInputs) -> Iterator[System]:
+    """The distilled prompt at each step of the pipeline."""
+    steps = {CLUSTERED: inputs.clustered, UNREVIEWED: inputs.unreviewed, DISTILLED: inputs.distilled}
+    for name, own in steps.items():
+        if own is not None:
+            messages = prompt_messages(own.prompt)
+            yield _prompted(inputs, name, messages, own.readable, training=own.training, calibration=own.calibration)
 
 
 def _few_shot_nearest(inputs: SystemInputs) -> System:
@@ -163,62 +168,23 @@ def _embedding_logreg(inputs: SystemInputs) -> System:
     return System(EMBEDDING_LOGREG, trained, readable="nothing", training_seconds=seconds + trained.seconds)
 
 
-def _lora(inputs: SystemInputs) -> System | None:
-    config, params = inputs.config, inputs.config.baselines.lora
-    if params is None:
-        return None
-    messages, answers = base_messages(config.task), [example.label for example in inputs.train]
+def _lora(inputs: SystemInputs, params: LoraParams) -> System:
+    config, messages = inputs.config, base_messages(inputs.config.task)
+    answers = [example.label for example in inputs.train]
     with progress("evaluate: lora, training", params.epochs * len(inputs.train)) as advance:
         tuned = lora.fine_tune(config.student, messages, inputs.rendered, answers, config.task.labels, params, advance)
-    return _baseline(inputs, LORA, messages, "nothing", student=tuned.student, training_seconds=tuned.training.seconds)
+    seconds = tuned.training.seconds
+    return _baseline(inputs, LORA, messages, "nothing", student=tuned.student, training_seconds=seconds)
 
 
-def _gepa(inputs: SystemInputs) -> System | None:
-    config, params = inputs.config, inputs.config.baselines.gepa
-    if params is None:
-        return None
-    calls = inputs.distilled.training.teacher_calls
+def _gepa(inputs: SystemInputs, params: GepaParams) -> System:
+    calls, task = inputs.distilled.training.teacher_calls, inputs.config.task
     with progress("evaluate: gepa, Student answers of the search", params.max_metric_calls) as advance:
         found = gepa.optimise(
-            config.task, inputs.train, inputs.validation, inputs.student, inputs.teacher, params, calls, advance
+            task, inputs.train, inputs.validation, inputs.student, inputs.teacher, params, calls, advance
         )
-    readable = f"a prompt of {len(found.prompt.split()):,} words"
-    messages = prompt_messages(found.prompt)
+    readable, messages = f"a prompt of {len(found.prompt.split()):,} words", prompt_messages(found.prompt)
     return _baseline(inputs, GEPA, messages, readable, training=found.cost, training_seconds=found.seconds)
-
-
-def _clustered(inputs: SystemInputs) -> System:
-    return _distilled_system(inputs, CLUSTERED, inputs.clustered)
-
-
-def _unreviewed(inputs: SystemInputs) -> System | None:
-    return _distilled_system(inputs, UNREVIEWED, inputs.unreviewed) if inputs.unreviewed else None
-
-
-def _distilled(inputs: SystemInputs) -> System:
-    return _distilled_system(inputs, DISTILLED, inputs.distilled)
-
-
-_MAKERS: tuple[Callable[[SystemInputs], System | None], ...] = (
-    _majority,
-    _zero_shot,
-    _few_shot,
-    _few_shot_nearest,
-    _chain_of_thought,
-    _tfidf_logreg,
-    _embedding_logreg,
-    _lora,
-    _gepa,
-    _clustered,
-    _unreviewed,
-    _distilled,
-)
-
-
-def _distilled_system(inputs: SystemInputs, name: str, own: DistilledPrompt) -> System:
-    return _prompted(
-        inputs, name, prompt_messages(own.prompt), own.readable, training=own.training, calibration=own.calibration
-    )
 
 
 def _baseline(inputs: SystemInputs, name: str, messages: tuple[Message, ...], readable: str, **own: Any) -> System:
