@@ -8,6 +8,7 @@ from pld.artifacts import write_text
 from pld.cli.ablate import could_go, summary_lines
 from pld.cli.main import main, pld
 from support.two_rounds import EFFECTS, FINAL, write_two_rounds
+from support.word_student import WordStudent
 
 
 def shown(*arguments):
@@ -50,18 +51,20 @@ def test_a_program_gets_effects_and_front_as_one_object(project):
     assert [(point["tokens"], point["on_front"]) for point in found["pareto"]] == [(70, True), (90, True), (120, False)]
 
 
-def test_what_the_stage_did_not_measure_is_measured_now_and_not_written(project):
+def test_effects_that_the_stage_did_not_measure_are_measured_now_and_not_written(project, monkeypatch):
+    monkeypatch.setattr("pld.resolve.inputs.build", lambda section, role: WordStudent())
     write_two_rounds(project / "artifacts", ablated=False)
     before = {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()}
     found = json.loads(shown("--json"))
     assert found["measured_now"]
     assert [own["instruction_id"] for own in found["effects"]] == [own.id for own in FINAL]
-    assert all(own["tokens"] > 10 for own in found["effects"])  # counted by the Student's own tokenizer
+    assert all(own["tokens"] > 10 for own in found["effects"])  # counted by the Student
     assert {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("measured", ["nothing", "another list"])
-def test_a_list_that_does_not_make_the_text_that_ships_is_not_measured(project, capsys, measured):
+def test_a_list_that_does_not_render_to_the_shipped_prompt_is_not_measured(project, capsys, monkeypatch, measured):
+    monkeypatch.setattr("pld.resolve.inputs.build", lambda section, role: WordStudent())
     write_two_rounds(project / "artifacts", ablated=measured != "nothing")
     if measured == "another list":
         path = Path("artifacts/review/final/ablation.jsonl")

@@ -63,7 +63,7 @@ def test_a_sheet_names_the_prompt_its_figures_and_the_evidence_of_each_instructi
         "fixes 12: validation-0, validation-1,",
         "breaks none",
         "  # Edits:\n  #   round 1: revise of",
-        "  # comes from 4 rules, the most typical first:\n  #   train-0: If money is asked for as in train-0, answer refund.",
+        "  # comes from 4 rules, the most typical first:\n  #   train-0: If money is asked for as in train-0",
         "train-3 (doubtful): ",
         f"  - instruction: {PRAISE.id}\n    verdict:\n    reviewer:\n    note:\n    text: >-\n      {PRAISE.text}\n",
     ):
@@ -252,25 +252,6 @@ def test_verify_makes_no_store(project, monkeypatch):
     monkeypatch.chdir(project)
     assert "no sheet imported yet" in ran("verify")
     assert not [path for path in project.rglob("*") if path.name.startswith("mlflow.db")]
-
-
-def explained(identity):
-    output = CliRunner().invoke(pld, ["explain", identity], catch_exceptions=False).stdout
-    return " ".join(output.split())
-
-
-def test_explain_tells_what_people_decided(sheet):
-    fill(sheet, EDIT | {"note": "clearer"}, REJECT, APPROVE, reviewer="Ann")
-    ran("import", str(sheet), "--allow-missing-label")
-    (entry,) = read_log("mail")
-    ship_edited(entry)
-    assert f"sheet 1 of {entry.at}, of an earlier prompt: approve by Ann" in explained(PRAISE.id)
-    gone = explained(REFUND.id)
-    assert "last in the list that the loop left, led to refund" in gone
-    assert f"taken away by a person: sheet 1: revise of {REFUND.id} by the reviewer Ann because: clearer" in gone
-    assert gone.endswith(f"became: {NEW_ID}")
-    rejected = explained(DELIVERY.id)
-    assert rejected.endswith(f"taken away by a person: sheet 1: remove of {DELIVERY.id} by the reviewer Ann")
 
 
 def test_the_commands_are_imported_without_what_is_heavy():

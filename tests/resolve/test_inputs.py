@@ -9,12 +9,14 @@ from pld.config.settings import load_config
 from pld.errors import ArtifactError
 from pld.resolve.inputs import load_inputs
 from support.two_rounds import CAME_IN, RULES, write_two_rounds
+from support.word_student import WordStudent
 
 ARTIFACTS = Path("artifacts")
 
 
 @pytest.fixture(autouse=True)
-def tree(project):
+def tree(project, monkeypatch):
+    monkeypatch.setattr("pld.resolve.inputs.build", lambda section, role: WordStudent())
     write_two_rounds(ARTIFACTS)
     (ARTIFACTS / "splits/test.jsonl").unlink()  # not looked at
 

@@ -9,11 +9,11 @@ from pld.resolve.records import Descent
 from pld.review.decisions import (
     GENESIS,
     ORIGIN,
-    descents_after,
     applied_entries,
     apply_decisions,
-    final_prompt,
+    descents_after,
     entry_after,
+    final_prompt,
     same_again,
     standing,
 )

@@ -24,7 +24,7 @@ from support.anthropic_server import AnthropicServer, answer, error
 from support.planted import KEY, leaks
 from support.project import ROOT, Project
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 GROUPS = {"task": "tickets", "teacher": "recorded_tickets", "clusterer": "dbscan", "student": "smollm2-135m"}
 SWEEP = [

@@ -1,4 +1,4 @@
-"""The stage with the real 135M Student, on a made-up list of three instructions."""
+"""The stage with a scripted Student, on a made-up list of three instructions."""
 
 import subprocess
 import sys
@@ -17,6 +17,7 @@ from pld.review.log import read_log, record
 from pld.stages import review
 from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, decision, write_review_tree
 from support.two_rounds import FINAL
+from support.word_student import WordStudent
 
 LEFT, FINAL_FOLDER = Path("artifacts/resolve/final"), Path("artifacts") / SHIPS
 EDITED = [decision(REFUND, "edit", NEW_TEXT), decision(DELIVERY, "reject"), decision(PRAISE)]
@@ -25,6 +26,10 @@ EDITED = [decision(REFUND, "edit", NEW_TEXT), decision(DELIVERY, "reject"), deci
 @pytest.fixture(autouse=True)
 def digest(project):
     return write_review_tree(project / "artifacts", size=9)
+
+
+def run_stage():
+    review.compute(load_config(), Path("artifacts"), WordStudent())
 
 
 def held(folder):
@@ -58,7 +63,7 @@ def test_without_edits_what_the_loop_left_ships_byte_for_byte_and_no_student_is_
 
 def test_what_reviewers_made_of_the_list_is_measured_like_any_other_and_the_same_each_time(digest, capsys):
     entry = imported(EDITED)
-    review.run()
+    run_stage()
     assert "sheet 1: 1 approve, 1 edit, 1 reject by Ann; 3 → 2 instructions" in told(capsys)
     ships = read_jsonl(FINAL_FOLDER / "instructions.jsonl", Instruction)
     assert [own.id for own in ships] == [NEW_ID, PRAISE.id]
@@ -78,12 +83,12 @@ def test_what_reviewers_made_of_the_list_is_measured_like_any_other_and_the_same
     assert [(step.edit_id, step.proposer) for step in descents[0].edits][-1] == ("sheet 1", "Ann")
 
     first = held(FINAL_FOLDER)
-    review.run()
+    run_stage()
     assert held(FINAL_FOLDER) == first
 
     back = [decision(ships[0], "edit", REFUND.text), decision(PRAISE)]
     second = imported(back)
-    review.run()
+    run_stage()
     assert reviewed() == Reviewed(came_in=digest, ships=second.makes, sheets=(1, 2))
     assert [own.text for own in read_jsonl(FINAL_FOLDER / "instructions.jsonl", Instruction)] == [
         REFUND.text, PRAISE.text,
@@ -93,7 +98,7 @@ def test_what_reviewers_made_of_the_list_is_measured_like_any_other_and_the_same
 
 def test_edits_of_a_list_that_the_loop_no_longer_leaves_are_said_to_rest(capsys):
     record("mail", sha256("an older prompt"), EDITED, sha256("another"))
-    review.run()
+    run_stage()
     assert "no sheet of reviews/mail.jsonl changes prompt" in told(capsys)
     assert reviewed().sheets == ()
 
@@ -104,7 +109,7 @@ def test_a_broken_log_stops_the_stage_with_one_line(capsys):
     log.write_text(log.read_text().replace(NEW_TEXT, "If it is anything, answer refund."))
     before = held(FINAL_FOLDER)
     with pytest.raises(ReviewError, match=r"^expected the hash of what the line says.* \(reviews/mail.jsonl:1\)"):
-        review.run()
+        run_stage()
     assert held(FINAL_FOLDER) == before
 
 
@@ -112,5 +117,5 @@ def test_a_sheet_that_makes_another_prompt_by_now_is_told_and_nothing_is_measure
     record("mail", digest, EDITED, sha256("as it was rendered then"))
     monkeypatch.setattr("pld.stages.review.ablate", lambda *_: pytest.fail("measured"))
     with pytest.raises(ReviewError, match=r"of sheet 1, got .*: rendering settings changed since"):
-        review.run()
+        run_stage()
     assert len(read_log("mail")) == 1

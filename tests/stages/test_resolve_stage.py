@@ -1,0 +1,83 @@
+"""The stage with a scripted Student, on a made-up list of five instructions."""
+
+from pathlib import Path
+
+import pytest
+
+from pld.artifacts import read_jsonl, read_record
+from pld.params import NoResolver, SearchResolver
+from pld.records import Instruction
+from pld.resolve.records import EditResult, ResolutionReport, RoundReport
+from pld.stages import resolve
+from support.artifact_tree import composed
+from support.review_tree import write_review_tree
+from support.two_rounds import CAME_IN
+from support.word_student import WordStudent
+
+FOLDER = Path("artifacts/resolve")
+ROUND = {
+    "pool.jsonl",
+    "shown.jsonl",
+    "blame.jsonl",
+    "edits.jsonl",
+    "instructions.jsonl",
+    "system_prompt.md",
+    "report.json",
+}
+
+
+@pytest.fixture(autouse=True)
+def tree(project):
+    write_review_tree(Path("artifacts"))
+
+
+def run_stage(resolver="search", **changes):
+    """The bytes of all outputs, by path."""
+    kinds = {"search": SearchResolver, "none": NoResolver}
+    config = composed()
+    gate = config.resolution.gate.model_copy(update={"resamples": 200})
+    small = {"pool": 4, "rounds": 2, "sampler": "random", "gate": gate, **changes}  # random: embeds nothing
+    resolution = config.resolution.model_copy(update=small)
+    resolver = kinds[resolver](kind=resolver)
+    config = config.model_copy(update={"resolution": resolution, "resolver": resolver})
+    resolve.compute(config, Path("artifacts"), student=WordStudent())
+    return {str(path.relative_to(FOLDER)): path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
+
+
+def test_the_stage_writes_rounds_the_final_list_and_reports_and_no_times(capsys):
+    files = run_stage()
+    report = read_record(FOLDER / "report.json", ResolutionReport)
+    final = {"instructions.jsonl", "system_prompt.md", "calibration.json", "predictions.jsonl", "descent.jsonl"}
+    expected = {f"final/{name}" for name in (*final, "ablation.jsonl")} | {"report.json", "report.md", "pareto.csv"}
+    expected |= {f"rounds/{found.round:02}/{name}" for found in report.rounds for name in ROUND}
+    assert set(files) == expected
+    assert report.rounds
+    first = read_record(FOLDER / "rounds/01/report.json", RoundReport)
+    assert first == report.rounds[0]
+    assert len(read_jsonl(FOLDER / "rounds/01/edits.jsonl", EditResult)) == first.proposed > 0
+    assert report.result.macro_f1.value >= report.came_in.macro_f1.value
+    assert f"resolve: ended by: {report.ended}" in capsys.readouterr().out
+
+
+def test_the_same_inputs_give_the_same_bytes():
+    assert run_stage() == run_stage()
+
+
+def test_without_a_resolver_the_list_that_won_ships_byte_for_byte():
+    files = run_stage("none")
+    assert files["final/system_prompt.md"] == Path("artifacts/best/system_prompt.md").read_bytes()
+    assert read_jsonl(FOLDER / "final/instructions.jsonl", Instruction) == CAME_IN
+    report = read_record(FOLDER / "report.json", ResolutionReport)
+    assert (report.resolver, report.ended, report.rounds, report.candidates) == ("none", "no resolver", (), 0)
+    assert report.result == report.came_in
+
+
+def test_pruned_instructions_are_named_and_gone(capsys):
+    run_stage("none", pruning="ablation")
+    report = read_record(FOLDER / "report.json", ResolutionReport)
+    kept = {own.id for own in read_jsonl(FOLDER / "final/instructions.jsonl", Instruction)}
+    pruned = {words.split(":")[0] for words in report.pruned}
+    assert pruned
+    assert pruned.isdisjoint(kept)
+    assert pruned | kept == {own.id for own in CAME_IN}
+    assert f"resolve: pruned {report.pruned[0]}" in capsys.readouterr().out
