@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import pytest
 import yaml
 
 from support.anthropic_server import answer
@@ -36,6 +37,7 @@ def asked(server):
     return sent
 
 
+@pytest.mark.slow
 def test_a_rerun_asks_only_about_new_training_examples_as_data_diff_said(tmp_path, anthropic_server):
     server = anthropic_server(respond)
     project = copy_project(tmp_path / "project")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pld import artifacts
-from pld.params import load_config
+from pld.config.settings import load_config
 from pld.records import Example
 from pld.stages import config, extract
 from pld.stages.__main__ import main
@@ -44,7 +44,7 @@ class Service:
     server: type[AnthropicServer] | type[OpenAITeacherServer]
     said: Callable[[object], Reply]
     refused: Reply
-    turned_down: Reply
+    bad_request: Reply
 
 
 CLAUDE = Service(
@@ -160,10 +160,10 @@ def test_a_run_that_succeeds_keeps_no_key(stage, serve, service, capfd, caplog):
 def test_a_run_that_fails_says_no_key(stage, serve, service, capfd, caplog, fault):
     reply, told = {
         "401": (service.refused, "status 401"),
-        "400": (service.turned_down, "bad_request 7"),
-        "cut": (CUT, "wanted an answer, found"),
-        "not JSON": (NOT_JSON, "wanted a"),
-        "another API": (NOT_THE_API, "wanted a"),
+        "400": (service.bad_request, "bad_request 7"),
+        "cut": (CUT, "expected an answer, got"),
+        "not JSON": (NOT_JSON, "expected a"),
+        "another API": (NOT_THE_API, "expected a"),
         "not what was asked for": (service.said("no JSON"), "invalid 7"),
     }[fault]
     serve(service.said(SAID), reply)
@@ -179,12 +179,13 @@ def test_a_stage_that_crashes_shows_no_key(stage, serve, service, capfd, caplog,
     def crash(*_: object) -> None:
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr(extract.artifacts, "write_jsonl", crash)
+    monkeypatch.setattr(extract, "write_jsonl", crash)
     _, said = run_stage("extract", capfd, caplog)
     assert "RuntimeError: the disk is full" in said
     assert leaks(stage, said, (KEY, PASSWORD)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", [CLAUDE], ids=["a key for Claude"])
 def test_what_tracking_logs_holds_no_key(stage, serve, service, capfd, caplog):
     serve(service.said(SAID))

@@ -14,15 +14,15 @@ URL_VARIABLE = "OPENAI_BASE_URL"
 
 
 class NoClientError(Exception):
-    """`wanted`, `found` and `remedy`, for the error of whoever needs the client."""
+    """Its parts are for the error of the Student or Teacher that needs the client."""
 
-    def __init__(self, wanted: str, found: str, remedy: str) -> None:
-        super().__init__(f"expected {wanted}, got {found}; {remedy}")
-        self.wanted, self.found, self.remedy = wanted, found, remedy
+    def __init__(self, expected: str, got: str, remedy: str) -> None:
+        super().__init__(f"expected {expected}, got {got}; {remedy}")
+        self.expected, self.got, self.remedy = expected, got, remedy
 
 
 def address(base_url: str | None, role: str) -> str:
-    """`base_url`, or what the environment names, without a slash at its end. Raises NoClientError."""
+    """`base_url`, or what the environment names, without a trailing slash. Raises NoClientError."""
     url = base_url or os.environ.get(URL_VARIABLE)
     if not url:
         raise NoClientError("an address", f"none in {role}.base_url and {URL_VARIABLE}", "set one, like http://host/v1")

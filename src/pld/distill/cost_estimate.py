@@ -244,16 +244,16 @@ def verdicts(found: Estimate) -> Iterator[str]:
     usd = found.total(found.way)
     if found.budget_usd is not None and usd is not None:
         left = found.budget_usd - found.spent_usd - usd
-        if left >= 0:
-            yield f"fits by {found.way}: about {dollars(left)} of budget.usd would be left"
-        else:
-            yield f"over budget.usd by about {dollars(-left)} by {found.way}: the run would stop there, cleanly"
+        yield _verdict("budget.usd", left, f"about {dollars(abs(left))}", f" by {found.way}")
     if found.budget_calls is not None:
-        left_calls = found.budget_calls - found.spent_calls - sum(stage.to_ask for stage in found.stages)
-        if left_calls >= 0:
-            yield f"fits: {left_calls:,} of budget.calls would be left"
-        else:
-            yield f"over budget.calls by {-left_calls:,}: the run would stop there, cleanly"
+        left = found.budget_calls - found.spent_calls - sum(stage.to_ask for stage in found.stages)
+        yield _verdict("budget.calls", left, f"{abs(left):,}")
+
+
+def _verdict(limit: str, left: float, amount: str, how: str = "") -> str:
+    if left >= 0:
+        return f"fits{how}: {amount} of {limit} would be left"
+    return f"over {limit} by {amount}{how}: the run would stop there, cleanly"
 
 
 def one_line(found: Estimate) -> str:

@@ -146,13 +146,6 @@ def test_one_request_that_is_rejected_is_an_answer_and_is_asked_again_next_time(
     assert server.desk.sizes == [3, 1]
 
 
-def test_when_a_whole_batch_is_rejected_the_error_points_at_the_settings(server):
-    server.respond = lambda *_: error(400, "invalid_request_error", "effort: not supported")
-    with pytest.raises(TeacherError, match=r"a rejection of each of the 6 requests of a batch: .*effort"):
-        ask(requests(6))
-    assert server.desk.sizes == [6]
-
-
 def test_a_truncated_answer_says_why_and_is_paid_for_once(server):
     server.respond = lambda *_: answer('{"rule": "If', "max_tokens")
     for _ in range(2):
@@ -229,9 +222,7 @@ def test_a_provider_that_stays_silent_is_one_line_and_the_next_run_takes_the_bat
         (False, b"[1]"),
     ],
 )
-def test_malformed_responses_are_retried_for_a_while_and_then_one_line(
-    server, monkeypatch, confirmed, body
-):
+def test_malformed_responses_are_retried_for_a_while_and_then_one_line(server, monkeypatch, confirmed, body):
     monkeypatch.setattr(batches, "_SILENCE_S", 0.1)
     server.desk.on_create = lambda number: confirmed
     reply = Reply(200, body, {"content-type": "text/html" if b"<" in body else "application/json"})

@@ -24,6 +24,7 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Way = Literal["messages", "batches"]
 _ENDPOINT = "https://api.anthropic.com"
 _REMEDIES = {
+    400: "check the settings in conf/teacher/, or set teacher.way=messages",  # of a batch
     401: "check ANTHROPIC_API_KEY",
     402: "check the account's billing",
     403: "use a key that may use this model, or another teacher.model",
@@ -43,7 +44,6 @@ class AnthropicTeacher(PaidTeacher):
     times. The answers are the same ones: what was stored by one way is found by the other."""
 
     provider = "anthropic"
-    remedies = _REMEDIES
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class AnthropicTeacher(PaidTeacher):
         return client
 
     def systemic_error(self, error: Exception) -> TeacherError:
-        return systemic_error(self.name, error, self.max_retries, self.remedies)
+        return systemic_error(self.name, error, self.max_retries, _REMEDIES)
 
 
 def endpoint() -> str:

@@ -39,7 +39,6 @@ _SILENCE_S = 900.0  # of the provider, in spite of the SDK's retries, before the
 _RESULTS_LAST_S = 29 * 86400.0
 _TRIES = 3  # batches with a request that comes back unanswered
 _AT_ONCE = 200  # results stored in one transaction
-_ALL_BAD_AT_LEAST = 5  # requests of a batch, all rejected: the settings are wrong, not the requests
 T = TypeVar("T")
 
 
@@ -145,7 +144,7 @@ class Batches:
                     continue
                 if not passes(error):
                     self._end(batch)
-                    raise self._rejected(error, len(requests)) from None
+                    raise self._teacher.systemic_error(error) from None
                 why = error
             except (anthropic.AnthropicError, *_NONSENSE) as error:
                 why = error
@@ -182,14 +181,6 @@ class Batches:
                 return batch_id
         return None
 
-    def _rejected(self, error: anthropic.APIStatusError, size: int) -> TeacherError:
-        if error.status_code in self._teacher.remedies:
-            return self._teacher.systemic_error(error)
-        return TeacherError(
-            f"expected to hand in a batch of {_requests(size)}, got status {error.status_code}: {one_line(error)} "
-            f"({self._teacher.name}); check the settings in conf/teacher/, or set teacher.way=messages"
-        )
-
     # fetching
 
     def _collect(self, batch: OpenBatch, wanted: Mapping[str, Call]) -> Iterator[tuple[str, StoredAnswer]]:
@@ -202,11 +193,6 @@ class Batches:
         self._end(batch)
         self._unanswered.update(unanswered.keys())
         self._reasons |= unanswered
-        if len(bad) == len(batch.keys) >= _ALL_BAD_AT_LEAST:
-            raise TeacherError(
-                f"expected answers, got a rejection of each of the {len(bad):,} requests of a batch: "
-                f"{next(iter(bad.values())).error} ({self._teacher.name}); check the settings in conf/teacher/"
-            )
         yield from bad.items()
         for keys in _chunks((key for key in batch.keys if key in wanted), LOOKED_UP_AT_ONCE):
             yield from self._account.store.get_many(keys).items()
