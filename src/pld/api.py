@@ -32,7 +32,7 @@ from pld.params import Config, RecordsReader, TaskParams
 from pld.ports import Student, Teacher
 from pld.records import EvaluationReport, Example, Instruction, SystemReport, inputs_id
 from pld.registry.release import fetch_release, read_release
-from pld.reporting.provenance import Book, Gone, Present, Story, Tried
+from pld.reporting.provenance import ExampleUse, InstructionOrigin, Provenance
 from pld.resolve.records import ResolutionReport
 from pld.serving.model import PROMPT_FILE, SPEC_FILE, PromptClassifier, Release, ServedSpec, write_files
 from pld.serving.requests import read_records
@@ -116,12 +116,17 @@ def distill(
         group=group,
         split=split,
     )
-    given = {"teacher": teacher, "student": student}
-    choices = {role: choice for role, choice in given.items() if isinstance(choice, str | Path | Mapping)}
+    given_teacher = None if isinstance(teacher, str | Path | Mapping) else teacher
+    given_student = None if isinstance(student, str | Path | Mapping) else student
+    choices = {
+        role: choice
+        for role, choice in (("teacher", teacher), ("student", student))
+        if isinstance(choice, str | Path | Mapping)
+    }
     config = default_config(task, choices, overrides, "pld.distill")
-    objects = {role: value for role, value in given.items() if role not in choices and value is not None}
-    config = config.model_copy(update={role: _section_of(value) for role, value in objects.items()})
-    asked, answering = objects.get("teacher"), objects.get("student") or build(config.student, "student")
+    objects = {"teacher": given_teacher, "student": given_student}
+    config = config.model_copy(update={role: _section_of(value) for role, value in objects.items() if value})
+    answering: Student = given_student or build(config.student, "student")  # once: its weights take seconds to load
     working = Path(tempfile.mkdtemp(prefix="pld-")) if folder is None else _new_folder(folder, "distill")
     try:
         settings = config.model_dump(mode="json")
@@ -130,10 +135,10 @@ def distill(
         with _printing(verbose):
             with named_as_examples(working / _EXAMPLES):
                 prepare.compute(_reading(config, working / _EXAMPLES), working)
-            extract.compute(config, working, asked)
+            extract.compute(config, working, given_teacher)
             embed.compute(config, working)
-            sweep.compute(config, working, asked, answering)
-            resolve.compute(config, working, asked, answering)
+            sweep.compute(config, working, given_teacher, answering)
+            resolve.compute(config, working, given_teacher, answering)
             review.compute(config, working, answering)
         distilled = Distilled(read_release(config, working), working, config, answering)
     except BaseException:
@@ -187,7 +192,7 @@ class Distilled:
 
     Attributes:
         prompt: the exact text of the system prompt.
-        instructions: its lines, each with the ids of the rules behind it; `explain` follows them to the examples.
+        instructions: its lines, each with the ids of the rules behind it; `lineage` follows them to the examples.
         spec: the task, Student, calibration and prompt hash that answers depend on.
         folder: the artifacts; None for a registered version.
     """
@@ -249,7 +254,7 @@ class Distilled:
         return list(found.labels)
 
     def evaluate(
-        self, examples: Examples | None = None, *, label: str | None = None, group: str | None = None
+        self, examples: "Examples | None" = None, *, label: str | None = None, group: str | None = None
     ) -> SystemReport:
         """Macro-F1 and accuracy with 95 % intervals, figures per label and confusion of this prompt on `examples`.
 
@@ -285,10 +290,18 @@ class Distilled:
             evaluate.compute(load_config(folder / _CONFIG), folder, self._student)
         return read_record(folder / "evaluation/report.json", EvaluationReport)
 
-    def explain(self, id: str) -> Present | Gone | Tried | Story:
-        """How an instruction, an Edit, a rule or an example (its id, or the beginning of it) relates to the prompt: the
-        record that `pld explain` prints. Raises ArtifactError for an unknown id, and for a registered version."""
-        return Book.read(self._artifacts()).look_up(id)
+    @property
+    def lineage(self) -> list[InstructionOrigin]:
+        """For each instruction, in the order of the prompt: its clusters, the Edits that made it, its effect on
+        validation, and the training examples and rules behind it. Raises ArtifactError for a registered version."""
+        provenance = Provenance.read(self._artifacts())
+        found = (provenance.look_up(instruction.id) for instruction in self.instructions)
+        return [origin for origin in found if isinstance(origin, InstructionOrigin)]
+
+    def explain(self, id: str) -> InstructionOrigin | ExampleUse:
+        """What `pld explain` prints of an instruction, a rule, or a training or validation example (its id, or the
+        beginning of it). Raises ArtifactError for an unknown id, and for a registered version."""
+        return Provenance.read(self._artifacts()).look_up(id)
 
     def save(self, path: Path | str) -> Path:
         """Copy what is needed to predict, to explain each line and to audit into the new or empty folder `path`, which
@@ -330,7 +343,7 @@ class Distilled:
             return [self._by_field(item) if isinstance(item, Mapping) else item for item in texts]
         return texts
 
-    def _labelled(self, examples: Examples, label: str | None, group: str | None) -> list[Example]:
+    def _labelled(self, examples: "Examples", label: str | None, group: str | None) -> list[Example]:
         task, reader = self.spec.task, self._reader
         columns = reader.fields if reader else {field: field for field in task.fields}
         label = label or (reader.label if reader else "label")
