@@ -102,9 +102,7 @@ def prune(
     kept = list(instructions)
     dropped: list[tuple[str, str]] = []
     points: list[FrontPoint] = []
-    progressed = True
-    while progressed:
-        progressed = False
+    while True:
         for own in _longest_first(kept, scorer):
             shorter = [instruction for instruction in kept if instruction is not own]
             without = _measure(shorter, scorer, validation)
@@ -118,22 +116,16 @@ def prune(
                     f"[{loss.low:+.4f}, {loss.high:+.4f}] against the unpruned list"
                 )
                 dropped.append((own.id, words))
-                kept, progressed = shorter, True
+                kept = shorter
                 break
-    return Pruned(kept, tuple(dropped), points)
+        else:
+            return Pruned(kept, tuple(dropped), points)
 
 
 def front_point(what: str, prompt: SystemPrompt, report: SystemReport) -> FrontPoint:
     """`report` of `prompt` on validation; `pareto` sets `on_front`."""
-    figure = report.macro_f1
-    return FrontPoint(
-        what=what,
-        prompt_sha256=prompt.sha256,
-        tokens=report.prompt_tokens,
-        macro_f1=figure.value,
-        low=figure.low,
-        high=figure.high,
-    )
+    figure = {"macro_f1": report.macro_f1.value, "low": report.macro_f1.low, "high": report.macro_f1.high}
+    return FrontPoint(what=what, prompt_sha256=prompt.sha256, tokens=report.prompt_tokens, **figure)
 
 
 def pareto(points: Sequence[FrontPoint]) -> list[FrontPoint]:

@@ -6,6 +6,9 @@ from pydantic import Discriminator
 
 from pld.records import Comparison, Interval, Record, SystemReport
 
+CAME_IN, LEFT = "what came in", "what the loop left"
+"""Names of the two ends of the loop among the measured lists (pareto.csv)."""
+
 
 class Revise(Record):
     """Replace the text of the instruction `id`; its place and label stay."""

@@ -11,10 +11,8 @@ from pld.resolve.inputs import ResolveInputs
 from pld.resolve.lineage import descents
 from pld.resolve.loop import Loop, Round
 from pld.resolve.proposer import Proposer
-from pld.resolve.records import Descent, Effect, ResolutionReport
+from pld.resolve.records import CAME_IN, LEFT, Descent, Effect, ResolutionReport
 from pld.resolve.sampling import Embed
-
-LEFT, CAME_IN = "what the loop left", "what came in"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ def resolve(
     came_in = scorer.prompt(inputs.instructions)
     before = scorer.report(came_in, validation)
     points = [front_point(what, prompt, scorer.report(prompt, validation)) for what, prompt in loop.measured.items()]
-    instructions, candidates, pruned = loop.present, loop.raced, ()
+    instructions, candidates = loop.present, loop.raced
+    pruned: tuple[tuple[str, str], ...] = ()
     if params.pruning == "ablation":
         slim = prune(instructions, scorer, validation, params.gate, before.macro_f1.value)
         instructions, pruned = slim.instructions, slim.dropped
@@ -62,7 +61,7 @@ def resolve(
     after = scorer.report(prompt, validation)
     scores = scorer.scores(prompt, validation)
     settings, labels = inputs.config.evaluation, inputs.config.task.labels
-    chosen = [scorer.chosen(found, validation) for found in (prompt, came_in)]
+    ours, theirs = (scorer.chosen(found, validation) for found in (prompt, came_in))
     groups, edits = groups_of(validation), [edit for played in rounds for edit in played.edits]
     return Resolution(
         report=ResolutionReport(
@@ -75,7 +74,8 @@ def resolve(
                 DISTILLED,
                 CLUSTERED,
                 scorer.gold(validation),
-                *chosen,
+                ours,
+                theirs,
                 len(labels),
                 groups,
                 settings.resamples,

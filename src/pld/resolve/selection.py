@@ -79,8 +79,13 @@ def race(
     """
     rungs: dict[str, tuple[Rung, ...]] = {prompt.sha256: () for prompt in prompts}
     running, joined = list(prompts), set[str]()
+
+    def measure(measured: Sequence[SystemPrompt], part: Sequence[Example]) -> None:
+        for prompt in measured:
+            rungs[prompt.sha256] += (rung(prompt, present, scorer, part),)
+
     for part in parts[:-1]:
-        _measure(running, present, scorer, part, rungs)
+        measure(running, part)
         leaders = [prompt for prompt in sorted(running, key=_rank(rungs)) if rungs[prompt.sha256][-1].gain > 0]
         running = _simplest_first(running, rungs, gate.min_gain, joined)[: -(-len(running) // 2)]
         if part is parts[0] and join is not None:
@@ -88,7 +93,7 @@ def race(
             rungs |= {prompt.sha256: () for prompt in joint}
             joined = {prompt.sha256 for prompt in joint}
             running += joint
-    _measure(running, present, scorer, parts[-1], rungs)
+    measure(running, parts[-1])
     lost = {prompt.sha256: _label_loss(prompt, present, scorer, parts[-1]) for prompt in running}
     eligible = [prompt for prompt in running if lost[prompt.sha256] <= gate.max_label_loss]
     survivor = _simplest_first(eligible or running, rungs, gate.min_gain, joined)[0]
@@ -162,17 +167,6 @@ def _label_loss(
     """The largest loss of recall of any label."""
     ours, theirs = (scorer.chosen(found, examples, searching=True) for found in (prompt, present))
     return max(_changes(scorer.gold(examples), ours, theirs, len(scorer.config.task.labels))[1])
-
-
-def _measure(
-    prompts: Sequence[SystemPrompt],
-    present: SystemPrompt,
-    scorer: CachedScorer,
-    part: Sequence[Example],
-    rungs: dict[str, tuple[Rung, ...]],
-) -> None:
-    for prompt in prompts:
-        rungs[prompt.sha256] += (rung(prompt, present, scorer, part),)
 
 
 def _rank(rungs: Mapping[str, tuple[Rung, ...]]) -> Callable[[SystemPrompt], tuple[float, int, str]]:
