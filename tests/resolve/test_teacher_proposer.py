@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from anthropic import transform_schema
 
-from pld.adapters.teachers.answer_schema import read_answer
+from pld.adapters.teachers.paid_teacher import read_answer
 from pld.errors import TeacherError
 from pld.params import TeacherResolver
 from pld.ports import TeacherAnswer, TeacherRequest

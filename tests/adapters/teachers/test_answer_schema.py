@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pld.adapters.teachers.answer_schema import read_answer
+from pld.adapters.teachers.paid_teacher import read_answer
 
 
 def test_a_lone_surrogate_is_refused_before_it_reaches_a_file():

@@ -1,5 +1,6 @@
 """What all paid Teachers share: stored answers first, then claims under the task's budget, and what answers cost."""
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -10,7 +11,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from pld.adapters.teachers.answer_schema import read_answer
 from pld.adapters.teachers.answer_store import (
     FILE_NAME,
     RUN,
@@ -268,6 +268,28 @@ def stored_answer(text: str, schema: Mapping[str, Any], usage: Mapping[str, int]
         return StoredAnswer(read_answer(text, schema), None, usage)
     except ValueError as error:
         return StoredAnswer(None, f"invalid: {error}", usage)
+
+
+def read_answer(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse `text` and check it against `schema`. Raises ValueError that says, in words, what does not fit."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from None
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, but no file can hold it
+        raise ValueError("expected text, got a lone surrogate") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {type(value).__name__}")
+    problem = best_match(Draft202012Validator(dict(schema)).iter_errors(value))
+    if problem is not None:
+        # the message repeats what was found, which can be long
+        raise ValueError(f"{problem.json_path}: {problem.message:.200}")
+    return value
 
 
 def asked_hash(request: TeacherRequest) -> str:
