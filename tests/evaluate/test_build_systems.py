@@ -55,7 +55,7 @@ def measured(request):
     """Each system of the default configuration, and its answers to four mails."""
     test, own = mails("test", 4), inputs()
     if request.param == "scripted":
-        own.__dict__ |= {"student": ScriptedStudent(), "embedder": LetterEmbedder()}
+        own.__dict__.update({"student": ScriptedStudent(), "embedder": LetterEmbedder()})
     return {
         system.name: (system, answers_of(system, test[: system.sample or len(test)], LABELS))
         for system in build_systems(own)
@@ -146,7 +146,7 @@ def test_an_optional_baseline_that_cannot_run_is_refused_before_the_first_system
 def test_optional_baselines_come_before_the_distilled_prompts(tmp_path, monkeypatch):
     baselines = composed_with(tmp_path, f"baselines.lora={LORA}", f"baselines.gepa={GEPA}").baselines
     own = inputs(lora=baselines.lora, gepa=baselines.gepa)
-    own.__dict__ |= {"student": ScriptedStudent(), "embedder": LetterEmbedder()}
+    own.__dict__.update({"student": ScriptedStudent(), "embedder": LetterEmbedder()})
     asked = {}
 
     def fine_tune(section, messages, inputs, answers, labels, params, on_progress=None):

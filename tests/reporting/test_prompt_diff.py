@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pld.records import Instruction, Prediction, content_id
@@ -88,6 +88,7 @@ def test_of_several_candidates_the_one_with_most_rules_in_common_was_reworded():
     assert [own.text for own in found.removed] == ["one"]
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(PAIRS)
 def test_no_answer_differs_from_itself(rows):
     before = [row(number, label, predicted) for number, (label, predicted, _) in enumerate(rows)]
@@ -97,6 +98,7 @@ def test_no_answer_differs_from_itself(rows):
     assert found.n == len(rows)
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(PAIRS)
 def test_swapping_the_sides_swaps_fixed_and_broken(rows):
     before, after = ([row(n, own[0], own[side]) for n, own in enumerate(rows)] for side in (1, 2))
