@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pld.records import Message
+from support.small_students import make_student, smollm_folder, tiny_folder
+
+__all__ = ["make_student", "smollm_folder", "tiny_folder"]
 ROOT = Path(__file__).parents[2]
 TINY = [
     "--student=smollm2-135m",
@@ -104,15 +108,11 @@ def test_a_document_without_the_marks_is_refused(bench, tmp_path):
         put(tmp_path / "page.md", "bench", "text")
 
 
-def test_the_sweep_watch_accounts_for_all_of_the_students_time(bench):
-    from engines import student_section
+def test_the_sweep_watch_accounts_for_all_of_the_students_time(bench, make_student, tiny_folder):
     from sweep import Watch
 
-    from pld.config.build import build
-    from pld.records import Message
-
     watch = Watch()
-    student = watch.over(build(student_section("smollm2-135m", "float32", "cpu"), "student"))
+    student = watch.over(make_student(model=tiny_folder("llama"), search_dtype="float32"))
     assert student.name == "smollm2-135m"
     messages = [Message(role="system", content="Label the sentence.")]
     scores = student.for_search().score(messages, ["one", "another"], ["yes", "no"])

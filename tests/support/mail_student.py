@@ -1,4 +1,4 @@
-"""A scripted Student for made-up mails: with instructions it goes by the mail's words, else it gives the first label."""
+"""A scripted Student for made-up mails: with instructions it goes by the mail's words, else it says the first label."""
 
 from collections.abc import Mapping, Sequence
 

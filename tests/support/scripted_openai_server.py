@@ -56,7 +56,8 @@ def label_logprob(chat: list[dict[str, str]], label: str) -> float:
 class ScriptedOpenAIServer:
     """`kind`: whose API it has. `respond(path, body, attempt)` may answer instead of the toy model (None: it doesn't).
 
-    `knows_asked`: whether `logprob_token_ids` is supported (a recent vLLM).
+    `knows_asked`: whether `logprob_token_ids` is supported (a recent vLLM). `default_system`: the chat template's own
+    system text for chats without one.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class ScriptedOpenAIServer:
         kind: str = "llama_cpp",
         respond: Callable[[str, dict[str, Any], int], Reply | None] = lambda *_: None,
         knows_asked: bool = True,
+        default_system: str | None = None,
     ) -> None:
-        self.kind, self.respond, self.knows_asked = kind, respond, knows_asked
+        self.kind, self.respond, self.knows_asked, self.default_system = kind, respond, knows_asked, default_system
         self.requests: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.in_flight = self.most_in_flight = 0
         self._attempts: dict[str, int] = {}
@@ -105,6 +107,10 @@ class ScriptedOpenAIServer:
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers.get("content-length", 0))) or "{}")
+        rendered_body = body
+        if self.default_system and body.get("messages", [{"role": "system"}])[0]["role"] != "system":
+            system = {"role": "system", "content": self.default_system}
+            rendered_body = body | {"messages": [system, *body["messages"]]}
         key = f"{handler.path} {json.dumps(body, sort_keys=True)}"
         with self._lock:
             self.requests.append((handler.path, body, {k.lower(): v for k, v in handler.headers.items()}))
@@ -112,7 +118,7 @@ class ScriptedOpenAIServer:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            answer = self.respond(handler.path, body, attempt) or self._toy(handler.path, body)
+            answer = self.respond(handler.path, body, attempt) or self._toy(handler.path, rendered_body)
             time.sleep(answer.delay_s)
         finally:
             with self._lock:

@@ -127,6 +127,13 @@ def test_prefill_bypasses_the_servers_cache_and_label_beginnings_are_continued(k
         assert all(body["continue_final_message"] and not body["add_generation_prompt"] for body in continued)
 
 
+@pytest.mark.parametrize(("default_system", "first"), [("be nice", "system"), (None, "user")])
+def test_a_templates_default_system_text_is_replaced_by_an_empty_one(default_system, first):
+    with ScriptedOpenAIServer(default_system=default_system) as server:
+        student(server).score([], ["sky"], ["red", "blue"])
+    assert {body["messages"][0]["role"] for body in server.chats()} == {first}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_token_counts_are_the_servers(kind):
     with ScriptedOpenAIServer(kind) as server:

@@ -175,6 +175,15 @@ def test_bitsandbytes_weights_score_near_the_full_ones(quantization, smollm, mak
     assert "will be cast" not in caplog.text
 
 
+def test_the_student_for_search_loads_the_weights_at_its_own_dtype(tiny_folder, make_student):
+    student = make_student(model=tiny_folder("llama"), search_dtype="bfloat16")
+    exact = student.score(SYSTEM, ["Nuns pray."], LABELS)
+    search = student.for_search()
+    np.testing.assert_allclose(search.score(SYSTEM, ["Nuns pray."], LABELS), exact, atol=0.5)
+    assert (search._scorer.dtype, student._scorer.dtype) == ("bfloat16", "float32")
+    assert set(search.timings()) == {"load", "render", "prefill", "score"}
+
+
 def test_dtype_auto_is_what_the_model_was_saved_in(tiny_folder, make_student):
     assert make_student(model=tiny_folder("llama"), dtype="auto").describe()["dtype"] == "float32"
 
