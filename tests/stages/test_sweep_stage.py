@@ -21,7 +21,7 @@ def settings() -> None:
 
 
 def written(found: Swept) -> Swept:
-    sweep._write(found)
+    sweep._write(Path("artifacts"), found)
     return found
 
 

@@ -12,7 +12,7 @@ from pld.reporting.outputs import Outputs
 from pld.reporting.rows import SystemRow, TrialPoint, all_timed, system_rows, trial_points
 from pld.reporting.rule_charts import map_chart, map_of, tree_chart
 from pld.resolve.ablation import FrontPoint
-from pld.resolve.resolution import CAME_IN, LEFT
+from pld.resolve.records import CAME_IN, LEFT
 
 
 def charts_of(outputs: Outputs, shown: Sequence[Rule]) -> tuple[list[Chart], str | None]:
