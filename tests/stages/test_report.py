@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,8 +34,26 @@ def made(folder: Path, **tree: object) -> Path:
     return folder / "artifacts/report"
 
 
+class Projection:
+    """A fast replacement for UMAP: the first columns."""
+
+    def __init__(self, n_components: int, **_settings: object) -> None:
+        self.n_components = n_components
+
+    def fit_transform(self, vectors: np.ndarray) -> np.ndarray:
+        return vectors[:, : self.n_components]
+
+
+@pytest.fixture(scope="module", autouse=True, params=["projection", pytest.param("UMAP", marks=pytest.mark.slow)])
+def _umap(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "projection":
+            patch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Projection))
+        yield
+
+
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(_umap: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("report"), reviewed=True)
 
 
