@@ -92,7 +92,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise ArtifactError(f"{path}: wanted JSON, found {error}; run `dvc repro` to make it again") from None
+        raise ArtifactError(f"expected JSON, got {error} ({path}); run `dvc repro` to make it again") from None
 
 
 def read_record(path: Path, kind: type[R]) -> R:
@@ -120,11 +120,11 @@ def _opened(path: Path) -> BinaryIO:
         return path.open("rb")
     except FileNotFoundError:
         raise ArtifactError(
-            f"{path}: wanted the output of an earlier stage, found no such file; run `dvc repro`"
+            f"expected the output of an earlier stage, got no such file ({path}); run `dvc repro`"
         ) from None
 
 
 def _mismatch(where: str, kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     at = ".".join(str(part) for part in first["loc"]) or "the record"
-    return f"{where}: wanted a {kind.__name__}, found at {at}: {first['msg']}; run `dvc repro` to make it again"
+    return f"expected a {kind.__name__}, got {first['msg']!r} at {at} ({where}); run `dvc repro` to make it again"

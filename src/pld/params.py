@@ -36,10 +36,9 @@ class BenchmarkReader(Section):
 
 
 class ContractNliReader(Section):
-    """Contract-NLI in its authors' JSON: one file (`path`), which is split by contract, or their three (`splits`: split
-    → file). `context` is the part of a contract that the Student reads: all of it, the annotated passages (filled up to
-    `passages` with those nearest to the hypothesis), or the nearest passages alone; at most `max_words` (null: no
-    limit)."""
+    """Contract-NLI in its authors' JSON: one file (`path`), split by contract, or a file per split (`splits`).
+    `context`: what the Student reads of a contract: all, the annotated passages (filled up to `passages` with those
+    nearest to the hypothesis), or the nearest alone; at most `max_words` (null: no limit)."""
 
     format: Literal["contract_nli"]
     path: str | None
@@ -61,9 +60,7 @@ class ContractNliReader(Section):
     @model_validator(mode="after")
     def _one_source(self) -> "ContractNliReader":
         if (self.path is None) == (self.splits is None):
-            raise ValueError(
-                "expected either path (one file) or splits (a file for each split), the other null (reader)"
-            )
+            raise ValueError("expected either path (one file) or splits (a file for each split), the other null")
         if self.splits is not None and set(self.splits) != set(SPLITS):
             raise ValueError(f"expected a file for each of {list(SPLITS)}, got {list(self.splits)}")
         return self
@@ -250,8 +247,7 @@ class SearchResolver(Section):
 
 class TeacherResolver(Section):
     """One structured Teacher call per round, which sees the instructions, failures and successes. The first `max_edits`
-    of its answer are tried, none longer than `max_words`; no further call once `max_tokens` are used (null: no limit).
-    """
+    of its answer are tried, none longer than `max_words`; no call after `max_tokens` (null: no limit)."""
 
     kind: Literal["teacher"]
     max_edits: Annotated[int, Field(gt=0)]
@@ -299,8 +295,7 @@ class EvaluationParams(Section):
 
 
 class LatencyParams(Section):
-    """Timed requests per system (chain of thought has its own number); `trial_requests`: per distinct prompt of the
-    sweep (0: don't time them)."""
+    """Timed requests per system; `trial_requests`: per distinct prompt of the sweep (0: don't time them)."""
 
     requests: Annotated[int, Field(ge=50)]
     trial_requests: Annotated[int, Field(ge=0)]
@@ -328,8 +323,7 @@ class LoraParams(Section):
 
 
 class GepaParams(Section):
-    """GEPA's search for a system prompt: limits on scored Student answers and on Teacher calls (null: as many as the
-    distillation made)."""
+    """GEPA's search for a prompt: scored Student answers and Teacher calls (null: as many as the distillation made)."""
 
     max_metric_calls: Annotated[int, Field(gt=0)]
     max_teacher_calls: Annotated[int, Field(gt=0)] | None
