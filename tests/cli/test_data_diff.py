@@ -96,8 +96,8 @@ edited: 1 (1 train)
   n3  train  bin
 regrouped: 1 (1 train)
   n4  train  keep
-new to the Teacher: 2 of the training examples; with the settings of task and Teacher as they were, `dvc repro` asks \
-about no other
+new to the Teacher: 2 of the training examples; if task and Teacher settings are unchanged, `dvc repro` asks \
+about no others
 """
 
 
@@ -120,7 +120,7 @@ def test_where_the_teacher_is_asked_about_some_it_does_not_promise_which(made):
     changed()
     settings = Path("params.yaml")
     settings.write_text(settings.read_text().replace("overrides: []", 'overrides: ["extraction.examples=2"]'))
-    assert "about which of all it is asked, extraction.examples=2 settles" in diff()
+    assert "extraction.examples=2 decides which of all it is asked about" in diff()
 
 
 def test_two_revisions_are_compared_without_a_checkout(made):
@@ -218,7 +218,7 @@ def test_a_remote_that_cannot_be_used_is_one_line(made, capsys):
     shutil.rmtree(".dvc/cache")
     told = refused(capsys)
     assert "dvc-s3" in told
-    assert "mend the remote" in told
+    assert "fix the remote" in told
 
 
 def test_without_git_without_a_commit_and_without_dvc_it_is_one_line(made, capsys, tmp_path, monkeypatch):

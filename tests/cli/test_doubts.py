@@ -229,7 +229,7 @@ def test_a_label_without_doubts_is_named():
 @pytest.mark.parametrize("missing", ["config.yaml", "rules/rules.jsonl", "splits/train.jsonl"])
 def test_a_missing_file_is_one_line(missing, capsys):
     (ARTIFACTS / missing).unlink()
-    assert f"(artifacts/{missing}" in refusal(capsys)
+    assert f"artifacts/{missing}" in refusal(capsys)
 
 
 def test_rules_of_other_examples_are_one_line(capsys):

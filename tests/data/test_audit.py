@@ -1,9 +1,13 @@
+import types
+
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pld.data.audit.columns import Column, column_hints, looks_like_id
 from pld.data.audit.draft import declared
 from pld.data.audit.findings import alike_labels, beginning, faults, labels_in_text, twins_across
+from pld.data.audit.hub_dataset import labelled_table
 from pld.data.splits import RawExample, assemble, examine
 from pld.errors import DataError
 from pld.records import Task
@@ -205,3 +209,21 @@ def test_near_duplicates_in_one_split_are_fine_and_those_in_two_name_a_column():
 def test_text_of_the_file_is_shown_without_line_ends_and_control_characters():
     assert beginning(raw(1, "a\n\x1b[31mb" + " c" * 60, "a")) == repr("a \x1b[31mb" + " c" * 26 + "…")
     assert "\x1b" not in beginning(raw(1, "\x1b[31m", "a"))
+
+
+def test_a_data_set_of_a_hub_gets_class_names_and_a_split_column_and_loses_unlabelled_splits():
+    class Split:
+        features = types.SimpleNamespace(names=["down", "up"])
+
+        def __init__(self, *labels):
+            self.features = {"text": None, "label": Split.features, "score": None, "tags": None}
+            self._table = pa.table({"text": ["t"] * len(labels), "label": labels, "score": [0.5] * len(labels),
+                                    "tags": [["x"]] * len(labels)})  # fmt: skip
+
+        def with_format(self, _):
+            return self._table
+
+    table = labelled_table({"train": Split(1, 0), "test": Split(-1), "dev": Split(1)}, "label")
+    assert table.to_pydict() == {
+        "text": ["t"] * 3, "label": ["up", "down", "up"], "score": ["0.5"] * 3, "split": ["train", "train", "dev"],
+    }  # fmt: skip

@@ -24,7 +24,6 @@ from pld.data.splits import assemble
 from pld.errors import DataError, PldError
 from pld.params import TaskParams
 from pld.records import SPLITS, Example
-from pld.stages import prepare
 from pld.stages.__main__ import main
 from support.artifact_tree import composed
 from support.malformed import (
@@ -43,6 +42,7 @@ from support.malformed import (
 
 ROOT = Path(__file__).parents[2]
 RECORDS = Path("data/records")
+SPLITS_FOLDER = Path("artifacts/splits")
 EARLIER = {"train.jsonl": b"of an earlier run\n", "summary.json": b"{}\n"}
 NAMED = {case.what: case for case in REFUSED}
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -52,9 +52,9 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableException
 def _project(project: Path) -> None:
     """Splits of an earlier run, and a place for data."""
     RECORDS.mkdir(parents=True)
-    prepare.FOLDER.mkdir(parents=True)
+    SPLITS_FOLDER.mkdir(parents=True)
     for name, content in EARLIER.items():
-        (prepare.FOLDER / name).write_bytes(content)
+        (SPLITS_FOLDER / name).write_bytes(content)
 
 
 def task(case: File) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def is_the_message(case: Refused, printed: str, who: str = "prepare") -> bool:
 
 
 def splits_as_before() -> bool:
-    return {path.name: path.read_bytes() for path in prepare.FOLDER.iterdir()} == EARLIER
+    return {path.name: path.read_bytes() for path in SPLITS_FOLDER.iterdir()} == EARLIER
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.what)
@@ -122,7 +122,7 @@ def test_each_message_says_what_was_expected_what_was_got_where_and_what_to_do()
 def test_an_unusual_file_is_read_exactly(case: Fine, other_sections: str) -> None:
     put(case, other_sections)
     assert main(["prepare"]) == 0
-    found = [example for split in SPLITS for example in read_jsonl(prepare.FOLDER / f"{split}.jsonl", Example)]
+    found = [example for split in SPLITS for example in read_jsonl(SPLITS_FOLDER / f"{split}.jsonl", Example)]
     filler = [(text, case.labels["ab".index(label)]) for text, label in FILLER]
     assert sorted((item.inputs["body"], item.label) for item in found) == sorted([*case.reads, *filler])
     assert list(Path.cwd().rglob(".*")) == []

@@ -1,4 +1,4 @@
-"""`pld data`: what changed in the task's data set, and new examples for it."""
+"""`pld data`: show what changed in the task's data set, and add examples from what was served."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ _SHOWN = 10  # ids of each kind
 
 @click.group()
 def data() -> None:
-    """What changed in the data set since a revision, and new examples for it from what was served."""
+    """Show what changed in the data set since a revision; add examples from what was served."""
 
 
 @data.command("diff", short_help="What changed between two versions of the data set, by id.")
@@ -31,9 +31,9 @@ def data() -> None:
 def diff_versions(before: str, after: str | None, every: bool, as_json: bool) -> None:
     """Print what changed in the task's data set since REV (default: HEAD), by the ids of its examples.
 
-    REV is compared with the data file as it stands, run or not; with REV2 two revisions are compared. A revision's data
-    set is what `prepare` made of it (its dvc.lock names it, DVC's cache or remote has it); nothing is checked out. Ids,
-    labels and counts are printed, of the test split too, and no texts.
+    REV is compared with the current data file, whether or not `prepare` has run on it, or with REV2. A revision's data
+    set is the output of `prepare` in its dvc.lock, read from DVC's cache or remote; nothing is checked out. Ids, labels
+    and counts are printed, also of the test split, but no texts.
     """
     from pld.config.composition import compose
     from pld.data.diff import compare_examples
@@ -75,14 +75,14 @@ def _diff_lines(
     }
     for kind, rows in kinds.items():
         yield from _listed(kind, rows, shown)
-    which = "with the settings of task and Teacher as they were, `dvc repro` asks about no other"
+    which = "if task and Teacher settings are unchanged, `dvc repro` asks about no others"
     if limit is not None:
-        which = f"about which of all it is asked, extraction.examples={limit} settles (`pld estimate` counts them)"
+        which = f"extraction.examples={limit} decides which of all it is asked about (`pld estimate` counts them)"
     yield f"new to the Teacher: {len(found.new_to_teacher):,} of the training examples; {which}"
 
 
 def _counts(found: "DataDiff") -> Iterator[str]:
-    """A row for each split, a column for each label: before → after where the two differ."""
+    """A row per split, a column per label: before → after where they differ."""
     rows = [["", *found.after["train"], "all"]]
     for split, now in found.after.items():
         then = found.before[split]
@@ -99,7 +99,7 @@ def _placed(one: "Placed") -> tuple[str, str, str]:
 
 
 def _listed(kind: str, rows: Sequence[tuple[str, str, str]], shown: int | None) -> Iterator[str]:
-    """Nothing of a kind: no line."""
+    """The count of one kind and its first ids; no lines if there are none."""
     if not rows:
         return
     splits = ", ".join(f"{count:,} {split}" for split, count in Counter(row[1] for row in rows).items())
@@ -116,11 +116,11 @@ def _printable(identity: str) -> str:
     return identity if identity.isprintable() else repr(identity)
 
 
-@data.command("add-from-log", short_help="The least certain served inputs: to a sheet, and back with labels.")
+@data.command("add-from-log", short_help="Label the least certain served inputs and add them to the data.")
 @click.argument("logs", nargs=-1, type=_FILE)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a CSV sheet to label them in.")
-@click.option("--count", type=click.IntRange(min=1), default=50, show_default=True, help="So many inputs at most.")
-@click.option("--per-label", is_flag=True, help="As many of each answered label, in turn.")
+@click.option("--count", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many inputs.")
+@click.option("--per-label", is_flag=True, help="The same number of inputs for each answered label.")
 @click.option("--inputs", type=_FILE, help="CSV, JSONL or Parquet with the texts, where the log has none.")
 @click.option("--labelled", type=_FILE, help="A sheet with labels: add its rows to the task's data file.")
 @click.option("--into", type=click.Path(path_type=Path, dir_okay=False), help="Another data file than the task's.")
@@ -135,9 +135,9 @@ def add_from_log(
 ) -> None:
     """Write the least certain inputs of a serving log (LOGS, JSON lines) to a sheet; with --labelled, add its rows.
 
-    First `pld data add-from-log LOGS --out to_label.csv`: inputs without an answer, then those with the smallest margin
-    (best log-score less the second), each once, none that the data have already. A person writes a label into each row,
-    or leaves it empty. Then `pld data add-from-log --labelled to_label.csv` appends the labelled rows to the data file.
+    First run `pld data add-from-log LOGS --out to_label.csv`: it writes inputs without an answer, then those with the
+    smallest margin between the two best log-scores, each once, and none that the data already have. Label the rows, or
+    leave them empty. Then `pld data add-from-log --labelled to_label.csv` appends the labelled rows to the data file.
     """
     if labelled is not None:
         if logs or out or inputs or per_label:
@@ -162,7 +162,7 @@ def _write(logs: tuple[Path, ...], out: Path, count: int, per_label: bool, input
         left.append(f"{chosen.no_text:,} inputs have no text here")
     click.echo("; ".join([f"{out}: {chosen.rows:,} inputs to label, the least certain first", *left]))
     click.echo(
-        f"next: write labels into it, as text and nothing else changed, then "
+        f"next: fill in the labels, change nothing else, then run "
         f"`pld data add-from-log --labelled {shlex.quote(str(out))}`"
     )
 

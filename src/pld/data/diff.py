@@ -1,4 +1,4 @@
-"""What changed between two versions of a data set, by the ids of its examples. A hash stands for each text."""
+"""Compare two versions of a data set by the ids of its examples; texts are compared by hash."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pld.records import SPLITS, Example, Record, Split, inputs_id
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What of an example is compared; `text`: a hash of its inputs."""
+    """The parts of an example that are compared; `text`: a hash of its inputs."""
 
     split: Split
     label: str
@@ -17,11 +17,11 @@ class Held:
 
 
 Examples = Mapping[str, Held]
-"""Id → what stands there, in the order of the data set."""
+"""Id → example, in the order of the data set."""
 
 
 class Placed(Record):
-    """An example and where it stands: in the later version, if it is there."""
+    """An example with its split and label in the later version, or in the earlier one if it was removed."""
 
     id: str
     split: Split
@@ -43,9 +43,9 @@ class Moved(Record):
 
 
 class DataDiff(Record):
-    """`before`, `after`: split → label → examples, zeros included. An example of both versions stands in each list that
-    it belongs to: `edited` has another text, `regrouped` another group. `new_to_teacher`: ids of training examples with
-    a text and label that no training example had before. `reordered`: what both have stands in another order."""
+    """`before`, `after`: split → label → examples, zeros included. An example of both versions is in every list that
+    applies: `edited` if its text changed, `regrouped` if its group did. `new_to_teacher`: ids of training examples with
+    a text and label that no training example had before. `reordered`: shared examples are in another order."""
 
     before: dict[Split, dict[str, int]]
     after: dict[Split, dict[str, int]]
@@ -60,7 +60,7 @@ class DataDiff(Record):
 
     @property
     def same(self) -> bool:
-        """No example differs; their order may."""
+        """Whether no example differs; their order may."""
         return not (self.added or self.removed or self.relabelled or self.moved or self.edited or self.regrouped)
 
 
@@ -103,15 +103,9 @@ def _placed(identity: str, own: Held) -> Placed:
 
 
 def _in_order(examples: Examples, others: Examples) -> list[list[str]]:
-    """Of each split the ids that `others` has in it too; how splits are interleaved does not matter."""
-    return [
-        [identity for identity, own in examples.items() if own.split == split and _split(others, identity) == split]
-        for split in SPLITS
-    ]
-
-
-def _split(examples: Examples, identity: str) -> Split | None:
-    return examples[identity].split if identity in examples else None
+    """For each split the ids that `others` has in it too."""
+    shared = [(identity, own.split) for identity, own in examples.items() if identity in others]
+    return [[one for one, own in shared if own == others[one].split == split] for split in SPLITS]
 
 
 def _counts(examples: Examples, labels: Sequence[str]) -> dict[Split, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""A task drafted from the columns of a file: field names, template, base instruction, and the text of its file."""
+"""Draft a task from the columns of a file: field names, template, base instruction, and the text of its file."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _WIDTH = 110
 
 
 def field_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """A different name for each column that a template can hold: "claim text" → claim_text, "2nd" → field_2nd."""
+    """A different name for each column, usable in a template: "claim text" → claim_text, "2nd" → field_2nd."""
     names: list[str] = []
     for column in columns:
         name = re.sub(r"\W+", "_", unicodedata.normalize("NFKC", column)).strip("_") or "field"
@@ -36,7 +36,7 @@ def field_names(columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _can_be_filled(name: str) -> bool:
-    """Whether a template takes `name` for a value that it is given: no word of Jinja ("not"), no function ("range")."""
+    """Whether a template reads `name` as a variable, not as a keyword ("not") or function ("range") of Jinja."""
     try:
         return meta.find_undeclared_variables(_TEMPLATES.parse(f"{{{{ {name} }}}}")) == {name}
     except TemplateSyntaxError:
@@ -50,7 +50,7 @@ def _words_of(name: str) -> str:
 
 
 def draft_template(fields: Sequence[str], columns: Sequence[str], options: Sequence[str], labels: Sequence[str]) -> str:
-    """One field alone; several each behind its column's name, options behind their labels."""
+    """A single field alone; of several, each after its column's name, options after their labels."""
     if len(fields) == 1:
         return f"{{{{ {fields[0]} }}}}"
     lines = []
@@ -61,7 +61,7 @@ def draft_template(fields: Sequence[str], columns: Sequence[str], options: Seque
 
 
 def draft_instruction(columns: Sequence[str], options: Sequence[str], label: str, labels: Sequence[str]) -> str:
-    """Two sentences: what is read and decided, what may be answered."""
+    """Two sentences: what to read and decide, and how to answer."""
     read = _joined([_words_of(column) for column in columns if column not in options], "and", "the ")
     decided = _words_of(label)
     if options:
@@ -77,8 +77,8 @@ def draft_instruction(columns: Sequence[str], options: Sequence[str], label: str
 
 
 def task_file(task: TaskParams, order: str, origin: str, drafted: bool) -> str:
-    """conf/task/<name>.yaml. `order`: of the labels, in words; `origin`: where the data came from; `drafted`: the base
-    instruction is a draft."""
+    """The text of conf/task/<name>.yaml. `order`: how labels are ordered, in words; `origin`: of the data; `drafted`:
+    whether the base instruction is a draft."""
     reader = task.reader
     assert isinstance(reader, RecordsReader)
     template = _block(task.input_template) if "\n" in task.input_template else _text(task.input_template)
@@ -106,9 +106,9 @@ def task_file(task: TaskParams, order: str, origin: str, drafted: bool) -> str:
 
 
 def replaced(params: str, groups: dict[str, str]) -> str:
-    """The text of params.yaml with other options selected; every other character stays.
+    """The text of params.yaml with other options selected and every other character kept.
 
-    Raises ValueError where `groups` is no mapping that has these roles on lines of their own.
+    Raises ValueError if its `groups` has no such roles, or they are not plain scalars.
     """
     root = yaml.compose(params, Loader=yaml.SafeLoader)
     changes = []
@@ -137,17 +137,17 @@ def _labels(labels: Sequence[str], order: str) -> list[str]:
 
 
 def _key(name: str) -> str:
-    """A field's name, in quotes where YAML would read it as something else ("no", "on")."""
+    """A field's name, quoted if YAML would read it as something else ("no", "on")."""
     return name if yaml.safe_load(name) == name and name.isascii() else _text(name)
 
 
 def _text(text: str) -> str:
-    """In double quotes, always: a label 0, no or 1e3 stays a text. What OmegaConf would fill in is escaped."""
+    """In double quotes, so that a label 0, no or 1e3 stays text; interpolation of OmegaConf is escaped."""
     return json.dumps(_escaped(text), ensure_ascii=not text.isprintable())
 
 
 def _block(text: str) -> str:
-    """Lines of their own where they are plain, else in double quotes."""
+    """As a block of lines if they are plain, else in double quotes."""
     lines = text.split("\n")
     if all(line.isprintable() and line == line.strip() and line for line in lines):
         return "|-\n" + "\n".join(f"  {line}" for line in map(_escaped, lines))

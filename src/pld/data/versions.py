@@ -1,5 +1,5 @@
-"""Versions of the task's data set: what `prepare` made of it at a revision, read through DVC without a checkout, and
-what it would make of the files as they stand."""
+"""Read versions of the task's data set: the splits of a revision, through DVC without a checkout, and those that
+`prepare` would make of the current files."""
 
 import io
 import json
@@ -26,7 +26,7 @@ _SPLITS = "artifacts/splits"
 
 @dataclass(frozen=True)
 class DataVersion:
-    """`name` as messages say it; `labels` as the task declares them."""
+    """`name`: for messages; `labels`: as the task declares them."""
 
     name: str
     task: str
@@ -35,10 +35,10 @@ class DataVersion:
 
 
 def in_workspace() -> DataVersion:
-    """What the next `dvc repro prepare` would make: the task that params.yaml selects, its file as a person edits it.
+    """What the next `dvc repro prepare` would make of the task that params.yaml selects and its current file.
 
-    The splits in artifacts/ are not looked at, since they may be of an earlier day. Raises ConfigError and DataError as
-    the stages do.
+    The splits in artifacts/ are ignored, since they may be out of date. Raises ConfigError and DataError as the stages
+    do.
     """
     task = compose(Path("conf"), Path("params.yaml")).task
     examples, _ = assemble(task, read(task))
@@ -46,10 +46,10 @@ def in_workspace() -> DataVersion:
 
 
 def at_revision(revision: str) -> DataVersion:
-    """The splits that dvc.lock names at a Git revision (a commit, branch, tag or DVC experiment), from DVC's cache or,
-    where it lacks them, from the remote.
+    """The splits in the dvc.lock of a Git revision (a commit, branch, tag or DVC experiment), from DVC's cache or the
+    remote.
 
-    Raises DataError where there is no such revision, no `prepare` in its dvc.lock, or no copy of its outputs.
+    Raises DataError if there is no such revision, no `prepare` in its dvc.lock, or no copy of its outputs.
     """
     with _opened(revision) as (files, folder):
         commit = files.repo.get_rev()[:7]
@@ -64,8 +64,8 @@ def at_revision(revision: str) -> DataVersion:
                     example = Example.model_validate_json(line)
                 except ValidationError as error:
                     raise DataError(
-                        f"expected examples, got {error.errors()[0]['msg']} ({revision}: {_SPLITS}/{file}); it may "
-                        "be of another version of pld: compare with its own `pld data diff`"
+                        f"expected examples, got {error.errors()[0]['msg']} ({revision}: {_SPLITS}/{file}); if "
+                        "another version of pld wrote them, compare with its own `pld data diff`"
                     ) from None
                 examples[example.id] = held(example)
     return DataVersion(name, summary["task"], labels, examples)
@@ -73,14 +73,16 @@ def at_revision(revision: str) -> DataVersion:
 
 @contextmanager
 def _opened(revision: str) -> "Iterator[tuple[DVCFileSystem, str]]":
-    """The files of a revision, and this folder among them; what DVC and Git say about them becomes one line."""
+    """The files of a revision, and this folder's path in it; errors of DVC and Git become one line."""
     from dvc.exceptions import DvcException
     from dvc.fs import DVCFileSystem
     from dvc.scm import RevError, SCMError
     from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
 
     try:
-        files = DVCFileSystem(rev=revision or "no revision", subrepos=True)  # DVC reads the workspace for an empty one
+        files = DVCFileSystem(
+            rev=revision or "no revision", subrepos=True
+        )  # for an empty one DVC would read the workspace
         folder = Path.cwd().resolve().relative_to(Path(files.repo.scm.root_dir).resolve())
         if not files.repo.fs.isdir(f"/{(folder / '.dvc').as_posix()}"):
             raise DataError(
@@ -89,19 +91,16 @@ def _opened(revision: str) -> "Iterator[tuple[DVCFileSystem, str]]":
         yield files, f"/{folder.as_posix()}"
     except RevError:
         raise DataError(
-            "expected a commit, branch, tag or experiment of this repository, got none of that name "
-            f"({revision!r}); `git log --oneline` and `dvc exp show` name them"
+            "expected a commit, branch, tag or experiment, got none of that name "
+            f"({revision!r}); `git log --oneline` and `dvc exp show` list them"
         ) from None
     except SCMError:
-        raise DataError(
-            f"expected a Git repository, whose revisions can be compared, got none here ({revision}); run in the "
-            "project's folder"
-        ) from None
+        raise DataError(f"expected a Git repository, got none ({revision}); run in the project's folder") from None
     except (AuthError, ConfigError, RemoteMissingDepsError, DvcException, ImportError, OSError) as error:
         said = " ".join(str(error).split())
         raise DataError(
-            f"expected its splits from DVC's cache or remote, got {said:.200} ({revision}); mend the remote (`dvc "
-            "remote list`), or `dvc fetch` where it can be reached"
+            f"expected its splits from DVC's cache or remote, got {said:.200} ({revision}); fix the remote (`dvc "
+            "remote list`), or run `dvc fetch` where it can be reached"
         ) from None
 
 
@@ -120,8 +119,7 @@ def _content(files: "DVCFileSystem", folder: str, revision: str, name: str) -> b
         content: bytes = files.read_bytes(path)
     except FileNotFoundError:
         raise DataError(
-            f"expected {_SPLITS}/{name} as its dvc.lock names it, got it neither in DVC's cache nor in the remote "
-            f"({revision}); `dvc push --all-commits` where it was made, or there: `git checkout` it and `dvc repro "
-            "prepare`"
+            f"expected {_SPLITS}/{name} of its dvc.lock, got it neither in DVC's cache nor in the remote ({revision}); "
+            "run `dvc push --all-commits` where it was made, or check it out there and run `dvc repro prepare`"
         ) from None
     return content

@@ -1,4 +1,4 @@
-"""Training examples whose gold label the Teacher found hard to defend, for a person to look at."""
+"""Find training examples whose gold label the Teacher doubts, for a person to review."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ class Doubt(Record):
 
 
 def doubted(rules: Sequence[Rule], train: Mapping[str, Example], vectors: Vectors | None) -> list[Doubt]:
-    """The most suspicious first: doubted in most of its draws, then with most of its nearest rules leading elsewhere,
-    then in the order of `train` (by id; it holds the example of every rule). `vectors` [n, d] of `rules` [n]."""
+    """The most suspicious first: doubted in most of its draws, then with most of its nearest rules having another
+    label, then in the order of `train` (id → example, with the example of every rule). `vectors` [n, d] of `rules` [n]."""
     places: dict[str, list[int]] = {example_id: [] for example_id in train}
     for at, rule in enumerate(rules):
         places[rule.example_id].append(at)
@@ -55,7 +55,7 @@ def doubted(rules: Sequence[Rule], train: Mapping[str, Example], vectors: Vector
 
 
 def _nearest(at: int, rules: Sequence[Rule], vectors: Vectors) -> dict[str, int]:
-    """Labels of the rules nearest to that at the place `at`, the most frequent first."""
+    """Labels of the rules nearest to rule `at`, the most frequent first."""
     own = rules[at]
     others = [i for i, rule in enumerate(rules) if rule.draw == own.draw and rule.example_id != own.example_id]
     cosine = vectors[others] @ vectors[at]  # (m,)
@@ -64,5 +64,5 @@ def _nearest(at: int, rules: Sequence[Rule], vectors: Vectors) -> dict[str, int]
 
 
 def _share(doubt: Doubt) -> float:
-    """Of the nearest rules those that lead elsewhere."""
+    """Share of the nearest rules with another label."""
     return (doubt.elsewhere or 0) / max(sum((doubt.nearest or {}).values()), 1)

@@ -66,7 +66,7 @@ def _load(data: str, label: str, id: str, config: str | None, split: str | None)
         commit = str(HfApi().dataset_info(id, timeout=_TIMEOUT_S).sha)
         found = datasets.load_dataset(id, config, split=split, revision=commit)
         splits = found if isinstance(found, dict) else {str(split): found}
-        return commit, _table(splits, label)
+        return commit, labelled_table(splits, label)
     except Exception as error:  # of the network, the hub and the parsers of a dozen formats
         raise DataError(
             f"expected a data set of the Hugging Face hub, got {hub.LoadError(error)} (--data {data}); correct the "
@@ -74,7 +74,7 @@ def _load(data: str, label: str, id: str, config: str | None, split: str | None)
         ) from None
 
 
-def _table(splits: Any, label: str) -> Any:
+def labelled_table(splits: Any, label: str) -> Any:
     """The labelled splits as one table."""
     import pyarrow as pa
 

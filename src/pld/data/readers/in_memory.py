@@ -22,6 +22,11 @@ SPLIT_COLUMN = "split by share"
 def rows_of(examples: Any, columns: Sequence[str], label: str, others: Sequence[str]) -> list[dict[str, str]]:
     """Column → text of each example. Raises DataError that names the example."""
     needed = (*columns, label, *others)
+    if label in columns:
+        raise ConfigError(
+            f"expected a label column that is no text column, got {label!r}, which would show the label to the Student "
+            "(text); leave it out"
+        )
     if hasattr(examples, "columns"):
         if any(column not in examples.columns for column in needed):
             raise DataError(
