@@ -10,13 +10,26 @@ See `pld.distill`, `pld.Distilled` and `pld.load`; docs/tutorial/python-api.md i
 on first use, so that `import pld` takes no time.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pld.api import Distilled, distill, load
 
 __all__ = ["Distilled", "distill", "load"]
+
+
+class _Package(ModuleType):
+    """Keeps `pld.distill` the function: importing the subpackage pld.distill would set that attribute to the module."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in __all__ or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
