@@ -14,15 +14,16 @@ from typing import Any
 import httpx2
 import numpy as np
 import yaml
-from adapters.test_export_parity import MAILS, PROMPT, label_of
-from pld.registry.shipped import read_shipped
 
 from pld.artifacts import read_jsonl
 from pld.config.build import build
 from pld.config.settings import load_config
 from pld.distill.render import prompt_messages, render_input
-from pld.records import Example
-from pld.serving.export import Shipment, exported
+from pld.records import Example, sha256
+from pld.registry.release import read_release
+from pld.serving.export import exported
+from pld.serving.model import Release, ServedSpec
+from serving.test_export_parity import MAILS, PROMPT, label_of
 from support.llama_server import llama_server
 from support.mails import TASK
 
@@ -33,10 +34,11 @@ def main(what: str, model: str = "qwen2.5-coder-0.5b") -> None:
         task, prompt, inputs = TASK.bare, PROMPT, MAILS
     else:
         config = load_config()
-        task, prompt = config.task.bare, read_shipped(config, Path("artifacts")).prompt
+        task, prompt = config.task.bare, read_release(config, Path("artifacts")).prompt
         examples = read_jsonl(Path("artifacts/splits/validation.jsonl"), Example)[: int(what)]
         inputs = [render_input(task, example.inputs) for example in examples]
-    shipment = Shipment(prompt=prompt, task=task, student=settings, calibration=None)
+    spec = ServedSpec(task=task, student=settings, calibration=None, prompt_sha256=sha256(prompt))
+    release = Release(spec, prompt)
     scores = build(settings, "student").score(prompt_messages(prompt), inputs, task.labels)
     here = [task.labels[best] for best in scores.argmax(axis=1)]
     margins = np.diff(np.sort(scores, axis=1), axis=1)[:, -1]
@@ -44,7 +46,7 @@ def main(what: str, model: str = "qwen2.5-coder-0.5b") -> None:
         for name, change in _bodies(task.labels).items():
             there = []
             for text in inputs:
-                body = copy.deepcopy(json.loads(exported(shipment, "openai"))["body"])
+                body = copy.deepcopy(json.loads(exported(release, "openai"))["body"])
                 body["messages"][-1]["content"] = text
                 answer = client.post(f"{url}/chat/completions", json=body | change).raise_for_status().json()
                 there.append(_label(name, answer, task.labels))

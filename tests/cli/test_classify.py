@@ -5,14 +5,15 @@ import pytest
 from click.testing import CliRunner
 
 from pld.cli.main import main, pld
-from pld.config.build import build
 from pld.params import RecordsReader
 from pld.registry.packaging import spec_of
 from pld.registry.result import read_result
+from pld.registry.store import Store
 from pld.serving.model import PromptClassifier
-from pld.stages.track import track
-from support.artifact_tree import LABELS, PROMPT, TASK, composed, write_artifacts
+from support.artifact_tree import LABELS, PROMPT, TASK, write_artifacts
+from support.mail_student import MailStudent
 from support.mails import mails
+from support.shelf import register
 
 READER = RecordsReader(
     format="records",
@@ -42,17 +43,21 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_a_file_is_classified_by_the_version_that_is_asked_for(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Path, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = write_artifacts(project / "artifacts", task=TASK.model_copy(update={"reader": READER}))
+    task = TASK.model_copy(update={"reader": READER})
+    config = write_artifacts(project / "artifacts", task=task)
+    monkeypatch.setattr("pld.serving.model.build", lambda *_: MailStudent())
     with Path("mails.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["no", "body"])
         writer.writerows([example.id, example.inputs["text"]] for example in mails("test", 5))
-    assert "pld-mail: wanted" in refused(capsys, "mails.csv", "--out", "out.csv"), "nothing is registered"
-    track(config)
-    assert refused(capsys, "mails.csv", "--version", "7", "--out", "out.csv").startswith("pld: pld-mail")
-    assert "wanted a file of rows to classify, found none" in refused(capsys, "none.csv", "--out", "out.csv")
+    assert "expected version 'production', got no version" in refused(capsys, "mails.csv", "--out", "out.csv")
+    register(store, task=task)
+    assert refused(capsys, "mails.csv", "--version", "7", "--out", "out.csv").startswith(
+        "pld: expected version '7', got 1 production"
+    )
+    assert "expected a file of rows to classify, got none" in refused(capsys, "none.csv", "--out", "out.csv")
     assert not list(project.glob("out*"))
 
     code, said = ran("mails.csv", "--out", "out.csv")
@@ -62,7 +67,7 @@ def test_a_file_is_classified_by_the_version_that_is_asked_for(
     with Path("out.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     spec = spec_of(read_result(config))
-    classifier = PromptClassifier(spec, PROMPT, build(composed().student, "student"))
+    classifier = PromptClassifier(spec, PROMPT, MailStudent())
     wanted = classifier.classify([example.inputs for example in mails("test", 5)])
     assert [row["no"] for row in found] == [example.id for example in mails("test", 5)]
     assert [row["label"] for row in found] == list(wanted.labels)
@@ -76,7 +81,7 @@ def test_a_file_is_classified_by_the_version_that_is_asked_for(
     monkeypatch.setattr(PromptClassifier, "classify", interrupted)
     code, said = ran("mails.csv", "--version", "1", "--out", "again.csv")
     assert (code, said) == (
-        130, "interrupted; again.csv.partial keeps what is finished, the same command goes on from there\n",
+        130, "interrupted; again.csv.partial keeps what is finished, the same command continues from there\n",
     )  # fmt: skip
     assert not Path("again.csv").exists()
 
@@ -84,8 +89,8 @@ def test_a_file_is_classified_by_the_version_that_is_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--alias", "production", "--version", "3", "--out", "o.csv"], "wanted --alias or --version, found both"),
-        (["--out", "o.xlsx"], "--out: wanted a name that ends in .csv, found o.xlsx"),
+        (["--alias", "production", "--version", "3", "--out", "o.csv"], "expected --alias or --version, got both"),
+        (["--out", "o.xlsx"], "expected a name that ends in .csv, got o.xlsx (--out)"),
         ([], "Missing option '--out'"),
     ],
 )

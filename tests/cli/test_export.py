@@ -11,7 +11,7 @@ from pld.cli.main import main, pld
 from pld.records import Calibration, sha256
 from pld.registry import release
 from pld.serving.export import FORMATS
-from pld.serving.model import ServedSpec
+from pld.serving.model import Release, ServedSpec
 from support.artifact_tree import LABELS, PROMPT, TASK, composed, write_artifacts
 from support.modelfile import parse_modelfile
 
@@ -46,7 +46,7 @@ def released(monkeypatch):
 
     def fetch(config, wanted):
         asked.append(wanted)
-        return release.Release("pld-mail", 3, frozenset({"production"}), spec, "registered", (), (), "digest", 60)
+        return Release(spec, "registered", "pld-mail", 3, frozenset({"production"}))
 
     monkeypatch.setattr(release, "fetch_release", fetch)
     return asked
@@ -56,7 +56,7 @@ def test_text_is_the_prompt_that_ships_and_not_a_byte_more(project):
     write_artifacts(project / "artifacts", prompt=ODD)
     done = subprocess.run([sys.executable, "-m", "pld.cli.main", "export"], capture_output=True, check=True)
     assert done.stdout == ODD.encode()
-    assert done.stderr == b"pld: the input template, the labels and the calibration stand in --format json\n"
+    assert done.stderr == b"pld: --format json has the input template, the labels and the calibration too\n"
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -80,7 +80,7 @@ def test_a_version_is_exported_by_alias_or_number_and_says_which_it_is(project, 
     assert "calibration: this version subtracts each label's mean log-score" in done.stderr
     assert json.loads(ran("--alias", "production", "--format", "json").stdout)["calibration"]["examples"] == 9
     both = ran("--alias", "production", "--version", "3")
-    assert (both.exit_code, "found both" in both.output) == (2, True)
+    assert (both.exit_code, "got both" in both.output) == (2, True)
 
 
 def test_what_ships_calibrated_is_exported_with_its_calibration(project):
@@ -103,20 +103,22 @@ def test_a_prompt_that_is_not_the_one_that_was_let_pass_or_evaluated_is_not_expo
     text = Path("artifacts", file).read_text().replace(sha256(PROMPT), sha256("another"))
     write_text(Path("artifacts", file), text)
     told = fails(capsys)
-    assert f"wanted the text of artifacts/{file} (sha256 {sha256('another')[:12]})" in told
+    assert f"expected the prompt of artifacts/{file} (sha256 {sha256('another')[:12]})" in told
 
 
 def test_a_prompt_that_is_no_utf8_is_one_line(project, capsys):
     write_artifacts(project / "artifacts")
     Path("artifacts/review/final/system_prompt.md").write_bytes(b"\xff\xfe")
-    assert "system_prompt.md: wanted UTF-8" in fails(capsys)
+    told = fails(capsys)
+    assert "expected UTF-8, got " in told
+    assert "(artifacts/review/final/system_prompt.md)" in told
 
 
 def test_a_refused_export_leaves_the_file_as_it_was(project, capsys):
     write_artifacts(project / "artifacts", prompt="zero\u200bwidth")
     write_text(Path("Modelfile"), "kept")
     told = fails(capsys, "--format", "ollama", "--out", "Modelfile")
-    assert "found in the prompt U+200B, which it drops; nothing was written" in told
+    assert "got U+200B, which it drops (export as ollama); nothing was written" in told
     assert Path("Modelfile").read_text() == "kept"
 
 

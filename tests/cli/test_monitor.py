@@ -8,10 +8,11 @@ from pld.artifacts import read_jsonl
 from pld.cli.main import main, pld
 from pld.cli.monitor import DRIFTED
 from pld.records import Prediction, inputs_id, sha256
-from pld.stages.track import track
+from pld.registry.store import Store
 from support.artifact_tree import PROMPT, write_artifacts
 from support.mails import LABELS
 from support.served import served, write_log
+from support.shelf import register
 
 HERE = ("--evaluation", "artifacts/evaluation")
 
@@ -53,8 +54,8 @@ def test_answers_as_on_test_are_no_drift_and_drift_is_named_with_its_label(confi
         assert any(line.startswith(f"│ {label}") for line in odd.output.splitlines())
 
 
-def test_a_version_of_the_registry_is_what_is_compared_with(config, project):
-    track(config)
+def test_a_registered_version_is_the_reference(project: Path, store: Store):
+    register(store, test_size=240)
     log = write_log(project / "log.jsonl", [*as_served(), *as_served(sha="f" * 64)])
     told = ran(str(log), "--json")
     assert told.exit_code == 0, told.output
@@ -93,7 +94,7 @@ def test_versions_are_asked_for_in_one_way(config, project):
     log = write_log(project / "log.jsonl", [])
     told = ran(str(log), *HERE, "--version", "1")
     assert told.exit_code == 2
-    assert "wanted one of --version, --alias and --evaluation" in told.output
+    assert "expected one of --version, --alias and --evaluation" in told.output
 
 
 def test_a_broken_line_is_named_in_one_line(config, project, capsys):
@@ -104,4 +105,5 @@ def test_a_broken_line_is_named_in_one_line(config, project, capsys):
     assert ended.value.code == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "log.jsonl: line 3: wanted a line of a serving log" in told
+    assert "expected a line of a serving log, got " in told
+    assert "log.jsonl, line 3)" in told

@@ -10,8 +10,9 @@ from click.testing import CliRunner, Result
 from pld.cli.main import main, pld
 from pld.cli.registry import history, promote, rollback, status
 from pld.records import sha256
-from pld.stages.track import track
+from pld.registry.store import Store
 from support.artifact_tree import PROMPT, write_artifacts
+from support.shelf import register
 
 
 def ran(command: click.Command, *arguments: str) -> Result:
@@ -19,11 +20,13 @@ def ran(command: click.Command, *arguments: str) -> Result:
     return CliRunner().invoke(pld, [str(command.name), *arguments], catch_exceptions=False)
 
 
-def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write_artifacts(project / "artifacts", right=0.7)
+def test_status_promote_rollback_and_history_work_together(
+    project: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_artifacts(project / "artifacts", right=0.7)
     assert "pld-mail has no version yet; `make repro` registers one" in ran(status).output
-    track(config)
-    track(write_artifacts(project / "artifacts", prompt=PROMPT + "worse\n", right=0.4))
+    register(store, right=0.7)
+    register(store, prompt=PROMPT + "worse\n", right=0.4)
 
     shown = ran(status).output
     assert "version 2: better_than_zero_shot failed: macro-F1 +0.000 [+0.000, +0.000] against zero_shot" in shown
@@ -32,7 +35,7 @@ def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.Cap
     assert all(cell in rows[0] for cell in (" 1 ", "production", " 60 ", " hold ", " no ", " 20"))
     assert "look at the runs: `make ui`" in shown
 
-    capsys.readouterr()  # on a busy machine tracking tells its progress
+    capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(["promote"])
     assert ended.value.code == 1
@@ -80,7 +83,7 @@ def test_a_person_sees_promotes_and_rolls_back(project: Path, capsys: pytest.Cap
     assert (oldest["promoted_at"], oldest["reviewed"], oldest["review"]) == (lines[0]["at"], False, None)
 
 
-def test_before_anything_moved_there_is_no_history(project: Path) -> None:
+def test_without_moves_the_history_is_empty(project: Path, store: Store) -> None:
     write_artifacts(project / "artifacts")
     assert ran(history).output == "pld-mail: production was never moved\n"
     assert json.loads(ran(history, "--json").output) == []

@@ -324,7 +324,7 @@ def test_an_alias_of_a_version_that_pld_did_not_register_is_refused_in_one_line(
     client.create_model_version("pld-mail", source=client.get_run(run).info.artifact_uri, run_id=run)
     client.set_registered_model_alias("pld-mail", "production", "4")
     for command in (shelf.versions, shelf.rollback, lambda: shelf.promote(load_config(), 1)):
-        with pytest.raises(RegistryError, match="got version 4 as production .*move that alias in MLflow") as caught:
+        with pytest.raises(RegistryError, match=r"got version 4 as production .*move that alias in MLflow") as caught:
             command()
         assert "\n" not in str(caught.value)
     assert raw_aliases(shelf) == {**AS_FILLED, "production": 4}

@@ -300,7 +300,7 @@ def test_what_a_killed_process_left_is_replaced_and_not_doubled(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pld.registry.runs.system_metrics", killed)
+        patch.setattr("pld.registry.runs.trial_metrics", killed)
         with pytest.raises(KeyboardInterrupt):
             log_result(store, found)
     half = runs(store)

@@ -17,11 +17,10 @@ import pytest
 
 from pld.errors import DataError
 from pld.records import Task, sha256
-from pld.registry.release import Release
 from pld.serving import batch as batch_classification
 from pld.serving.batch import Batch, Done, classify_file
 from pld.serving.batch_rows import check_file
-from pld.serving.model import PromptClassifier, ServedSpec
+from pld.serving.model import PromptClassifier, Release, ServedSpec
 from support.word_student import CUES, LABELS, WordStudent
 
 PROMPT = "\n".join(f"- {' '.join(words)} {label}" for label, words in CUES.items())
@@ -35,7 +34,7 @@ SPEC = ServedSpec(
 
 
 def release(number: int = 3, spec: ServedSpec = SPEC) -> Release:
-    return Release("pld-colours", number, frozenset(), spec, PROMPT, (), (), "md5", 40)
+    return Release(spec, PROMPT, "pld-colours", number)
 
 
 class Student(WordStudent):
@@ -56,9 +55,8 @@ class Student(WordStudent):
 
 def run(path: Path, out: Path, student: Student | None = None, wanted: Release | None = None, **options: Any) -> Done:
     batch = Batch(check_file(path, FIELDS), out, **({"prefix": "", "skip_bad": False} | options))
-    classifier = PromptClassifier(SPEC, PROMPT, student or Student())  # type: ignore[arg-type]
-    made = wanted or release()
-    return classify_file(batch, made.model, made.number, classifier)
+    version = wanted or release()
+    return classify_file(batch, version, PromptClassifier(version.spec, PROMPT, student or Student()))  # type: ignore[arg-type]
 
 
 def write(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ("no", "words", "further words")) -> Path:
@@ -121,14 +119,14 @@ def test_a_text_longer_than_the_context_has_no_label_and_is_counted(tmp_path: Pa
     assert (dict(done.labels), done.too_long) == ({"blue": 1}, 1)
 
 
-def test_a_bad_row_stops_before_anything_is_scored_or_is_passed_over_with_its_reason(tmp_path: Path) -> None:
+def test_a_bad_row_stops_before_anything_is_scored_or_is_skipped_with_its_reason(tmp_path: Path) -> None:
     path = write(tmp_path / "in.csv", [*rows(300), ["300", "", "sea"], ["301", "sea", " "], ["302", "sea", "x"]])
     student = Student()
     with pytest.raises(DataError) as caught:
         run(path, tmp_path / "out.csv", student)
     assert str(caught.value) == (
-        f"{path}: row 302: column 'words': wanted text, found none; mend it, or pass over such rows with --skip-bad "
-        "(and 1 more rows like it)"
+        f"expected text, got none ({path}: row 302, column 'words') (and 1 more rows like it); correct it, or skip such "
+        "rows with --skip-bad"
     )
     assert not student.asked
     assert [file.name for file in tmp_path.iterdir()] == ["in.csv"]
@@ -137,21 +135,25 @@ def test_a_bad_row_stops_before_anything_is_scored_or_is_passed_over_with_its_re
     assert [row["no"] for row in found] == [f"{n:05}" for n in range(300)] + ["300", "301", "302"]
     assert [row["label"] for row in found[300:]] == ["", "", "blue"]
     assert [row["reason"] for row in found[299:]] == [
-        "", "row 302: column 'words': wanted text, found none",
-        "row 303: column 'further words': wanted text, found none", "",
+        "", f"expected text, got none ({path}: row 302, column 'words')",
+        f"expected text, got none ({path}: row 303, column 'further words')", "",
     ]  # fmt: skip
-    assert (done.rows, done.passed_over, done.labels.total()) == (303, 2, 301)  # type: ignore[attr-defined]
+    assert (done.rows, done.skipped, done.labels.total()) == (303, 2, 301)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("in.csv", "no,words\n1,a\n", "wanted a column 'further words', found 'no', 'words'"),
-        ("in.csv", "words,further words\na,b\nc,d,e\n", "row 3: wanted 2 cells as in the header, found 3"),
-        ("in.csv", "words,further words,x,x\na,b,c,d\n", "wanted columns of different names, found 'x' twice"),
-        ("in.csv", "words,further words,label\na,b,c\n", "wanted no column 'label', which is written"),
-        ("in.jsonl", '{"words": "a", "further words": "b"}\n{"words"\n', "line 2: wanted one JSON object"),
-        ("in.tsv", "words\tfurther words\n", "wanted .csv, .jsonl, .parquet, found .tsv; save it with commas as .csv"),
+        ("in.csv", "no,words\n1,a\n", "expected a column 'further words', got 'no', 'words'"),
+        ("in.csv", "words,further words\na,b\nc,d,e\n", "expected 2 cells as in the header, got 3"),
+        ("in.csv", "words,further words,x,x\na,b,c,d\n", "expected one column 'x', got 2 of that name"),
+        ("in.csv", "words,further words,label\na,b,c\n", "expected no column 'label', which pld writes"),
+        ("in.jsonl", '{"words": "a", "further words": "b"}\n{"words"\n', "expected one JSON object, got bad JSON"),
+        (
+            "in.tsv",
+            "words\tfurther words\n",
+            "expected a .csv, .jsonl or .parquet file, got .tsv",
+        ),
     ],
 )
 def test_a_file_that_is_broken_or_lacks_a_column_is_refused_in_one_line(
@@ -175,7 +177,7 @@ def test_a_finished_file_is_not_written_over(tmp_path: Path) -> None:
     path = write(tmp_path / "in.csv", rows(1))
     run(path, tmp_path / "out.csv")
     for out in (tmp_path / "out.csv", path):
-        with pytest.raises(DataError, match="wanted a new file to write, found one"):
+        with pytest.raises(DataError, match="expected a new file to write, got an existing one"):
             run(path, out)
 
 
@@ -196,13 +198,13 @@ def test_what_is_finished_is_not_scored_again_and_only_the_same_work_goes_on(
         run(path, out, Stops())
     another = write(tmp_path / "other.csv", rows(701))
     with pytest.raises(
-        DataError, match=r"found those of sha256 \w{12} by pld-colours version 3; `--version 3` continues"
+        DataError, match=r"got those of sha256 \w{12} by pld-colours version 3 .*`--version 3` continues"
     ):
         run(path, out, wanted=release(4))
-    with pytest.raises(DataError, match=r"wanted rows of .*other.csv, .*; finish that one first, or delete it"):
+    with pytest.raises(DataError, match=r"expected rows of .*other.csv, .*; finish that one first, or delete it"):
         run(another, out)
     for other in ({"skip_bad": True}, {"wanted": release(spec=SPEC.model_copy(update={"student": {"name": "x"}}))}):
-        with pytest.raises(DataError, match="with other settings; finish that one first"):
+        with pytest.raises(DataError, match=r"with other settings .*; finish that one first"):
             run(path, out, **other)  # type: ignore[arg-type]
     with monkeypatch.context() as patch:
         patch.setattr(batch_classification, "CHUNK", 8)
@@ -242,7 +244,9 @@ def test_the_file_appears_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(batch_classification._Partial, "copy_to", full)
-        with pytest.raises(DataError, match="wanted to write it, found No space left on device; mend that"):
+        with pytest.raises(
+            DataError, match=r"expected to write it, got No space left on device .*the same command continues"
+        ):
             run(path, out)
     assert not out.exists()
     assert run(path, out).resumed == 3
@@ -253,13 +257,14 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
 
     class Second(Student):
         def score(self, *given: Any, **more: Any) -> Any:
-            with pytest.raises(DataError, match="found another process at it"):
+            with pytest.raises(DataError, match="got another process writing it"):
                 run(path, out)
             return super().score(*given, **more)
 
     assert run(path, out, Second()).rows == 2
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_it_writes_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

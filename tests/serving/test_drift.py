@@ -174,9 +174,9 @@ def test_windows_show_when_it_began():
 
 def test_answers_of_another_task_and_broken_times_are_one_line():
     foreign = served("refund").model_copy(update={"label": "red"})
-    with pytest.raises(DataError, match="found 'red' with 3"):
+    with pytest.raises(DataError, match="got 'red' with 3"):
         compared([foreign], rows_of(answers(9)))
-    with pytest.raises(DataError, match="wanted an ISO 8601 time"):
+    with pytest.raises(DataError, match="expected an ISO 8601 time"):
         compared([served("refund", at="yesterday")], rows_of(answers(9)))
 
 

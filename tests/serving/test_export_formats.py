@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pld.errors import ArtifactError, ConfigError
 from pld.records import Calibration, Task, sha256
-from pld.serving.export import FORMATS, Shipment, exported, notes
+from pld.serving.export import FORMATS, exported, notes
+from pld.serving.model import Release, ServedSpec
 from support.modelfile import parse_modelfile
 
 LABELS = ("refund", "delivery", 'naïve "quote"')
@@ -26,14 +27,15 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 PROMPTS = st.lists(st.one_of(TEXTS, st.sampled_from(FRAGMENTS))).map("".join)
 
 
-def shipment(prompt="Be brief.", **changes):
+def release(prompt="Be brief.", model=None, number=None, **changes):
     student = {"_target_": "x", "model": "asset:tiny", "base_url": "http://elsewhere:8000/v1"}
-    return Shipment(**{"prompt": prompt, "task": TASK, "student": student, "calibration": None} | changes)
+    spec = {"task": TASK, "student": student, "calibration": None, "prompt_sha256": sha256(prompt)} | changes
+    return Release(ServedSpec(**spec), prompt, model, number)
 
 
 def exported_or_refused(prompt, format):
     try:
-        return exported(shipment(prompt), format)
+        return exported(release(prompt), format)
     except ArtifactError as error:
         return error
 
@@ -93,7 +95,7 @@ READ_BACK = {
 def test_a_prompt_comes_back_byte_for_byte_or_is_refused_in_one_line(format, prompt):
     found = exported_or_refused(prompt, format)
     if isinstance(found, ArtifactError):
-        assert str(found).startswith(f"export: wanted for {format} ")
+        assert f" (export as {format}); nothing was written" in str(found)
         assert "\n" not in str(found)
         assert format not in ("text", "json")
     else:
@@ -112,19 +114,19 @@ def test_a_modelfile_refuses_only_what_it_could_not_carry(prompt):
 
 @pytest.mark.parametrize("format", ["openai", "anthropic", "ollama", "vllm"])
 def test_a_prompt_with_nul_is_for_no_runtime(format):
-    with pytest.raises(ArtifactError, match=f"for {format} a text without NUL"):
-        exported(shipment("a\0b"), format)
+    with pytest.raises(ArtifactError, match=rf"expected a prompt without NUL, got one \(export as {format}\)"):
+        exported(release("a\0b"), format)
 
 
 def test_bodies_are_what_the_sdks_send():
     prompt = 'Say "it" \\ {{ so }}\n'
-    assert by_openai(exported(shipment(prompt), "openai")) == prompt
-    assert by_openai(exported(shipment(prompt), "vllm")) == prompt
-    assert by_anthropic(exported(shipment(prompt), "anthropic")) == prompt
+    assert by_openai(exported(release(prompt), "openai")) == prompt
+    assert by_openai(exported(release(prompt), "vllm")) == prompt
+    assert by_anthropic(exported(release(prompt), "anthropic")) == prompt
 
 
 def test_a_modelfile_decodes_as_it_was_measured_and_has_room_for_the_prompt():
-    found = parse_modelfile(exported(shipment("x" * 5000), "ollama", "./weights of mine.gguf"))
+    found = parse_modelfile(exported(release("x" * 5000), "ollama", "./weights of mine.gguf"))
     assert found[0] == ("from", "./weights of mine.gguf")
     settings = dict(found)
     assert settings["temperature"] == "0"
@@ -135,33 +137,33 @@ def test_a_modelfile_decodes_as_it_was_measured_and_has_room_for_the_prompt():
 
 @pytest.mark.parametrize("model", ["two\nlines", '"quoted"', " led"])
 def test_a_model_s_name_that_a_modelfile_would_read_otherwise_is_refused(model):
-    with pytest.raises(ConfigError, match="give it with --model"):
-        exported(shipment(), "ollama", model)
+    with pytest.raises(ConfigError, match="correct --model"):
+        exported(release(), "ollama", model)
 
 
 def test_every_runtime_is_told_how_an_input_becomes_the_user_s_turn_and_how_the_label_is_read():
     inputs = {"subject": "Some made-up subject.", "body": "Some made-up body."}
     rendered = "Subject: Some made-up subject.\nSome made-up body."
     for format in ("json", "openai", "anthropic", "vllm"):
-        found = json.loads(exported(shipment(), format))
+        found = json.loads(exported(release(), format))
         assert found["input"]["template"] == TASK.input_template
         assert found["input"]["example"] == {"inputs": inputs, "rendered": rendered}
         assert found["answer"]["labels"] == list(LABELS)
         if format != "json":
             assert found["body"]["messages"][-1] == {"role": "user", "content": TASK.input_template}
-    told = [line for line in exported(shipment(), "ollama").splitlines() if line.startswith("# ")]
+    told = [line for line in exported(release(), "ollama").splitlines() if line.startswith("# ")]
     for part in (json.dumps(TASK.input_template), json.dumps(rendered), json.dumps(LABELS)):
         assert any(part in line for line in told), part
 
 
 def test_a_template_that_no_made_up_value_fits_has_no_example():
     task = TASK.model_copy(update={"input_template": "{{ body.split(':')[1] }}{{ subject }}"})
-    assert json.loads(exported(shipment(task=task), "openai"))["input"]["example"] is None
-    assert "{{ body.split" in exported(shipment(task=task), "ollama")
+    assert json.loads(exported(release(task=task), "openai"))["input"]["example"] is None
+    assert "{{ body.split" in exported(release(task=task), "ollama")
 
 
 def test_vllm_is_started_with_the_model_and_held_to_the_labels():
-    found = json.loads(exported(shipment(), "vllm", "org/it's 1B"))
+    found = json.loads(exported(release(), "vllm", "org/it's 1B"))
     assert shlex.split(found["serve"]) == ["vllm", "serve", "org/it's 1B", "--enable-prefix-caching"]
     assert found["body"]["model"] == "org/it's 1B"
     assert found["body"]["structured_outputs"] == {"choice": list(LABELS)}
@@ -169,7 +171,7 @@ def test_vllm_is_started_with_the_model_and_held_to_the_labels():
 
 def test_json_has_all_that_answers_depend_on_and_no_address():
     calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
-    whole = shipment(calibration=calibration, model="pld-mail", number=3, prompt_version="2")
+    whole = release(calibration=calibration, model="pld-mail", number=3, prompt_version="2")
     found = json.loads(exported(whole, "json"))
     assert found["prompt_sha256"] == sha256("Be brief.")
     assert Task(**found["task"]) == TASK
@@ -180,9 +182,9 @@ def test_json_has_all_that_answers_depend_on_and_no_address():
 
 def test_what_a_format_leaves_out_is_said():
     calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
-    calibrated = shipment(calibration=calibration)
+    calibrated = release(calibration=calibration)
     for format in ("openai", "anthropic", "ollama", "vllm"):
         assert any(line.startswith("calibration: ") for line in notes(calibrated, format, "m"))
-        assert not any(line.startswith("calibration: ") for line in notes(shipment(), format, "m"))
+        assert not any(line.startswith("calibration: ") for line in notes(release(), format, "m"))
     assert notes(calibrated, "json") == []
-    assert "--model" in notes(shipment(), "openai")[0]
+    assert "--model" in notes(release(), "openai")[0]

@@ -19,6 +19,7 @@ from support.llama_server import llama_server
 from support.mails import LABELS, TASK
 
 pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.slow
 
 MODEL = "qwen2.5-coder-0.5b"
 PROMPT = """What is the mail about? Answer with one word: refund, delivery or praise.

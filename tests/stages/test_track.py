@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 
+from pld.registry.store import Store
 from pld.stages import track
 from support.artifact_tree import PROMPT, write_artifacts
 
 
 def test_it_says_what_was_logged_where_the_winner_stands_and_how_to_look(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Path, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_artifacts(project / "artifacts", right=0.7)
     track.run()

@@ -59,7 +59,7 @@ class ModelServer:
                 if self.get("/ping")[0] == 200:
                     return
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"wanted a server that answers, found: {self.log.read_text()}")
+                raise AssertionError(f"expected a server that answers, got: {self.log.read_text()}")
             time.sleep(0.05)
 
     def end(self) -> None:
@@ -73,7 +73,7 @@ class ModelServer:
                 os.killpg(self._process.pid, 0)
                 time.sleep(0.01)
             os.killpg(self._process.pid, signal.SIGKILL)
-            raise AssertionError("wanted the server to end, found it there after 60 s")
+            raise AssertionError("expected the server to end, got it there after 60 s")
 
     def get(self, path: str) -> tuple[int, str]:
         with self.connection() as connection:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pld.artifacts import read_json, read_jsonl, read_record, write_json, write_jsonl
+from pld.artifacts import file_sha256, read_json, read_jsonl, read_record, write_json, write_jsonl
 from pld.config.build import build
 from pld.distill.render import base_messages, prompt_messages
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError, PldError, RegistryError
-from pld.evaluate.latency import measure_latency, served_by
+from pld.evaluate.latency import NOT_MEASURED, measure_latency, served_by
 from pld.evaluate.measure import answers_of, evaluation_report
 from pld.evaluate.systems import Prompted, System
 from pld.params import Config
@@ -184,13 +184,23 @@ class Measurements:
                 folder = Path(self._client.download_artifacts(run_id, EVALUATION, temporary))
                 return _Stored(
                     report=read_record(folder / "report.json", EvaluationReport),
-                    latency=read_record(folder / "latency.json", LatencyReport),
+                    latency=_latency(folder),
                     rows=read_jsonl(folder / "predictions.jsonl", Prediction),
                     groups=read_json(folder / "groups.json"),
                 )
             except (MlflowException, ArtifactError, OSError):
                 self._store.must_answer()
                 return None
+
+
+def _latency(folder: Path) -> LatencyReport:
+    """None is measured where `evaluate`'s report was restored from DVC's cache, or the times are another report's."""
+    path = folder / "latency.json"
+    if path.exists():
+        found = read_record(path, LatencyReport)
+        if found.report_sha256 in ("", file_sha256(folder / "report.json")):
+            return found
+    return LatencyReport(machine=NOT_MEASURED, systems={})
 
 
 def _read_test(conditions: Conditions) -> list[Example]:

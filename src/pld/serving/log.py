@@ -1,6 +1,6 @@
-"""The opt-in log of what a version answers in serving: JSON Lines of ServedAnswer, appended by any number of processes.
+"""The opt-in log of answers in serving: JSON Lines of ServedAnswer, which any number of processes append to.
 
-PLD_SERVING_LOG names the file. Texts are left out unless PLD_SERVING_LOG_INPUTS is true.
+PLD_SERVING_LOG names the file. Texts are logged only if PLD_SERVING_LOG_INPUTS is true.
 """
 
 import fcntl
@@ -21,14 +21,14 @@ from pld.records import ServedAnswer, inputs_id
 
 LOG_VARIABLE = "PLD_SERVING_LOG"
 INPUTS_VARIABLE = "PLD_SERVING_LOG_INPUTS"
-# an answer waits no longer than this for other processes that write
+# the longest that an answer waits for other processes that write
 _PATIENCE_S = 1.0
 _BLOCK = 1 << 16
 _OPENING = b'{"at"'
 
 
 class ServingLog:
-    """The log of one served version. What can't be written is counted and told once; it never fails an answer."""
+    """The log of one served version. An answer never fails because it can't be logged: that is reported once."""
 
     def __init__(self, path: Path, with_inputs: bool) -> None:
         self._path = path
@@ -38,7 +38,7 @@ class ServingLog:
 
     @classmethod
     def from_environment(cls) -> "ServingLog | None":
-        """None where no log is asked for. Raises ConfigError for a switch that says neither true nor false."""
+        """None where PLD_SERVING_LOG is unset. Raises ConfigError for a switch that is neither true nor false."""
         said = os.environ.get(INPUTS_VARIABLE, "false").strip().lower()
         if said not in ("true", "false"):
             raise ConfigError(f"expected true or false, got {said!r} ({INPUTS_VARIABLE})")
@@ -74,24 +74,24 @@ class ServingLog:
                 first, self.lost = not self.lost, self.lost + len(answers)
             if first:
                 why = error.strerror or error
-                print(f"expected to log answers, got {why} ({self._path}); they are not logged", file=sys.stderr)
+                print(f"expected to log answers, got {why} ({self._path}); they are lost meanwhile", file=sys.stderr)
         else:
             with self._lock:
                 lost, self.lost = self.lost, 0
             if lost:
-                print(f"{self._path}: answers are logged again; {lost} were not", file=sys.stderr)
+                print(f"{self._path}: answers are logged again; {lost} were lost", file=sys.stderr)
 
 
 def append(path: Path, answers: Sequence[ServedAnswer]) -> None:
-    """Append `answers` in one write. The file is opened anew, so that it may be moved away at any time.
+    """Append `answers` in one write. The file is opened each time, so that it may be rotated at any time.
 
-    What a process that was killed left of its last line is cut off first. Raises OSError; the file then ends as before.
+    Cuts off the incomplete last line of a killed process first. Raises OSError, and then leaves the file as it was.
     """
     text = "".join(json.dumps(answer.model_dump(mode="json"), ensure_ascii=False) + "\n" for answer in answers)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError("something that is no file")
+            raise OSError("something that is not a file")
         _lock(handle)
         end = _end_of_lines(handle)
         data = text.encode()
@@ -103,8 +103,8 @@ def append(path: Path, answers: Sequence[ServedAnswer]) -> None:
 
 
 def read(paths: Sequence[Path]) -> list[ServedAnswer]:
-    """The answers of several logs, in the order of their lines. A half last line, which a killed server leaves, is
-    passed over and told. Raises DataError that names file and line for any other line that is none of a log."""
+    """The answers of several logs, in the order of their lines. Skips, and reports, an incomplete last line, which a
+    killed server leaves. Raises DataError that names file and line for any other line that is not a log's."""
     found: list[ServedAnswer] = []
     for path in paths:
         try:
@@ -119,13 +119,13 @@ def read(paths: Sequence[Path]) -> list[ServedAnswer]:
                 found.append(ServedAnswer.model_validate_json(line))
             except ValidationError as error:
                 first = error.errors()[0]
-                at = ".".join(map(str, first["loc"])) or "the line"
+                got = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
                 raise DataError(
-                    f"expected a line of a serving log, got at {at}: {first['msg']} ({path}: line {number}); delete "
-                    "the line, or name another file"
+                    f"expected a line of a serving log, got {got} ({path}, line {number}); delete the line, or name "
+                    "another file"
                 ) from None
         if half:
-            print(f"{path}: passed over 1 half line at its end", file=sys.stderr)
+            print(f"{path}: skipped an incomplete last line", file=sys.stderr)
     return found
 
 
@@ -136,14 +136,14 @@ def _lock(handle: int) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise OSError(f"it locked by another process for {_PATIENCE_S:g} s") from None
+                raise OSError(f"a lock that another process held for {_PATIENCE_S:g} s") from None
             time.sleep(0.001)
         else:
             return
 
 
 def _end_of_lines(handle: int) -> int:
-    """Cut off a half last line; the file's length."""
+    """Cut off an incomplete last line; returns the file's length."""
     end = os.fstat(handle).st_size
     if not end or os.pread(handle, 1, end - 1) == b"\n":
         return end
@@ -154,6 +154,6 @@ def _end_of_lines(handle: int) -> int:
             start += at + 1
             break
     if not _OPENING.startswith(fragment := os.pread(handle, len(_OPENING), start)) and fragment != _OPENING:
-        raise OSError("a file that is no serving log")  # nothing of a stranger's file is cut off
+        raise OSError("a file that is not a serving log")  # never truncate another kind of file
     os.ftruncate(handle, start)
     return start
