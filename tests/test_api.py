@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from pld.config.defaults import CONF, SELECTIONS
 from pld.config.settings import load_config
 from pld.data.splits import split_of
 from pld.errors import ArtifactError, ConfigError, DataError, ExtractionError, PldError, TeacherError
-from pld.ports import TeacherAnswer
+from pld.ports import Generation, TeacherAnswer
 from pld.records import SPLITS, Example, inputs_id
 from pld.reporting.provenance import InstructionOrigin
 from pld.serving.model import Release
@@ -296,7 +297,7 @@ WRONG = {
         DataError,
         r"'blue' for the same input in examples\[0\] \(examples\[1\], column 'colour'\)",
     ),
-    "the label among the texts": ({"text": ["Some Text", "colour"]}, ConfigError, "expected a label column that is no text"),
+    "the label as a text": ({"text": ["Some Text", "colour"]}, ConfigError, "expected a label column that is no text"),
     "shares": ({"validation": 0.5, "test": 0.5}, ConfigError, "expected shares above 0 that leave some for training"),
     "a Teacher": ({"teacher": "claude"}, ConfigError, r"anthropic:/MODEL, .*got 'claude' \(pld.distill: teacher\)"),
     "a Student": ({"student": {"_target_": "os.system"}}, ConfigError, "expected a _target_ inside pld.adapters"),
@@ -325,6 +326,22 @@ def test_the_package_holds_every_file_of_conf():
     assert {path for path in Path("src/pld/conf").resolve().rglob("*") if path.is_file()} <= {
         path.resolve() for path in shipped
     }
+
+
+class ThinkingStudent(WordStudent):
+    def score_chats(self, chats, labels, on_progress=None):
+        return np.vstack([self.score(chat[:-1], [chat[-1].content], labels) for chat in chats])
+
+    def generate(self, chats, max_tokens, on_progress=None):
+        return [Generation("It is a colour.", 4, True) for _ in chats]
+
+
+def test_benchmark_compares_the_prompt_with_the_baselines_on_the_test_split(tmp_path):
+    made = distilled(student=ThinkingStudent(), folder=tmp_path / "compared")
+    report = made.benchmark(verbose=False)
+    assert {"zero_shot", "few_shot", "chain_of_thought", "distilled"} <= set(report.systems)
+    assert report.systems["distilled"] == made.evaluate()
+    assert report.prompt_sha256 == made.spec.prompt_sha256
 
 
 @pytest.mark.slow

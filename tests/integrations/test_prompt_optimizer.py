@@ -75,6 +75,7 @@ def optimised(teacher=None, data=None, prompt=PROMPT, judge=None, **changes):
     return output.optimized_prompts["mail"], output, judge
 
 
+@pytest.mark.slow
 def test_optimize_prompts_registers_a_version_with_rules_that_scores_higher(store, anthropic_server):  # noqa: F811
     server = anthropic_server(respond)
     first = mlflow.genai.register_prompt(name="mail", template=PROMPT)

@@ -52,7 +52,7 @@ def run() -> None:
 
 
 def compute(config: Config, folder: Path, student: Student | None = None) -> None:
-    """Write `folder`/evaluation/ from the outputs of the earlier stages. `student`: None for the one that `config` names."""
+    """Write `folder`/evaluation/. `student`: None for the one that `config` names."""
     out = folder / "evaluation"
     resolution = read_record(folder / "resolve/report.json", ResolutionReport)
     inputs = _inputs(config, folder, resolution, student)
