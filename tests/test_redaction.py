@@ -63,7 +63,7 @@ def test_an_address_with_a_password_is_refused_for_the_sdk_logs_addresses(monkey
     monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key-of-its-own")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://me:{OWN}@127.0.0.1:1")
     teacher = AnthropicTeacher(**{name: value for name, value in SETTINGS.items() if name != "_target_"})
-    with pytest.raises(TeacherError, match="ANTHROPIC_BASE_URL: wanted an address without user") as caught:
+    with pytest.raises(TeacherError, match="expected an address without user") as caught:
         list(teacher.ask([REQUEST]))
     assert OWN not in str(caught.value)
 

@@ -29,7 +29,7 @@ from pld.config.build import build
 from pld.config.composition import with_settings
 from pld.config.defaults import Choice, default_config, records_task
 from pld.distill.extract import extract
-from pld.distill.sweep import Bench, Settings
+from pld.distill.sweep import Settings, TrialRunner
 from pld.distill.trial import Material, sample
 from pld.errors import ConfigError, DataError, DistillError, ExtractionError
 from pld.integrations.mlflow.prompt_template import Template, has_markup
@@ -222,7 +222,7 @@ class PldPromptOptimizer(BasePromptOptimizer):  # type: ignore[misc]
     def _candidates(self, config: Config, template: Template, found: "_Found") -> list["_Candidate"]:
         """Different prompts in the seeded order of their settings, `max_trials` of them. Raises DistillError if no
         settings leave one."""
-        bench = Bench(
+        runner = TrialRunner(
             configured=lambda settings: with_settings(config, settings),
             build_clusterer=lambda changed: self._object("clusterer") or build(changed.clusterer, "clusterer"),
             material=found.material,
@@ -235,7 +235,7 @@ class PldPromptOptimizer(BasePromptOptimizer):  # type: ignore[misc]
         failed = DistillError("expected instructions, got only ones that hold template markup (PldPromptOptimizer)")
         for settings in points:
             try:
-                draft = bench.draft(settings)
+                draft = runner.draft(settings)
             except DistillError as error:
                 failed = error
                 continue
