@@ -158,6 +158,9 @@ def test_a_calibrated_system_has_the_latency_of_its_prompt() -> None:
 def test_a_latency_limit_without_a_measurement_fails() -> None:
     (verdict,) = judge(gates(max_p95_ms=1e9), EVALUATION, evidence(timed=()), None)
     assert not verdict.holds
+    assert verdict.figures == (
+        "no latency was measured for distilled; run `dvc repro -f -s evaluate`, then `dvc repro`"
+    )
 
 
 @pytest.mark.parametrize(("limit", "holds"), [(60, True), (59, False)])

@@ -11,6 +11,8 @@ from pld.config.settings import load_config
 from pld.errors import ArtifactError
 from pld.params import Config, NoResolver
 from pld.records import Latency, Reviewed, RoleSpending, sha256
+from pld.registry import packaging
+from pld.registry.registry import Registry
 from pld.registry.result import PipelineResult, flattened, read_result, settings
 from pld.registry.runs import LoggedRun, log_result
 from pld.registry.store import Store, connect, experiment_id
@@ -260,6 +262,33 @@ def test_measuring_latency_again_or_moving_a_gate_makes_no_other_result(project:
     assert read_result(config).key == first.key
     promotion = config.promotion.model_copy(update={"max_prompt_tokens": 5})
     assert read_result(config.model_copy(update={"promotion": promotion})).key == first.key
+
+
+def test_the_latency_of_a_result_is_the_one_logged_with_it_before_or_added_later(
+    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "_PACKAGE", project / "code")
+    (project / "code").mkdir()
+
+    def judged(run: str) -> str:
+        config = load_config()
+        gates = config.promotion.model_copy(update={"max_p95_ms": 25, "better_than_zero_shot": False})
+        untimed = dataclasses.replace(read_result(config), config=config.model_copy(update={"promotion": gates}))
+        assert not untimed.latency.systems
+        return str(Registry(store, "mail").register_and_promote(untimed, run))
+
+    result(project)
+    path = project / "artifacts/evaluation/latency.json"
+    timed = path.read_bytes()
+    path.unlink()  # as after `dvc exp apply`
+    logged = log_result(store, read_result(load_config()))
+    assert "no latency was measured for distilled; run `dvc repro -f -s evaluate`" in judged(logged.run_id)
+    path.write_bytes(timed)
+    again = log_result(store, read_result(load_config()))
+    assert (again.run_id, again.new) == (logged.run_id, False)
+    assert parent_of(store, again).data.metrics.keys() >= TIMED
+    path.unlink()
+    assert "max_p95_ms p95 20.0 ms on a test, limit 25 ms" in judged(logged.run_id)
 
 
 @pytest.mark.parametrize("changes", [{"right": 0.8}, {"prompt": PROMPT + "\n"}, {"test_size": 63}])

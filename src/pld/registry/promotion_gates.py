@@ -155,6 +155,10 @@ def _p95_within(limit: float, candidate: Evidence) -> Verdict:
     shipped = candidate.report.shipped
     measured = candidate.latency.systems.get(shipped) or candidate.latency.systems.get(base_name(shipped))
     if measured is None:
-        return _verdict("max_p95_ms", False, f"no latency was measured for {shipped}")
+        return _verdict(
+            "max_p95_ms",
+            False,
+            f"no latency was measured for {shipped}; run `dvc repro -f -s evaluate`, then `dvc repro`",
+        )
     figures = f"p95 {measured.p95_ms:.1f} ms on {candidate.latency.machine}, limit {limit:g} ms"
     return _verdict("max_p95_ms", measured.p95_ms <= limit, figures)

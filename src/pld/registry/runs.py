@@ -64,10 +64,19 @@ def log_result(store: Store, result: PipelineResult) -> LoggedRun:
         )
         for run in found:
             if run.data.tags.get(COMPLETE) == "true":
+                _add_latency(store, run, result)
                 return LoggedRun(run.info.run_id, new=False)
         for run in found:
             _delete(store, experiment, run.info.run_id)
         return LoggedRun(_Logger(store, experiment, result).log(), new=True)
+
+
+def _add_latency(store: Store, run: Any, result: PipelineResult) -> None:
+    """Log the latency of a result that was logged without one and has been timed since."""
+    times = _times(result.latency, result.report.shipped)
+    if times and not times.keys() & run.data.metrics.keys():
+        store.client.log_artifact(run.info.run_id, str(result.folder / EVALUATION / "latency.json"), EVALUATION)
+        store.client.log_batch(run.info.run_id, metrics=metric_batch(times))
 
 
 def _delete(store: Store, experiment: str, run_id: str) -> None:
@@ -243,12 +252,12 @@ def interval_words(found: Interval) -> str:
 
 def system_metrics(report: EvaluationReport, timed: LatencyReport, name: str) -> dict[str, float]:
     """The figures of one system, under the names that trials and the parent use too."""
-    return _scores(report.systems[name]) | _times(timed.systems.get(name) or timed.systems.get(base_name(name)))
+    return _scores(report.systems[name]) | _times(timed, name)
 
 
 def trial_metrics(result: PipelineResult, trial: TrialReport) -> dict[str, float]:
     """Figures on validation, and the prompt's latency where it was measured."""
-    return _scores(trial.report) | _shape(trial) | _times(result.latency.trials.get(trial.trial_id))
+    return _scores(trial.report) | _shape(trial) | _milliseconds(result.latency.trials.get(trial.trial_id))
 
 
 def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, float]]:
@@ -324,7 +333,11 @@ def _scores(report: SystemReport) -> dict[str, float]:
     }
 
 
-def _times(latency: Latency | None) -> dict[str, float]:
+def _times(timed: LatencyReport, system: str) -> dict[str, float]:
+    return _milliseconds(timed.systems.get(system) or timed.systems.get(base_name(system)))
+
+
+def _milliseconds(latency: Latency | None) -> dict[str, float]:
     if latency is None:
         return {}
     return {"latency_p50_ms": latency.p50_ms, "latency_p95_ms": latency.p95_ms, "prefill_ms": latency.prefill_ms}

@@ -1,11 +1,9 @@
 """Classifies the rows of a file chunk by chunk; `<out>.partial` keeps finished chunks, so that none is done twice.
 
-The partial file has a header line that identifies the work, then for each chunk a line with its length and hash, and
-its rows as CSV.
+The partial file is JSON Lines: first what identifies the work, then the finished rows of one chunk on each line.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 from collections import Counter
@@ -68,35 +66,49 @@ def classify_file(batch: Batch, release: Release, classifier: PromptClassifier) 
     Raises DataError, before anything is scored, for a bad row unless they are skipped, for a column of the file that
     would be written, and for a partial file of other work or that another process writes.
     """
-    file, labels = batch.file, classifier.spec.task.labels
-    written = batch.written(labels)
-    _check(batch, written)
-    header = {
+    file, spec = batch.file, classifier.spec
+    columns = [*file.columns, *batch.written(spec.task.labels)]
+    _check(batch, columns[len(file.columns) :])
+    work = {
         "file": file_sha256(file.path),
         "model": release.model,
         "version": release.number,
-        "answers": classifier.spec.key,
-        "columns": [*file.columns, *written],
+        "answers": spec.key,
+        "columns": columns,
         "fields": dict(file.fields),
-        "chunk": CHUNK,
+        "rows_per_line": CHUNK,
     }
-    with _opened(batch, header) as partial:
-        resumed = partial.rows
-        if resumed < file.rows:
-            classifier.warm_up()
-        with progress("classify", file.rows) as advance:
-            advance(resumed)
-            cells = islice(file.stream(), resumed, None)
-            while chunk := list(islice(cells, CHUNK)):
-                finished, counts = _classified(batch, classifier, chunk, partial.rows, advance)
-                with _writing(batch.partial):
-                    partial.add(finished, counts)
-        with _writing(batch.out), atomic_path(batch.out) as temporary, temporary.open("wb") as whole:
-            whole.write(_csv([[*file.columns, *written]]))
-            partial.copy_to(whole)
-        batch.partial.unlink()
-    too_long = file.rows - len(file.bad) - partial.labels.total()
-    return Done(file.rows, resumed, partial.labels, too_long, skipped=len(file.bad))
+    labels: Counter[str] = Counter()
+    rows = 0
+    try:
+        with _opened(batch, work) as partial:
+            for chunk in _finished(partial):
+                rows += len(chunk)
+                labels.update(row[len(file.columns)] for row in chunk)
+            resumed = rows
+            if resumed < file.rows:
+                classifier.warm_up()
+            with progress("classify", file.rows) as advance:
+                advance(resumed)
+                cells = islice(file.stream(), resumed, None)
+                while given := list(islice(cells, CHUNK)):
+                    chunk = _classified(batch, classifier, given, rows, advance)
+                    partial.write(f"{json.dumps(chunk)}\n".encode())
+                    partial.flush()
+                    os.fsync(partial.fileno())
+                    rows += len(chunk)
+                    labels.update(row[len(file.columns)] for row in chunk)
+            with atomic_path(batch.out) as temporary, temporary.open("wb") as whole:
+                for chunk in ([columns], *_finished(partial)):
+                    whole.writelines(f"{csv_line(row)}\n".encode() for row in chunk)
+            batch.partial.unlink()
+    except OSError as error:
+        raise DataError(
+            f"expected to write it, got {error.strerror or error} ({batch.out}); the same command continues once that "
+            "is resolved"
+        ) from None
+    skipped, too_long = len(file.bad), labels.pop("", 0) - len(file.bad)
+    return Done(rows, resumed, labels, too_long, skipped)
 
 
 def _check(batch: Batch, written: Sequence[str]) -> None:
@@ -115,8 +127,8 @@ def _check(batch: Batch, written: Sequence[str]) -> None:
 
 def _classified(
     batch: Batch, classifier: PromptClassifier, chunk: Sequence[Cells], start: int, advance: Any
-) -> tuple[list[list[str]], Counter[str]]:
-    """The finished rows of `chunk`, which starts at row `start` of the file, and how many have each label."""
+) -> list[list[str]]:
+    """The finished rows of `chunk`, which starts at row `start` of the file."""
     file, spec = batch.file, classifier.spec
     good = [at for at in range(len(chunk)) if start + at not in file.bad]
     records = [{field: chunk[at][place] for field, place in file.fields.items()} for at in good]
@@ -133,99 +145,40 @@ def _classified(
             figures = [repr(round(float(value), 6)) for value in (*scores, best - second)]
         own = [label or "", *figures, spec.prompt_sha256, spec.prompt_version]
         rows.append([*cells, *own, *([reason] if batch.skip_bad else [])])
-    return rows, Counter(label for label in found.labels if label is not None)
-
-
-class _Partial:
-    """An open partial file, which holds `rows` rows; `labels` counts their answers."""
-
-    def __init__(self, file: BinaryIO, start: int) -> None:
-        self._file = file
-        self._start = start  # of the first chunk
-        self.rows = 0
-        self.labels: Counter[str] = Counter()
-        end = start
-        for head, _ in self._chunks():
-            self.rows += int(head["rows"])
-            self.labels.update(head["labels"])
-            end = self._file.tell()
-        self._file.truncate(end)  # cut off an unfinished chunk
-        self._file.seek(end)
-
-    def add(self, rows: Sequence[Sequence[str]], labels: Counter[str]) -> None:
-        """Write a finished chunk to disk."""
-        data = _csv(rows)
-        head = {"rows": len(rows), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "labels": labels}
-        self._file.write(f"{canonical_json(head)}\n".encode() + data)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.rows += len(rows)
-        self.labels.update(labels)
-
-    def copy_to(self, whole: BinaryIO) -> None:
-        for _, data in self._chunks():
-            whole.write(data)
-
-    def _chunks(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Each finished chunk's head and rows, up to an incomplete one."""
-        self._file.seek(self._start)
-        while line := self._file.readline():
-            try:
-                head = json.loads(line)
-            except ValueError:
-                return
-            data = self._file.read(head["bytes"])
-            if hashlib.sha256(data).hexdigest() != head["sha256"]:
-                return
-            yield head, data
+    return rows
 
 
 @contextmanager
-def _opened(batch: Batch, header: Mapping[str, Any]) -> Iterator[_Partial]:
-    """The partial file of exactly this work, locked against other processes."""
-    path, line = batch.partial, f"{canonical_json(header)}\n".encode()
-    try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
-    except OSError as error:
-        raise DataError(f"expected a file that can be written, got {error.strerror} ({path}); correct --out") from None
-    with file:
+def _opened(batch: Batch, work: Mapping[str, Any]) -> Iterator[BinaryIO]:
+    """The partial file of exactly this work, after its header line; locked against other processes."""
+    path, header = batch.partial, f"{canonical_json(work)}\n".encode()
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(f"expected to write it, got another process writing it ({path}); wait for it") from None
         found = file.readline()
-        if found != line and line.startswith(found):  # new, or killed while it wrote the header
+        if not header.startswith(found):
+            raise DataError(
+                f"expected rows of {batch.file.path} by {work['model']} version {work['version']} with the same "
+                f"options, got those of other work ({path}); finish that with its own command, or delete it"
+            )
+        if found != header:  # new, or killed while it wrote the header
             file.seek(0)
-            file.write(line)
-        elif found != line:
-            raise DataError(_mismatch(path, batch, header, found))
-        yield _Partial(file, len(line))
+            file.write(header)
+        yield file
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"expected to write it, got {error.strerror} ({path}); the same command continues once that is resolved"
-        ) from None
-
-
-def _mismatch(path: Path, batch: Batch, header: Mapping[str, Any], line: bytes) -> str:
-    try:
-        found = json.loads(line)
-        other = f"sha256 {found['file'][:12]} by {found['model']} version {found['version']}"
-        same_file = found["file"] == header["file"]
-    except (ValueError, KeyError, TypeError):
-        other, same_file = "something else", False
-    wanted = f"sha256 {header['file'][:12]} by {header['model']} version {header['version']}"
-    way = f"`--version {found['version']}` continues it" if same_file and other != wanted else "finish that one first"
-    return (
-        f"expected rows of {batch.file.path}, {wanted}, got those of "
-        f"{other}{', with other settings' if other == wanted else ''} ({path}); {way}, or delete it to start again"
-    )
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    return "".join(csv_line(row) + "\n" for row in rows).encode()
+def _finished(partial: BinaryIO) -> Iterator[list[list[str]]]:
+    """Each finished chunk; cuts off what a killed process left after the last one."""
+    partial.seek(0)
+    end = len(partial.readline())
+    while (line := partial.readline()).endswith(b"\n"):
+        try:
+            chunk = json.loads(line)
+        except ValueError:
+            break
+        end += len(line)
+        yield chunk
+    partial.truncate(end)
+    partial.seek(end)
