@@ -244,10 +244,10 @@ def test_one_input_has_one_label(capsys):
 def test_a_file_that_rows_can_not_be_added_to_is_refused_in_one_line(capsys):
     ran(log(*new_answers()), "--out", "s.csv")
     labelled(["refund"] * 5)
-    assert "expected a .csv or .jsonl file to append to, got .parquet" in refused(
+    assert "expected a .csv or .jsonl file to append to, got no such file (x.parquet)" in refused(
         capsys, "--labelled", "s.csv", "--into", "x.parquet"
     )
-    assert "expected the task's data file, got no such file (x.csv)" in refused(
+    assert "expected a .csv or .jsonl file to append to, got no such file (x.csv)" in refused(
         capsys, "--labelled", "s.csv", "--into", "x.csv"
     )
     Path(f"{CORPUS}.dvc").write_text("outs: []\n")
@@ -270,8 +270,12 @@ def test_columns_of_ours_give_way_to_the_tasks():
 
 def test_a_sheet_is_never_written_over_and_strange_logs_are_refused(capsys):
     Path("s.csv").write_text("mine")
-    assert "expected a path for a new sheet" in refused(capsys, log(*new_answers()), "--out", "s.csv")
-    assert "expected a path that ends in .csv" in refused(capsys, log(*new_answers()), "--out", "s.xlsx")
+    assert "expected a new file that ends in .csv, got 's.csv'" in refused(
+        capsys, log(*new_answers()), "--out", "s.csv"
+    )
+    assert "expected a new file that ends in .csv, got 's.xlsx'" in refused(
+        capsys, log(*new_answers()), "--out", "s.xlsx"
+    )
     assert "got none in 0 lines" in refused(capsys, log(), "--out", "t.csv")
     strange = served("refund", text="a").model_copy(update={"inputs": {"text": "b"}})
     assert "is it the log of another task?" in refused(capsys, log(strange), "--out", "t.csv")

@@ -147,7 +147,7 @@ def test_the_message_names_the_first_offence_and_counts_the_others() -> None:
 
 def test_if_all_labels_are_undeclared_the_message_doubts_the_column() -> None:
     message = refusal(raw(2, "mad"), raw(3, "bad"))
-    assert message.endswith("(and 1 more of this kind, so in every row: is reader.label the right column?)")
+    assert message.endswith("(and 1 more of this kind, so in every row: is this the label column?)")
     assert "right column" not in refusal(raw(2, "mad"), raw(3, "bad"), raw(4))
 
 

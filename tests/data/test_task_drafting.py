@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.data.task_drafting import draft_instruction, draft_template, field_names, replaced
+from pld.data.audit.task_files import selected
+from pld.data.task_drafting import draft_instruction, draft_template, field_names
+from pld.errors import ConfigError
 from pld.prompts import render_string
 
 
@@ -46,18 +49,34 @@ overrides: []  # none
 """
 
 
-def test_an_option_is_replaced_where_it_stands():
-    assert replaced(PARAMS, {"task": "new"}) == PARAMS.replace('"old"', "new")
-    both = replaced(PARAMS, {"task": "new", "teacher": "openai"})
-    assert both == PARAMS.replace('"old"', "new").replace("recorded", "openai")
-    assert replaced("groups: {task: a, teacher: b}\n", {"teacher": "c"}) == "groups: {task: a, teacher: c}\n"
+def selected_in(text, groups, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    Path("conf").mkdir()
+    Path("params.yaml").write_text(text)
+    return selected(groups)
 
 
-@pytest.mark.parametrize("text", ["groups: {}\n", "groups: null\n", "- groups\n", "groups: {task: [a]}\n", ""])
-def test_a_file_without_the_role_is_refused(text):
-    with pytest.raises(ValueError, match="no task under groups"):
-        replaced(text, {"task": "new"})
+@pytest.mark.parametrize(
+    ("groups", "changed"),
+    [
+        ({"task": "new"}, PARAMS.replace('"old"', "new")),
+        ({"task": "new", "teacher": "openai"}, PARAMS.replace('"old"', "new").replace("recorded", "openai")),
+    ],
+)
+def test_selecting_options_changes_no_other_character_of_params_yaml(groups, changed, tmp_path, monkeypatch):
+    assert selected_in(PARAMS, groups, tmp_path, monkeypatch) == changed
 
 
-def test_what_is_replaced_is_read_back():
-    assert yaml.safe_load(replaced(PARAMS, {"task": "new"}))["groups"]["task"] == "new"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "groups: {}\n",
+        "groups: null\n",
+        "- groups\n",
+        "",
+        "groups:\n  a: b\nother:\n  task: c\n",
+    ],
+)
+def test_a_params_yaml_without_a_line_for_the_task_is_refused(text, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"expected groups with a line for task, got others \(params.yaml\)"):
+        selected_in(text, {"task": "new"}, tmp_path, monkeypatch)

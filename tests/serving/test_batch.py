@@ -124,8 +124,8 @@ def test_a_bad_row_stops_before_anything_is_scored_or_is_skipped_with_its_reason
     with pytest.raises(DataError) as caught:
         run(path, tmp_path / "out.csv", student)
     assert str(caught.value) == (
-        f"expected text, got none ({path}: row 302, column 'words') (and 1 more rows like it); correct it, or skip such "
-        "rows with --skip-bad"
+        f"expected text, got none ({path}: row 302, column 'words') (and 1 more rows like it); correct it, or skip "
+        "such rows with --skip-bad"
     )
     assert not student.asked
     assert [file.name for file in tmp_path.iterdir()] == ["in.csv"]
@@ -144,10 +144,14 @@ def test_a_bad_row_stops_before_anything_is_scored_or_is_skipped_with_its_reason
     ("name", "text", "message"),
     [
         ("in.csv", "no,words\n1,a\n", "expected a column 'further words', got 'no', 'words'"),
-        ("in.csv", "words,further words\na,b\nc,d,e\n", "expected 2 cells as in the header, got 3"),
+        ("in.csv", "words,further words\na,b\nc,d,e\n", "expected a row of CSV, got 3 instead of 2 cells"),
         ("in.csv", "words,further words,x,x\na,b,c,d\n", "expected one column 'x', got 2 of that name"),
         ("in.csv", "words,further words,label\na,b,c\n", "expected no column 'label', which pld writes"),
-        ("in.jsonl", '{"words": "a", "further words": "b"}\n{"words"\n', "expected one JSON object, got bad JSON"),
+        (
+            "in.jsonl",
+            '{"words": "a", "further words": "b"}\n{"words"\n',
+            "per line, got bad JSON",
+        ),
         (
             "in.tsv",
             "words\tfurther words\n",

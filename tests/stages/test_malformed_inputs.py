@@ -203,7 +203,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("name", [*WRITTEN, "d.parquet"])
-@pytest.mark.parametrize("change", ["cut", "more", "replaced", "gone"])
+@pytest.mark.parametrize("change", ["cut", "more", "replaced"])
 def test_a_file_that_changes_while_it_is_read_is_refused(name: str, change: str) -> None:
     path = RECORDS / name
     if name in WRITTEN:
@@ -217,11 +217,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(name: str, change: str)
     elif change == "more":
         with path.open("ab") as file:
             file.write(b"\xff")
-    elif change == "replaced":
+    else:
         path.write_bytes(path.read_bytes().replace(b"row", b"ROW"))
         os.utime(path, (1, 1))
-    else:
-        path.unlink()
     with pytest.raises(
         DataError, match=r"expected a complete file, got one that changed while it was read \(.*d\.\w+\)"
     ):

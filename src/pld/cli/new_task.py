@@ -54,12 +54,12 @@ def new_task(
     Nothing is written unless every row is good: all that must be fixed is listed. A file from elsewhere is copied to
     assets/corpus/records/; the next commands are printed last.
     """
-    from pld.artifacts import file_sha256
     from pld.data.audit import task_files
-    from pld.data.audit.draft import Request, check_there, draft, in_options
+    from pld.data.audit.draft import Request, draft
     from pld.data.audit.findings import faults, warnings
     from pld.data.audit.hub_dataset import HUB, downloaded
     from pld.data.audit.lengths import measure
+    from pld.data.readers.source import locate
     from pld.data.splits import examine
     from pld.data.task_drafting import task_file
     from pld.prompts import render_string
@@ -81,7 +81,8 @@ def new_task(
     request = Request(name, texts, label, options, id_column, group, split, template, instruction)
     with downloaded(data, label) as found:
         file = found.file
-        check_there(file, data)
+        if not data.startswith(HUB):
+            locate(data, "--data")
         place = task_files.RECORDS / found.file_name if data.startswith(HUB) else task_files.place_of(file)
         if not force and place.exists() and file.is_file() and not task_files.same_file(file, place):
             raise DataError(
@@ -89,7 +90,6 @@ def new_task(
                 "it with --force"
             )
         drafted = draft(request, file, data)
-        digest = file_sha256(file)
         reader = drafted.task.reader.model_copy(update={"path": task_files.path_in_data(place)})
         task = drafted.task.model_copy(update={"reader": reader})
         text = task_file(task, drafted.order, found.origin, instruction is None)
@@ -107,7 +107,7 @@ def new_task(
         try:
             assembly.check()
         except DataError as error:
-            raise DataError(f"{in_options(str(error))}; nothing was written") from None
+            raise DataError(f"{error}; nothing was written") from None
 
         path = task_files.TASKS / f"{name}.yaml"
         if not force and path.exists() and path.read_bytes() != text.encode():
@@ -116,7 +116,7 @@ def new_task(
                 "with --force"
             )
         texts_of = {path: text} | ({task_files.PARAMS: task_files.selected(groups)} if select else {})
-        written = task_files.write(file, place, digest, texts_of)
+        written = task_files.write(file, place, texts_of)
     click.echo()
     if not written:
         click.echo(f"nothing to change: all is there already ({', '.join(map(str, [place, *texts_of]))})")

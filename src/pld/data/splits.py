@@ -267,7 +267,7 @@ class _State:
         names, labels = raw.columns, self.task.labels
         if raw.id is not None:
             if not visible(raw.id):
-                remedy = "fill it in, or set reader.id to null in conf/task/"
+                remedy = "fill it in, or name no id column"
                 yield Offence("empty id", raw, names.id, "an id", "none", remedy)
             if not on_one_line(raw.id):
                 remedy = "remove line ends and control characters"
@@ -280,7 +280,7 @@ class _State:
         if raw.label not in labels:
             expected = f"a label of task {self.task.name} ({', '.join(labels):.300})"
             got = f"{raw.label!r:.60}" if unicodedata.is_normalized("NFC", raw.label) else f"{raw.label!a:.60}"
-            remedy = "correct the row, or declare the label in conf/task/"
+            remedy = "correct the row, or the task's labels"
             hint = partial(guess_label, raw.label, labels)
             yield Offence(_UNDECLARED, raw, names.label, expected, got, remedy, hint)
         if not any(map(visible, raw.inputs.values())):
@@ -297,7 +297,7 @@ class _State:
                 yield Offence("group spelled in two ways", raw, names.group, expected, got, "spell both the same")
         if raw.split is not None and _named_split(raw.split) is None:
             expected = f"a split ({', '.join(SPLIT_NAMES)})"
-            remedy = "correct the row, or set reader.split to null in conf/task/ to split by hash"
+            remedy = "correct the row, or name no split column to split by hash"
             yield Offence("unknown split", raw, names.split, expected, f"{raw.split!r:.60}", remedy)
 
     def _of_splits(self, raw: RawExample, example: Example, input_hash: str) -> Iterator[Offence]:
@@ -329,7 +329,7 @@ def _named_split(text: str) -> Split | None:
 def guess_label(found: str, labels: Iterable[str]) -> str:
     """What an undeclared label may have been meant to be, in brackets; nothing without a guess."""
     if len(found) > _LONGEST_GUESS:
-        return f"… ({len(found):,} characters: is reader.label the right column?)"
+        return f"… ({len(found):,} characters: is this the label column?)"
     for label in labels:
         if plain(found) == plain(label) and found.strip() != label:
             return f" (did you mean {label!a}, which differs in invisible characters or Unicode form?)"
@@ -346,13 +346,13 @@ def _further(offences: list[Offence], rows: int) -> str:
     further = [f"{number - 1:,} more of this kind"] * (number > 1)
     further += [f"{count:,} of {other!r}" for other, count in sorted(others)]
     if kind == _UNDECLARED and number == rows > 1:
-        further.append("so in every row: is reader.label the right column?")
+        further.append("so in every row: is this the label column?")
     return f" (and {', '.join(further)})" if further else ""
 
 
 def _gaps(task: Task, summary: SplitSummary, state: _State) -> Iterator[str]:
     if not summary.examples:
-        yield f"expected examples, got none (task {task.name}); correct reader.path in conf/task/"
+        yield f"expected examples, got none (task {task.name}); name another data file"
         return
     totals = {split: sum(summary.counts[split].values()) for split in SPLITS}
     found = ", ".join(f"{count} {split}" for split, count in totals.items())
@@ -369,7 +369,7 @@ def _gaps(task: Task, summary: SplitSummary, state: _State) -> Iterator[str]:
     if missing:
         yield (
             f"expected a training example of every label, got none of {', '.join(missing)} among {totals['train']} "
-            f"({state.file}); add some, or drop the label in conf/task/"
+            f"({state.file}); add some, or drop the label"
         )
 
 

@@ -82,6 +82,7 @@ def task_file(task: TaskParams, order: str, origin: str, drafted: bool) -> str:
     reader = task.reader
     assert isinstance(reader, RecordsReader)
     template = _block(task.input_template) if "\n" in task.input_template else _text(task.input_template)
+    roles = (("id", reader.id), ("group", reader.group), ("split", reader.split))
     lines = [
         f"# {origin}",
         f"name: {task.name}",
@@ -100,32 +101,9 @@ def task_file(task: TaskParams, order: str, origin: str, drafted: bool) -> str:
         *(f"    {_key(field)}: {_text(column)}" for field, column in reader.fields.items()),
         f"  label: {_text(reader.label)}   # columns; id, group and split may be null",
         "  options: " + ("null" if reader.options is None else "[" + ", ".join(map(_text, reader.options)) + "]"),
-        *(f"  {role}: {'null' if column is None else _text(column)}" for role, column in _roles(reader)),
+        *(f"  {role}: {'null' if column is None else _text(column)}" for role, column in roles),
     ]
     return "\n".join(lines) + "\n"
-
-
-def replaced(params: str, groups: dict[str, str]) -> str:
-    """The text of params.yaml with other options selected and every other character kept.
-
-    Raises ValueError if its `groups` has no such roles, or they are not plain scalars.
-    """
-    root = yaml.compose(params, Loader=yaml.SafeLoader)
-    changes = []
-    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
-        if key.value == "groups" and isinstance(value, yaml.MappingNode):
-            for role, option in value.value:
-                if role.value in groups and isinstance(option, yaml.ScalarNode) and option.style in (None, '"', "'"):
-                    changes.append((option.start_mark.index, option.end_mark.index, groups[role.value]))
-    if len(changes) != len(groups):
-        raise ValueError(f"no {' and '.join(groups)} under groups")
-    for start, end, option in sorted(changes, reverse=True):
-        params = params[:start] + option + params[end:]
-    return params
-
-
-def _roles(reader: RecordsReader) -> tuple[tuple[str, str | None], ...]:
-    return ("id", reader.id), ("group", reader.group), ("split", reader.split)
 
 
 def _labels(labels: Sequence[str], order: str) -> list[str]:

@@ -48,21 +48,6 @@ class Added:
         return sum(self.splits.values())
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """The columns of a sheet: the task's own, as in its data file, then ours."""
-
-    fields: Mapping[str, str]
-    label: str
-    answered: str
-    margin: str
-    id: str
-
-    @property
-    def header(self) -> list[str]:
-        return [*self.fields.values(), self.label, self.answered, self.margin, self.id]
-
-
 def write_sheet(
     out: Path,
     task: TaskParams,
@@ -77,10 +62,8 @@ def write_sheet(
     Inputs that are in the data are left out: those of train and validation by text, those of test by the ids of its
     predictions (its text is not read). Raises DataError if there is no text, or nothing new.
     """
-    if out.exists():
-        raise DataError(f"expected a path for a new sheet, got a file ({out}); name another, or remove it")
-    if out.suffix.lower() != ".csv":
-        raise DataError(f"expected a path that ends in .csv, got {out.suffix or 'no ending'} ({out})")
+    if out.exists() or out.suffix.lower() != ".csv":
+        raise DataError(f"expected a new file that ends in .csv, got {out.name!r} ({out}); name another")
     found, others = _new_inputs(served, task.labels, _known_ids(artifacts))
     if not found:
         raise DataError(
@@ -94,11 +77,11 @@ def write_sheet(
             f"expected the texts of {len(found):,} inputs, but {where} (serving log); serve with "
             "PLD_SERVING_LOG_INPUTS=true, or name a file that has them with --inputs"
         )
-    layout = _layout(task)
-    lines = [csv_line(layout.header)]
+    fields, label, extra = _columns(task)
+    lines = [csv_line([*fields.values(), label, *extra])]
     for answer in chosen:
         margin = "" if answer.label is None else f"{margin_of(answer.scores):.6f}"
-        own = [texts[answer.id][field] for field in layout.fields]
+        own = [texts[answer.id][field] for field in fields]
         lines.append(csv_line([*own, "", answer.label or "", margin, _ID_MARK + answer.id]))
     write_text(out, "".join(f"{line}\n" for line in lines))
     return Chosen(rows=len(chosen), other_prompts=others, no_text=len(found) - len(texts))
@@ -111,25 +94,23 @@ def add_labelled(sheet: Path, task: TaskParams, into: Path | None) -> Added:
     Raises DataError for the first row that can't be added (with the number of others), and for a data file that is
     part of a package, missing, or Parquet.
     """
-    if not isinstance(task.reader, RecordsReader):
+    reader = task.reader
+    if not isinstance(reader, RecordsReader) or (into is None and reader.path.startswith("package:")):
         raise DataError(
-            f"expected your own data file, got {task.reader.source}, which an installed package ships (conf/task/: "
-            "reader); use a file of your own (docs/reference/data-files.md)"
+            f"expected your own data file, got one that an installed package ships ({reader.source}); use a file of "
+            "your own (docs/reference/data-files.md)"
         )
-    target = into or _target(task.reader)
-    ending = target.suffix.lower()
-    if ending not in (".csv", ".jsonl"):
+    target = into or edited_file(reader.path)
+    if target.suffix.lower() not in (".csv", ".jsonl") or not target.exists():
+        got = "another format" if target.exists() else "no such file"
         raise DataError(
-            f"expected a .csv or .jsonl file to append to, got {ending or 'no ending'} ({target}); convert it and "
-            "correct reader.path, or append the rows with your own tool"
+            f"expected a .csv or .jsonl file to append to, got {got} ({target}); run `dvc pull`, convert it, or name "
+            "another file with --into"
         )
-    if not target.exists():
-        raise DataError(f"expected the task's data file, got no such file ({target}); run `dvc pull`, or pass --into")
     faults, labelled, without_label = _read_sheet(sheet, task)
-    reader = task.reader.model_copy(update={"path": str(target)})
     present = [
         RawExample(str(target), f"{raw.place} of {target}", raw.inputs, raw.label)
-        for raw in read_labelled_rows(reader, task.labels)
+        for raw in read_labelled_rows(reader.model_copy(update={"path": str(target)}), task.labels)
     ]
     known = {inputs_id(raw.inputs) for raw in present}
     different: dict[str, RawExample] = {}
@@ -142,29 +123,20 @@ def add_labelled(sheet: Path, task: TaskParams, into: Path | None) -> Added:
         raise DataError(faults[0] + (f" (and {len(faults) - 1} more such rows)" if len(faults) > 1 else ""))
     new = [(identity, row) for identity, row in different.items() if identity not in known]
     if new:
-        _append(target, [_as_row(task.reader, identity, row) for identity, row in new])
-    splits = Counter(_ADDED_TO if task.reader.split is not None else split_of(identity) for identity, _ in new)
+        _append(target, [_as_row(reader, identity, row) for identity, row in new])
+    splits = Counter(_ADDED_TO if reader.split is not None else split_of(identity) for identity, _ in new)
     return Added(target, dict(splits), without_label, len(different) - len(new))
 
 
-def _target(reader: RecordsReader) -> Path:
-    if reader.path.startswith("package:"):
-        raise DataError(
-            f"expected your own data file, got one that an installed package ships ({reader.path}); pass a file as "
-            "--into"
-        )
-    return edited_file(reader.path)
-
-
-def _layout(task: TaskParams) -> _Layout:
+def _columns(task: TaskParams) -> tuple[dict[str, str], str, list[str]]:
+    """A sheet's columns: input field → column and the label column, as in the data file, then answer, margin and id."""
     reader = task.reader
     if isinstance(reader, RecordsReader):
         fields, label = {field: reader.fields[field] for field in task.fields}, reader.label
     else:
         fields, label = {field: field for field in task.fields}, "label"
     taken = {*fields.values(), label}
-    names = (f"served {name}" if name in taken else name for name in ("answered", "margin", "id"))
-    return _Layout(fields, label, *names)
+    return fields, label, [f"served {name}" if name in taken else name for name in ("answered", "margin", "id")]
 
 
 def _new_inputs(
@@ -218,7 +190,7 @@ def _texts(task: TaskParams, found: Sequence[ServedAnswer], inputs: Path | None)
                 f"{identity}); is it the log of another task?"
             )
     if inputs is not None:
-        fields = _layout(task).fields
+        fields, *_ = _columns(task)
         from_file = {inputs_id(own): own for own in (_inputs(row, fields) for _, row in _rows(inputs, fields.values()))}
         texts |= {answer.id: from_file[answer.id] for answer in found if answer.id in from_file}
     return texts
@@ -234,14 +206,13 @@ def _rows(path: Path, columns: Iterable[str]) -> Iterator[Row]:
 
 def _read_sheet(sheet: Path, task: TaskParams) -> tuple[list[str], list[RawExample], int]:
     """What is wrong with ids, the rows with a label, and how many have none."""
-    layout = _layout(task)
-    names = ColumnNames(layout.fields, layout.label)
+    fields, label, (*_, id_column) = _columns(task)
     faults: list[str] = []
     labelled: list[RawExample] = []
     without_label = 0
-    for place, row in _rows(sheet, [*layout.fields.values(), layout.label, layout.id]):
-        inputs, identity = _inputs(row, layout.fields), row[layout.id].removeprefix(_ID_MARK)
-        if not row[layout.label].strip():
+    for place, row in _rows(sheet, [*fields.values(), label, id_column]):
+        inputs, identity = _inputs(row, fields), row[id_column].removeprefix(_ID_MARK)
+        if not row[label].strip():
             without_label += 1
         elif identity != inputs_id(inputs):
             faults.append(
@@ -249,7 +220,7 @@ def _read_sheet(sheet: Path, task: TaskParams) -> tuple[list[str], list[RawExamp
                 f"({sheet}: {place}); restore both (a spreadsheet may have changed them), or delete the row"
             )
         else:
-            labelled.append(RawExample(str(sheet), place, inputs, row[layout.label], columns=names))
+            labelled.append(RawExample(str(sheet), place, inputs, row[label], columns=ColumnNames(fields, label)))
     return faults, labelled, without_label
 
 
@@ -267,28 +238,16 @@ def _as_row(reader: RecordsReader, identity: str, row: RawExample) -> dict[str, 
 
 
 def _append(target: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Replaces the file instead of writing to it, because it may be a link into DVC's cache."""
+    """Replaces the file instead of writing to it, because it may be a link into DVC's cache. In CSV, columns that the
+    task doesn't name stay empty."""
     before = target.read_bytes()
-    line_end = _line_end(before)
-    text = _as_jsonl(rows) if target.suffix.lower() == ".jsonl" else _as_csv(rows, target, line_end)
-    missing = b"" if before.endswith((b"\n", b"\r")) else line_end.encode()
+    line_end = "\r\n" if b"\r\n" in before else "\r" if b"\r" in before and b"\n" not in before else "\n"
+    if target.suffix.lower() == ".jsonl":
+        lines = [json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows]
+    else:
+        with target.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file, strict=True))
+        lines = [csv_line([row.get(column, "") for column in header]) + line_end for row in rows]
+    missing = "" if before.endswith((b"\n", b"\r")) else line_end
     with atomic_path(target) as temporary:
-        temporary.write_bytes(before + missing + text.encode())
-
-
-def _line_end(content: bytes) -> str:
-    at = content.find(b"\n")
-    if at < 0:
-        return "\r" if b"\r" in content else "\n"
-    return "\r\n" if content[at - 1 : at] == b"\r" else "\n"
-
-
-def _as_jsonl(rows: Sequence[Mapping[str, str]]) -> str:
-    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _as_csv(rows: Sequence[Mapping[str, str]], target: Path, line_end: str) -> str:
-    """In the order of the file's header; columns that the task doesn't name stay empty."""
-    with target.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file, strict=True))
-    return "".join(csv_line([row.get(column, "") for column in header]) + line_end for row in rows)
+        temporary.write_bytes(before + (missing + "".join(lines)).encode())

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from pld.data.audit.columns import SHOWN, Column, Finding, column_hints, columns_of
-from pld.data.audit.draft import Draft, in_options
+from pld.data.audit.draft import Draft
 from pld.data.audit.lengths import Lengths
 from pld.data.near_duplicates import near_duplicates
 from pld.data.splits import Assembly, RawExample
@@ -29,9 +29,9 @@ def faults(assembly: Assembly) -> Iterator[Finding]:
         rows = "1 row" if len(same) == 1 else f"{len(same):,} rows"
         # hints only for the offences that are shown: guessing takes time
         shown = [f"{one.raw.place}: got {one.got}{one.hint() if at < SHOWN else ''}" for at, one in enumerate(same)]
-        yield Finding.of(f"{kind} in {rows}: {in_options(same[0].remedy)}", shown)
+        yield Finding.of(f"{kind} in {rows}: {same[0].remedy}", shown)
     for gap in assembly.gaps:
-        yield Finding(in_options(gap))
+        yield Finding(gap)
 
 
 def warnings(draft: Draft, assembly: Assembly, lengths: Lengths | None, file: Path) -> Iterator[Finding]:
@@ -119,20 +119,20 @@ def twins_across(
 ) -> Iterator[Finding]:
     """Near-duplicates in different splits. `links`: positions among the examples and what the two have in common, as
     `near_duplicates` gives them."""
+    from scipy.cluster.hierarchy import DisjointSet
+
     splits = [example.split for example in assembly.examples]
-    sets: dict[int, list[int]] = {}
+    sets = DisjointSet(at for first, second, _ in links for at in (first, second))
     for first, second, _ in links:
-        joined = sets.get(first, [first]) + sets.get(second, [second])  # links form trees: never the same set twice
-        for at in joined:
-            sets[at] = joined
-    across = {id(twins): twins for twins in sets.values() if len({splits[at] for at in twins}) > 1}
+        sets.merge(first, second)
+    across = [twins for twins in sets.subsets() if len({splits[at] for at in twins}) > 1]
     if not across:
         return
     seen_in_train = sum(
-        splits[at] != "train" for twins in across.values() if any(splits[at] == "train" for at in twins) for at in twins
+        splits[at] != "train" for twins in across if any(splits[at] == "train" for at in twins) for at in twins
     )
     one_of_each = {
-        id(sets[first]): (first, second, common)
+        sets[first]: (first, second, common)
         for first, second, common in reversed(links)
         if splits[first] != splits[second]
     }
@@ -151,16 +151,16 @@ def twins_across(
         if seen_in_train
         else f"{len(across):,} sets of near-duplicates are in both validation and test"
     )
-    rows = [[assembly.rows[at] for at in twins] for twins in across.values()]
+    rows = [[assembly.rows[at] for at in twins] for twins in across]
     yield Finding.of(f"{what}, which inflates the scores: {_remedy(rows, columns)}", shown)
 
 
 def _remedy(sets: Sequence[Sequence[int]], columns: Sequence[Column]) -> str:
     """A column that would keep most of the sets (of rows) together, if there is one."""
     together = {
-        column.name: sum(len({column.codes[row] for row in rows}) == 1 for rows in sets) / len(sets)
+        column.name: sum(len({column.values[row] for row in rows}) == 1 for rows in sets) / len(sets)
         for column in columns
-        if len(column.sizes) >= 10 and max(column.sizes) > 1
+        if len(column.rows_of) >= 10 and max(column.rows_of.values()) > 1
     }
     best = max(together, key=lambda name: together[name], default=None)
     if best is not None and together[best] >= 0.5:

@@ -3,6 +3,7 @@
 import contextlib
 import filecmp
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,11 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from pld.artifacts import atomic_path, file_sha256
+from pld.artifacts import atomic_path
 from pld.config.assets import edited_file
 from pld.config.composition import compose
-from pld.data.task_drafting import replaced
-from pld.errors import ConfigError, DataError
+from pld.errors import ConfigError
 from pld.params import Config, TaskParams
 
 CONF, PARAMS, TASKS = Path("conf"), Path("params.yaml"), Path("conf/task")
@@ -26,11 +26,10 @@ _RECORDED = "pld.adapters.teachers.recorded.RecordedTeacher"
 def place_of(file: Path) -> Path:
     """Where a data file belongs: where it is, if in assets/corpus/ (or data/, which is a copy of it), else in
     assets/corpus/records/ under its own name."""
-    for known in (file.absolute(), file.resolve()):
-        for folder in (CORPUS, DATA):
-            for root in (folder.absolute(), folder.resolve()):
-                if known.is_relative_to(root) and (folder == CORPUS or (CORPUS / known.relative_to(root)).exists()):
-                    return CORPUS / known.relative_to(root)
+    for folder in (CORPUS, DATA):
+        for known, root in ((file.absolute(), folder.absolute()), (file.resolve(), folder.resolve())):
+            if known.is_relative_to(root) and (place := CORPUS / known.relative_to(root)).exists():
+                return place
     return RECORDS / file.name
 
 
@@ -63,31 +62,28 @@ def composed(task: TaskParams, text: str, groups: dict[str, str]) -> Config:
 
 def selected(groups: dict[str, str]) -> str:
     """The text of params.yaml with these options selected and everything else unchanged."""
+    if not (CONF.is_dir() and PARAMS.is_file()):
+        raise ConfigError(f"expected a project, got none ({PARAMS}, {CONF}/); run in the project's folder")
+    with PARAMS.open(encoding="utf-8", newline="") as file:
+        text = changed = file.read()
+    for role, option in groups.items():
+        changed = re.sub(rf"(?m)^(groups:\s*$(?:\n(?: .*| *#.*)?$)*?\n +{role}: *)[^\s#]+", rf"\g<1>{option}", changed)
     try:
-        if not CONF.is_dir():
-            raise FileNotFoundError
-        with PARAMS.open(encoding="utf-8", newline="") as file:
-            text = file.read()
-        changed = replaced(text, groups)
         before, after = yaml.safe_load(text), yaml.safe_load(changed)
-        if after != before | {"groups": before["groups"] | groups}:
-            raise ValueError("YAML in a form that can't be edited safely")
-    except FileNotFoundError:
-        raise ConfigError(f"expected a project, got none ({PARAMS}, {CONF}/); run in the project's folder") from None
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"expected groups with {' and '.join(groups)}, got {' '.join(str(error).split()):.120} ({PARAMS}); "
-            "select the task there by hand"
-        ) from None
-    return changed
+        if after == before | {"groups": before["groups"] | groups}:
+            return changed
+    except (TypeError, KeyError, yaml.YAMLError):
+        pass
+    raise ConfigError(
+        f"expected groups with a line for {' and '.join(groups)}, got others ({PARAMS}); select the task there by hand"
+    )
 
 
-def write(source: Path, place: Path, digest: str, texts: dict[Path, str]) -> list[Path]:
+def write(source: Path, place: Path, texts: dict[Path, str]) -> list[Path]:
     """Copy the data to `place` and write `texts`, skipping files that already have that content.
 
     All are written to temporary files first; then the data are moved into place first and the last of `texts` last, so
-    an interruption leaves whole files, none of which names a missing one. Returns what was written. Raises DataError
-    if the data changed since their `digest` (sha256) was taken.
+    an interruption leaves whole files, none of which names a missing one. Returns what was written.
     """
     written = []
     with contextlib.ExitStack() as stack:
@@ -96,13 +92,8 @@ def write(source: Path, place: Path, digest: str, texts: dict[Path, str]) -> lis
                 stack.enter_context(atomic_path(path)).write_bytes(text.encode())
                 written.append(path)
         if not same_file(source, place):
-            copy = stack.enter_context(atomic_path(place))
-            shutil.copyfile(source, copy)
+            shutil.copyfile(source, stack.enter_context(atomic_path(place)))
             written.append(place)
-            if file_sha256(copy) != digest:
-                raise DataError(
-                    f"expected an unchanged file, got one that changed during the check ({source}); run this again"
-                )
     return written[::-1]
 
 
@@ -125,16 +116,12 @@ def teachers_to_ask() -> list[str]:
 
 
 def is_tracked(file: Path) -> bool:
-    """Whether git or DVC tracks the file (DVC: with this content)."""
+    """Whether git tracks the file, or DVC with this content."""
     pointer = Path(f"{file}.dvc")
     if pointer.exists():
-        with file.open("rb") as held:
-            digest = hashlib.file_digest(held, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        return digest in pointer.read_text(encoding="utf-8")
-    return _git("ls-files", "--error-unmatch", "--", str(file))
-
-
-def _git(*arguments: str) -> bool:
+        return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() in pointer.read_text(encoding="utf-8")
     with contextlib.suppress(OSError):
-        return subprocess.run(["git", *arguments], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(["git", "ls-files", "--error-unmatch", "--", str(file)], capture_output=True).returncode == 0
+        )
     return False

@@ -24,14 +24,16 @@ class Columns:
     lenient: bool = False
 
 
-def find_columns(wanted: Sequence[str], found: Sequence[str], where: str, unknown: str = "") -> list[int]:
-    """Position of each wanted column in `found`. `unknown`: a guess at what is wrong where all of them are missing."""
+def find_columns(wanted: Sequence[str], found: Sequence[str], where: str) -> list[int]:
+    """Position of each wanted column in `found`. Raises DataError for one that is missing or there twice."""
     for name in wanted:
         if name not in found:
-            guess = _guess(name, found) or ("" if set(wanted) & set(found) else unknown)
+            near = [column for column in found if plain(column) == plain(name)]
+            near += difflib.get_close_matches(name, [column for column in found if len(column) < 200], n=1)
+            guess = f" (did you mean {near[0]!a:.60}?)" if near else ""
             raise DataError(
                 f"expected a column {name!r}, got {', '.join(map(repr, found)) or 'none':.300}{guess} ({where}); "
-                "correct reader in conf/task/, or the file"
+                "correct the name in the task or in the file (CSV needs commas and a header)"
             )
         if found.count(name) > 1:
             raise DataError(
@@ -40,44 +42,29 @@ def find_columns(wanted: Sequence[str], found: Sequence[str], where: str, unknow
     return [found.index(name) for name in wanted]
 
 
-def _guess(name: str, found: Sequence[str]) -> str:
-    if found and found[0].startswith("sep="):
-        return " (delete the line that Excel put above the header)"
-    if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
-        return " (is the separator not a comma?)"
-    for column in found:
-        if plain(column) == plain(name):
-            return f" ({column!a:.60} differs in blanks, invisible characters or Unicode form)"
-    near = difflib.get_close_matches(name, [column for column in found if len(column) < 200], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def text_of(cell: object, column: str, where: str, columns: Columns) -> str:
     """The cell of a wanted column as text; `where`: file and row."""
     if isinstance(cell, str) or type(cell) is int:
         return checked_text(str(cell), column, where)
     if columns.lenient or (cell is None and column in columns.may_be_null):
         return ""
-    kinds: dict[type, str] = {bool: "true or false", list: "a list", dict: "a nested object"}
+    kind = "null" if cell is None else f"a {type(cell).__name__}"
     raise DataError(
-        f"expected text or a number, got {kinds.get(type(cell), 'null')} ({where}, column {column!r}); write it as "
-        "text, or delete the row"
+        f"expected text or a number, got {kind} ({where}, column {column!r}); write it as text, or delete the row"
     )
 
 
 def checked_text(value: str, column: str, where: str) -> str:
     """`value`, unless it holds what UTF-8 text can't: a NUL or half of a surrogate pair."""
-    if "\x00" in value:
-        raise DataError(f"expected text, got a NUL character ({where}, column {column!r}); delete it")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"expected Unicode text, got half of a surrogate pair, \\u{ord(value[error.start]):04x} ({where}, "
-                f"column {column!r}); correct or delete the character"
-            ) from None
-    return value
+    try:
+        if "\x00" not in value and (value.isascii() or value.encode()):
+            return value
+    except UnicodeEncodeError:
+        pass
+    raise DataError(
+        f"expected Unicode text, got a NUL character or half of a surrogate pair ({where}, column {column!r}); delete "
+        "the character"
+    )
 
 
 def reading(total: int, columns: Columns | None) -> contextlib.AbstractContextManager[Callable[[int], object]]:

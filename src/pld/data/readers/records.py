@@ -1,6 +1,5 @@
 """Read the user's own CSV, JSONL or Parquet file: the columns that the task names, each value exactly as written."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -17,22 +16,16 @@ ReadRows = Callable[[Path, str, Columns | None], Iterator[Row]]
 """(file, its name in messages, columns) → rows: the wanted columns as text, or all of them (None) as they are."""
 
 _FORMATS: Mapping[str, ReadRows] = {".csv": csv_rows, ".jsonl": jsonl_rows, ".parquet": parquet_rows}
-_HINTS = {
-    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), "unpack it first"),
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as CSV UTF-8"),
-    ".json": "write one object per line and name it .jsonl",
-    ".ndjson": "name it .jsonl",
-    ".tsv": "save it with commas as .csv",
-    ".dvc": "name the data file itself",
-}
 
 
 def format_of(name: str) -> ReadRows:
     """The reader for a file's ending. Raises DataError for another ending."""
     ending = PurePath(name).suffix.lower()
     if ending not in _FORMATS:
-        hint = _HINTS.get(ending, "save it in one of these formats")
-        raise DataError(f"expected a .csv, .jsonl or .parquet file, got {ending or 'no ending'} ({name}); {hint}")
+        raise DataError(
+            f"expected a .csv, .jsonl or .parquet file, got {ending or 'no ending'} ({name}); unpack it, or save it "
+            "in one of these formats (JSON with an object per line)"
+        )
     return _FORMATS[ending]
 
 
@@ -42,7 +35,7 @@ def read_labelled_rows(reader: RecordsReader, labels: Sequence[str]) -> Iterator
     if reader.label in reader.fields.values():
         raise ConfigError(
             f"expected a label column that is no input field, got {reader.label!r}, which would show the label to the "
-            "Student (reader.label); correct reader.fields or reader.label in conf/task/"
+            "Student (label column); name another column"
         )
     if reader.options is not None:
         _check_options(reader.options, reader, labels)
@@ -92,26 +85,13 @@ def _chosen(
     """The label of the option whose text is in the label column; the column may also hold the label itself."""
     where = f"{reader.path}: {place}"
     texts = [row[column] for column in options]
-    for column, text in zip(options, texts, strict=True):
-        if not text.strip():
-            raise DataError(
-                f"expected the text of an option, got none ({where}, column {column!r}); fill it in or delete the row"
-            )
+    if not all(map(str.strip, texts)):
+        raise DataError(f"expected a text in each of {', '.join(options)}, got none in one ({where}); delete the row")
     answer = row[reader.label]
-    meant = [label for label, text in zip(labels, texts, strict=True) if text == answer]
-    if answer in labels and meant in ([], [answer]):
-        return answer
-    if len(meant) == 1 and answer not in labels:
-        return meant[0]
-    if meant:
-        found = dict.fromkeys([*meant, *[answer] * (answer in labels)])
-        raise DataError(
-            f"expected one option, got {answer!r:.60}, which is the text or label of {' and '.join(found)} ({where}, "
-            f"column {reader.label!r}); change the text of one of them, or delete the row"
-        )
-    near = difflib.get_close_matches(answer, texts, n=1)
-    hint = f" (did you mean {near[0]!r:.60}, option {labels[texts.index(near[0])]}?)" if near else ""
+    meant = {label for label, text in zip(labels, texts, strict=True) if answer in (text, label)}
+    if len(meant) == 1:
+        return meant.pop()
     raise DataError(
         f"expected the exact text of one of {', '.join(options)}, or its label ({', '.join(labels)}), got "
-        f"{answer!r:.60}{hint} ({where}, column {reader.label!r}); correct the row"
+        f"{answer!r:.60}, which fits {len(meant)} of them ({where}, column {reader.label!r}); correct the row"
     )
