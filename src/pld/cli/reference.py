@@ -1,4 +1,4 @@
-"""Generates the parts of docs/ that come from the code: `make docs` (a test fails when they are out of date)."""
+"""Generate the parts of docs/ that come from the code (`make docs`); a test fails if they are out of date."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ PICTURE = "docs/explanation/architecture.svg"
 
 
 def pages() -> dict[str, str]:
-    """Path → content of every generated file. Reads conf/, dvc.yaml and src/ of the current folder."""
+    """Path → content of every generated file, from conf/, dvc.yaml and src/ of the current folder."""
     imports = imports_between_folders()
     table = f"<!-- imports:start -->\n{_import_table(imports)}\n<!-- imports:end -->"
     text = Path(ARCHITECTURE).read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def _commands() -> Iterator[str]:
 
 
 def _contexts(context: click.Context) -> Iterator[click.Context]:
-    """Of a command and of its subcommands."""
+    """The contexts of a command and of all its subcommands."""
     yield context
     group = context.command
     if isinstance(group, click.Group):
