@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pld.registry.release import Reference
     from pld.serving.drift import MonitorReport, Window, WindowSize
 
-EVALUATION = Path("artifacts/evaluation")
 DRIFTED = 3
 """Exit status with --fail-on-drift."""
 
@@ -70,8 +69,7 @@ def monitor(
     if evaluation is not None:
         reference = read_reference(evaluation)
     else:
-        wanted = str(number) if number is not None else alias or "production"
-        reference = fetch_reference(load_config(), wanted, EVALUATION)
+        reference = fetch_reference(load_config(), alias or str(number or "production"))
     report = compare(
         read(logs),
         reference.predictions,

@@ -33,22 +33,11 @@ from pld.records import (
     content_id,
 )
 from pld.registry.promotion_gates import Evidence
-from pld.registry.result import DataSet, provenance
-from pld.registry.runs import (
-    EVALUATION,
-    KEY,
-    KIND,
-    data_inputs,
-    interval_words,
-    metric_batch,
-    system_metrics,
-    user_tags,
-)
-from pld.registry.store import Store, experiment_id
+from pld.registry.runs import interval_words
+from pld.registry.store import Store
 from pld.registry.versions import MACRO_F1, MEASURED, TEST_DIGEST, TOKENS, Version
 from pld.serving.model import ServedSpec
 
-REMEASURED = "pld.measured."
 Read = Callable[[Version], tuple[ServedSpec, str]]
 
 
@@ -89,42 +78,44 @@ class _Stored:
 
 
 class Measurements:
-    """Of the versions of one task in one store; `read` gives what a version answers with."""
+    """Of the versions of the registered `model`; `read` gives what a version answers with."""
 
-    def __init__(self, store: Store, task: str, model: str, read: Read) -> None:
+    def __init__(self, store: Store, model: str, read: Read) -> None:
         self._store = store
         self._client = store.client
-        self._task = task
         self._model = model
         self._read = read
 
     def evidence(self, version: Version, config: Config, conditions: Conditions | None) -> Evidence:
         """The measurement of `version` under `conditions` (None: its last one, whatever it was measured on).
 
-        Raises RegistryError where that is neither stored nor can be made now.
+        A new one is kept among the artifacts of the run that the version comes from. Raises RegistryError where it is
+        neither stored nor can be made now.
         """
-        stored = self._stored(version.measured_run)
+        stored = self._stored(*version.measured_in)
         if conditions is None:
             if stored is None:
                 raise RegistryError(
-                    f"expected its measurement in run {version.measured_run}, got it deleted or incomplete "
+                    f"expected its measurement in run {version.measured_in[0]}, got it deleted or incomplete "
                     f"({self._model} version {version.number}); run `dvc repro` on the commit that made it"
                 )
             return stored.evidence(version.test_digest)
         if stored and version.test_digest == conditions.test_digest and stored.report.student == conditions.student:
             return stored.evidence(version.test_digest)
-        earlier = self._stored(version.tags.get(REMEASURED + conditions.key))
-        if earlier is not None:
-            return earlier.evidence(conditions.test_digest)
-        try:
-            return self._remeasure(version, config, conditions, stored)
-        except PldError as error:
-            raise RegistryError(
-                f"{self._model} version {version.number} was not measured on the present test set and Student, and "
-                f"can't be now: {error}"
-            ) from None
+        folder = f"measured/{conditions.key}"
+        found = self._stored(version.evidence_run, folder)
+        if found is None:
+            try:
+                found = self._measure(version, config, conditions, stored)
+            except PldError as error:
+                raise RegistryError(
+                    f"{self._model} version {version.number} was not measured on the present test set and Student, and "
+                    f"can't be now: {error}"
+                ) from None
+            self._keep(version, folder, found, conditions)
+        return found.evidence(conditions.test_digest)
 
-    def _remeasure(self, version: Version, config: Config, conditions: Conditions, stored: _Stored | None) -> Evidence:
+    def _measure(self, version: Version, config: Config, conditions: Conditions, stored: _Stored | None) -> _Stored:
         spec, prompt = self._read(version)
         if spec.task.labels != config.task.labels:
             raise RegistryError(
@@ -133,60 +124,44 @@ class Measurements:
             )
         test = _read_test(conditions)
         name = f"{self._model} version {version.number}"
-        found = _measure(name, spec, prompt, test, config, _zero_shot_calibration(spec, stored))
-        run = self._log(version, found, conditions)
+        return _measure(name, spec, prompt, test, config, _zero_shot_calibration(spec, stored))
+
+    def _keep(self, version: Version, folder: str, found: _Stored, conditions: Conditions) -> None:
+        """Where the version's run is deleted for good, nothing is kept."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary)
+            write_json(path / "report.json", found.report)
+            write_json(path / "latency.json", found.latency)
+            write_jsonl(path / "predictions.jsonl", found.rows)
+            write_json(path / "groups.json", found.groups)
+            try:
+                self._client.log_artifacts(version.evidence_run, temporary, folder)
+            except MlflowException:
+                self._store.must_answer()
+                return
         shipped = found.report.systems[found.report.shipped]
         tags = {
-            REMEASURED + conditions.key: run,
-            MEASURED: run,
+            MEASURED: f"{version.evidence_run}/{folder}",
             TEST_DIGEST: conditions.test_digest,
             MACRO_F1: interval_words(shipped.macro_f1),
             TOKENS: str(shipped.prompt_tokens),
         }
         for key, value in tags.items():
             self._client.set_model_version_tag(self._model, str(version.number), key, value)
-        return found.evidence(conditions.test_digest)
 
-    def _log(self, version: Version, found: _Stored, conditions: Conditions) -> str:
+    def _stored(self, run_id: str, folder: str) -> _Stored | None:
         from mlflow.exceptions import MlflowException
 
-        try:
-            parent = self._client.get_run(version.evidence_run)
-            nested = {"mlflow.parentRunId": version.evidence_run} if parent.info.lifecycle_stage == "active" else {}
-        except MlflowException:
-            nested = {}
-        key = content_id([version.number, conditions.key])
-        tags = {**provenance(), **user_tags(), **nested, KIND: "measurement", KEY: key, "pld.shipped": "true"}
-        experiment = experiment_id(self._store, self._task)
-        name = f"version {version.number} on test {conditions.test_digest[:8]}"
-        run = str(self._client.create_run(experiment, run_name=name, tags=tags).info.run_id)
-        data = DataSet("test", conditions.folder / "splits/test.jsonl", conditions.test_digest)
-        self._client.log_inputs(run, data_inputs(self._task, [data]))
-        metrics = system_metrics(found.report, found.latency, found.report.shipped)
-        self._client.log_batch(run, metrics=metric_batch(metrics))
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            write_json(folder / "report.json", found.report)
-            write_json(folder / "latency.json", found.latency)
-            write_jsonl(folder / "predictions.jsonl", found.rows)
-            write_json(folder / "groups.json", found.groups)
-            self._client.log_artifacts(run, temporary, EVALUATION)
-        self._client.set_terminated(run)
-        return run
-
-    def _stored(self, run_id: str | None) -> _Stored | None:
-        from mlflow.exceptions import MlflowException
-
-        if run_id is None:
-            return None
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                folder = Path(self._client.download_artifacts(run_id, EVALUATION, temporary))
+                path = Path(self._client.download_artifacts(run_id, folder, temporary))
                 return _Stored(
-                    report=read_record(folder / "report.json", EvaluationReport),
-                    latency=_latency(folder),
-                    rows=read_jsonl(folder / "predictions.jsonl", Prediction),
-                    groups=read_json(folder / "groups.json"),
+                    report=read_record(path / "report.json", EvaluationReport),
+                    latency=_latency(path),
+                    rows=read_jsonl(path / "predictions.jsonl", Prediction),
+                    groups=read_json(path / "groups.json"),
                 )
             except (MlflowException, ArtifactError, OSError):
                 self._store.must_answer()

@@ -92,7 +92,7 @@ class Registry:
         self.model = f"pld-{task}"
         self.prompt = f"pld-{task}-prompt"
         self._aliases = Aliases(store, self.model, self.prompt)
-        self._measurements = Measurements(store, task, self.model, self.read)
+        self._measurements = Measurements(store, self.model, self.read)
 
     def versions(self) -> list[Version]:
         """All versions, the newest first."""

@@ -11,7 +11,6 @@ from pld.errors import ArtifactError, RegistryError
 from pld.params import Config
 from pld.records import Calibration, EvaluationReport, Instruction, Prediction, Reviewed, sha256
 from pld.registry.registry import open_registry
-from pld.registry.runs import EVALUATION
 from pld.registry.store import Store, translated
 from pld.serving.model import Release, ServedSpec
 
@@ -33,7 +32,7 @@ def fetch_release(config: Config, wanted: str) -> Release:
         with _ignore_absent(registry.store):
             instructions = read_jsonl(Path(download(version.evidence_run, "instructions.jsonl", folder)), Instruction)
         with _ignore_absent(registry.store):
-            _, predictions = read_evaluation(Path(download(version.measured_run, EVALUATION, folder)))
+            _, predictions = read_evaluation(Path(download(*version.measured_in, folder)))
     return Release(
         spec=spec,
         prompt=prompt,
@@ -98,28 +97,18 @@ def read_reference(folder: Path) -> Reference:
     return Reference(str(folder), report.labels, report.prompt_sha256, rows)
 
 
-def fetch_reference(config: Config, wanted: str, folder: Path) -> Reference:
-    """The version with the alias or number `wanted`; where its run is gone, `folder`'s evaluation of the same prompt.
-
-    Raises RegistryError.
-    """
+def fetch_reference(config: Config, wanted: str) -> Reference:
+    """The version with the alias or number `wanted`. Raises RegistryError where it or its predictions are gone."""
     release = fetch_release(config, wanted)
     name = f"{release.model} version {release.number}"
     if aliases := ", ".join(sorted(release.aliases)):
         name += f" ({aliases})"
-    predictions: Sequence[Prediction] = release.predictions
-    if not predictions:
-        try:
-            report, rows = read_evaluation(folder)
-        except ArtifactError:
-            rows = []
-        if not rows or report.prompt_sha256 != release.spec.prompt_sha256:
-            raise RegistryError(
-                "expected its predictions on the test set, got neither its run nor an evaluation of the same prompt in "
-                f"{folder} ({name}); run `dvc repro` on the commit that made it"
-            )
-        predictions = rows
-    return Reference(name, release.spec.task.labels, release.spec.prompt_sha256, predictions)
+    if not release.predictions:
+        raise RegistryError(
+            f"expected its predictions on the test set, got a run that is deleted or incomplete ({name}); name an "
+            "evaluation of the same prompt with --evaluation"
+        )
+    return Reference(name, release.spec.task.labels, release.spec.prompt_sha256, release.predictions)
 
 
 def read_evaluation(folder: Path) -> tuple[EvaluationReport, list[Prediction]]:

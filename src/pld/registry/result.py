@@ -28,6 +28,7 @@ from pld.records import (
     content_id,
     sha256,
 )
+from pld.registry.store import dvc_experiment, user_name
 from pld.resolve.records import ResolutionReport
 
 DVC_LOCK = Path("dvc.lock")
@@ -143,9 +144,12 @@ def settings(config: Config) -> dict[str, str]:
 
 
 def provenance() -> dict[str, str]:
-    """Tags that lead back to code and data: the git commit, whether tracked files differed from it, and a hash of
-    dvc.lock's stages without `track`, whose own entry is written after it has run. What is not there is left out."""
-    tags = {}
+    """Tags that say who logged a run, from which code and data: the git commit, whether tracked files differed from it,
+    and a hash of dvc.lock's stages without `track`, whose own entry is written after it has run. What is unknown is left
+    out."""
+    tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL", "mlflow.user": user_name()}
+    if name := dvc_experiment():
+        tags["pld.dvc_experiment"] = name
     if commit := _git("rev-parse", "HEAD"):
         tags["mlflow.source.git.commit"] = commit
         tags["pld.git_dirty"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()

@@ -26,13 +26,13 @@ from pld.records import (
 )
 from pld.registry.promotion_gates import base_name, zero_shot_of
 from pld.registry.result import DataSet, FailedTrial, PipelineResult, flattened, provenance, settings
-from pld.registry.store import Store, dvc_experiment, experiment_id, translated, user_name
+from pld.registry.store import Store, experiment_id, translated
+from pld.registry.versions import EVALUATION
 from pld.resolve.records import ResolutionReport
 
 KEY = "pld.key"
 KIND = "pld.kind"  # result | trial | system
 COMPLETE = "pld.complete"
-EVALUATION = "evaluation"  # a run's folder of artifacts
 PAGE = Path("report/index.html")  # under artifacts/, and among the run's artifacts
 REPORT = "pld.report"  # tag: the HTML report's path among the artifacts
 SHEETS = "pld.review_sheets"  # tag: how many review sheets the shipped list is based on
@@ -76,7 +76,7 @@ def _add_latency(store: Store, run: Any, result: PipelineResult) -> None:
     times = _times(result.latency, result.report.shipped)
     if times and not times.keys() & run.data.metrics.keys():
         store.client.log_artifact(run.info.run_id, str(result.folder / EVALUATION / "latency.json"), EVALUATION)
-        store.client.log_batch(run.info.run_id, metrics=metric_batch(times))
+        store.client.log_batch(run.info.run_id, metrics=_metric_batch(times))
 
 
 def _delete(store: Store, experiment: str, run_id: str) -> None:
@@ -93,7 +93,7 @@ class _Logger:
         self._client = store.client
         self._experiment = experiment
         self._result = result
-        self._shared_tags = provenance() | user_tags()
+        self._shared_tags = provenance()
 
     def log(self) -> str:
         result, report = self._result, self._result.report
@@ -106,9 +106,9 @@ class _Logger:
         tags = {"mlflow.note.content": note(result)}
         parent = self._start("result", name, tags, params, _parent_metrics(result), SPLITS)
         for step, metrics in enumerate(round_metrics(result.resolution, result.best.instructions)):
-            self._client.log_batch(parent, metrics=metric_batch(metrics, step, ROUND))
+            self._client.log_batch(parent, metrics=_metric_batch(metrics, step, ROUND))
         for section, metrics in spending_metrics(result.spending).items():
-            self._client.log_batch(parent, metrics=metric_batch(metrics, section=section))
+            self._client.log_batch(parent, metrics=_metric_batch(metrics, section=section))
         if any(role.usd is None for stage in result.spending for role in stage.roles):
             self._client.set_tag(parent, "pld.teacher_usd", "unknown")
         self._parent_files(parent)
@@ -167,9 +167,10 @@ class _Logger:
         pairs = [Param(_name(key), value[:_LONGEST_VALUE]) for key, value in params.items()]
         for start in range(0, len(pairs), 100):  # the most that one batch takes
             self._client.log_batch(run, params=pairs[start : start + 100])
-        self._client.log_batch(run, metrics=metric_batch(metrics))
-        datasets = [data for data in self._result.datasets if data.split in splits]
-        self._client.log_inputs(run, data_inputs(self._result.report.task, datasets))
+        self._client.log_batch(run, metrics=_metric_batch(metrics))
+        task = self._result.report.task
+        inputs = [_data_input(task, data) for data in self._result.datasets if data.split in splits]
+        self._client.log_inputs(run, inputs)
         return run
 
     def _parent_files(self, run: str) -> None:
@@ -195,7 +196,7 @@ class _Logger:
             self._client.log_artifact(run, str(path), place)
 
 
-def metric_batch(metrics: Mapping[str, float], step: int = 0, section: str = "") -> list[Any]:
+def _metric_batch(metrics: Mapping[str, float], step: int = 0, section: str = "") -> list[Any]:
     """MLflow's metrics; `section` is a prefix of their names."""
     from mlflow.entities import Metric
 
@@ -203,22 +204,13 @@ def metric_batch(metrics: Mapping[str, float], step: int = 0, section: str = "")
     return [Metric(section + _name(key), value, now, step) for key, value in metrics.items()]
 
 
-def data_inputs(task: str, datasets: Sequence[DataSet]) -> list[Any]:
-    """Splits as MLflow's data set inputs of a run."""
+def _data_input(task: str, data: DataSet) -> Any:
+    """A split as MLflow's data set input of a run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    return [
-        DatasetInput(
-            Dataset(
-                name=f"{task}-{data.split}",
-                digest=data.digest,
-                source_type="dvc",
-                source=json.dumps({"path": data.path.as_posix(), "md5": data.digest}),
-            ),
-            [InputTag("mlflow.data.context", _CONTEXTS[data.split])],
-        )
-        for data in datasets
-    ]
+    source = json.dumps({"path": data.path.as_posix(), "md5": data.digest})
+    dataset = Dataset(name=f"{task}-{data.split}", digest=data.digest, source_type="dvc", source=source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", _CONTEXTS[data.split])])
 
 
 def sentence(result: PipelineResult) -> str:
@@ -358,10 +350,3 @@ def _interval(name: str, found: Interval) -> dict[str, float]:
 def _name(key: str) -> str:
     """MLflow takes letters, digits and `_-. :` in names."""
     return re.sub(r"[^\w\-. :]", "_", key)[:250]
-
-
-def user_tags() -> dict[str, str]:
-    tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL", "mlflow.user": user_name()}
-    if name := dvc_experiment():
-        tags["pld.dvc_experiment"] = name
-    return tags

@@ -9,13 +9,14 @@ from pld.registry.promotion_gates import Verdict
 
 CANDIDATE, PRODUCTION, PREVIOUS = "candidate", "production", "previous"
 ALIASES = (CANDIDATE, PRODUCTION, PREVIOUS)
+EVALUATION = "evaluation"  # folder among a run's artifacts
 VERSION_KEY = "pld.version_key"
 PROMPT_SHA = "pld.prompt_sha256"
 PROMPT_VERSION = "pld.prompt_version"
 SYSTEM = "pld.system"
 INSTRUCTIONS = "pld.instructions"
 EVIDENCE = "pld.evidence_run"
-MEASURED = "pld.measured_run"
+MEASURED = "pld.measured_run"  # and "/" and a folder, if it is not EVALUATION
 TEST_DIGEST = "pld.test_digest"
 MACRO_F1 = "pld.macro_f1"
 TOKENS = "pld.prompt_tokens"
@@ -52,9 +53,10 @@ class Version:
         return self.tags[EVIDENCE]
 
     @property
-    def measured_run(self) -> str:
-        """The id of the run that measured it last: the pipeline's, or a later one on another test set."""
-        return self.tags.get(MEASURED, self.evidence_run)
+    def measured_in(self) -> tuple[str, str]:
+        """Its last measurement: the id of a run, and the folder among that run's artifacts."""
+        run, _, folder = self.tags.get(MEASURED, self.evidence_run).partition("/")
+        return run, folder or EVALUATION
 
     @property
     def test_digest(self) -> str:

@@ -5,9 +5,9 @@ difference that is both significant and large enough to matter: with a million a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -30,7 +30,12 @@ POWER = 0.8
 
 LABELS_TEST, MARGINS_TEST, UNANSWERED_TEST = "labels", "margins", "no answer"
 _RESAMPLES = 9999
-_TESTS = 3
+# test → its method, its effect, and the effect from which it matters
+_METHODS = {
+    LABELS_TEST: (f"chi-squared, {_RESAMPLES:,} random tables", "PSI", PSI_MODERATE),
+    MARGINS_TEST: ("Kolmogorov-Smirnov", "D", KS_MATTERS),
+    UNANSWERED_TEST: ("Fisher's exact", "change", UNANSWERED_MATTERS),
+}
 
 
 class LabelShift(Record):
@@ -148,11 +153,8 @@ def time_of(answer: ServedAnswer) -> datetime:
 
 def check_labels(served: Iterable[ServedAnswer], labels: Sequence[str]) -> None:
     """Raises DataError for an answer that no version with these `labels` gave."""
-    known = frozenset(labels)
     for answer in served:
-        if answer.label is None:
-            continue
-        if answer.label not in known or len(answer.scores) != len(labels):
+        if answer.label is not None and (answer.label not in labels or len(answer.scores) != len(labels)):
             raise DataError(
                 f"expected one of the labels {', '.join(labels)} with {len(labels)} scores, got "
                 f"{answer.label!r:.60} with {len(answer.scores)} (serving log, input {answer.id}); is it the log of "
@@ -182,19 +184,15 @@ def monitor(
     check_labels(own, labels)
     recent = own if since is None else [answer for answer in own if time_of(answer) >= since]
     by_input = one_each(recent)
-    answers = [answers[0] for answers in by_input.values()]
-    now = _counts((answer.label for answer in answers), labels)
-    then = _counts((row.predicted for row in measured), labels)
-    margins = _margins(answer.scores for answer in answers if answer.label is not None)
-    measured_margins = _margins(row.scores for row in measured if row.predicted is not None)
-    missing, measured_missing = len(answers) - int(now.sum()), len(measured) - int(then.sum())
-    tests = _tests(now, then, margins, measured_margins, missing, measured_missing, alpha, seed)
-    needed = inputs_needed(then, alpha)
+    now = _latest(by_input, labels)
+    then = _summary(((row.predicted, row.scores) for row in measured), labels)
+    tests = _tests(now, then, alpha, seed)
+    needed = inputs_needed(then.counts, alpha)
     times = sorted(time_of(answer) for answer in recent)
     verdict: Verdict = "no_drift"
     if any(test.drift for test in tests):
         verdict = "drift"
-    elif needed is None or len(answers) < needed:
+    elif needed is None or now.n < needed:
         verdict = "too_few"
     return MonitorReport(
         prompt_sha256=prompt_sha256,
@@ -202,24 +200,47 @@ def monitor(
         lines=len(own),
         other_prompts=len(served) - len(own),
         earlier=len(own) - len(recent),
-        inputs=len(answers),
-        repeats=len(recent) - len(answers),
+        inputs=now.n,
+        repeats=len(recent) - now.n,
         disagreeing=sum(len({answer.label for answer in answers}) > 1 for answers in by_input.values()),
-        unanswered=missing,
+        unanswered=now.unanswered,
         since=None if since is None else _shown(since),
         first=_shown(times[0]) if times else None,
         last=_shown(times[-1]) if times else None,
         alpha=alpha,
-        labels=_shifts(labels, now, then),
+        labels=tuple(_shift(label, at, now, then) for at, label in enumerate(labels)),
         tests=tests,
         needed=needed,
         verdict=verdict,
-        windows=() if window is None else _windows(recent, then, labels, window),
+        windows=() if window is None else _windows(recent, then.counts, labels, window),
     )
 
 
 Counts = npt.NDArray[np.int64]
-Margins = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """`counts` [k] of the labels of `n` inputs, `unanswered` of which got none, and the `margins` of the others."""
+
+    n: int
+    counts: Counts
+    margins: npt.NDArray[np.float64]
+
+    @property
+    def unanswered(self) -> int:
+        return self.n - len(self.margins)
+
+
+def _summary(answers: Iterable[tuple[str | None, Sequence[float]]], labels: Sequence[str]) -> _Answers:
+    given = list(answers)
+    margins = [margin_of(scores) for label, scores in given if label is not None]
+    counted = Counter(label for label, _ in given)
+    return _Answers(len(given), np.array([counted[label] for label in labels]), np.array(margins))
+
+
+def _latest(by_input: Mapping[str, Sequence[ServedAnswer]], labels: Sequence[str]) -> _Answers:
+    return _summary(((answers[0].label, answers[0].scores) for answers in by_input.values()), labels)
 
 
 def psi(now: Counts, then: Counts) -> float:
@@ -239,7 +260,7 @@ def inputs_needed(then: Counts, alpha: float) -> int | None:
     from scipy.stats import chi2
 
     measured, freedom = int(then.sum()), max(len(then) - 1, 1)
-    critical = chi2.isf(alpha / _TESTS, freedom)  # Holm's strictest
+    critical = chi2.isf(alpha / len(_METHODS), freedom)  # Holm's strictest
     noncentrality = chndtrinc(critical, freedom, 1 - POWER)
     spare = PSI_MAJOR * measured - noncentrality
     return int(np.ceil(noncentrality * measured / spare)) if spare > 0 else None
@@ -255,44 +276,29 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _tests(
-    now: Counts,
-    then: Counts,
-    margins: Margins,
-    measured: Margins,
-    missing: int,
-    measured_missing: int,
-    alpha: float,
-    seed: int,
-) -> tuple[DriftTest, ...]:
+def _tests(now: _Answers, then: _Answers, alpha: float, seed: int) -> tuple[DriftTest, ...]:
     """Those for which there are answers."""
     from scipy.stats import fisher_exact, ks_2samp
 
-    found: list[DriftTest] = []
-
-    def add(name: str, method: str, p: float, effect_name: str, effect: float, matters_from: float) -> None:
-        found.append(
+    found: dict[str, tuple[float, float]] = {}  # p and effect
+    if len(now.margins) and len(then.margins):
+        found[LABELS_TEST] = (_homogeneity(now.counts, then.counts, seed), psi(now.counts, then.counts))
+        ks = ks_2samp(now.margins, then.margins)
+        found[MARGINS_TEST] = (float(ks.pvalue), float(ks.statistic))
+    if now.n and then.n:
+        p = fisher_exact([[side.unanswered, side.n - side.unanswered] for side in (now, then)])[1]
+        found[UNANSWERED_TEST] = (float(p), now.unanswered / now.n - then.unanswered / then.n)
+    tests = []
+    for (name, (p, effect)), p_adjusted in zip(found.items(), holm([p for p, _ in found.values()]), strict=True):
+        method, effect_name, least = _METHODS[name]
+        drift = p_adjusted < alpha and abs(effect) >= least
+        tests.append(
             DriftTest(
-                name=name, method=method, p=min(p, 1.0), p_adjusted=1.0, effect_name=effect_name, effect=effect,
-                matters_from=matters_from, drift=False,
+                name=name, method=method, p=min(p, 1.0), p_adjusted=p_adjusted, effect_name=effect_name, effect=effect,
+                matters_from=least, drift=drift,
             )
         )  # fmt: skip
-
-    if now.sum() and then.sum():
-        method = f"chi-squared, {_RESAMPLES:,} random tables"
-        add(LABELS_TEST, method, _homogeneity(now, then, seed), "PSI", psi(now, then), PSI_MODERATE)
-        ks = ks_2samp(margins, measured)
-        add(MARGINS_TEST, "Kolmogorov-Smirnov", float(ks.pvalue), "D", float(ks.statistic), KS_MATTERS)
-    inputs, measured_inputs = int(now.sum()) + missing, int(then.sum()) + measured_missing
-    if inputs and measured_inputs:
-        p = fisher_exact([[missing, inputs - missing], [measured_missing, measured_inputs - measured_missing]])[1]
-        change = missing / inputs - measured_missing / measured_inputs
-        add(UNANSWERED_TEST, "Fisher's exact", float(p), "change", change, UNANSWERED_MATTERS)
-    adjusted = holm([test.p for test in found])
-    return tuple(
-        test.model_copy(update={"p_adjusted": p, "drift": p < alpha and abs(test.effect) >= test.matters_from})
-        for test, p in zip(found, adjusted, strict=True)
-    )
+    return tuple(tests)
 
 
 def _homogeneity(now: Counts, then: Counts, seed: int) -> float:
@@ -303,59 +309,43 @@ def _homogeneity(now: Counts, then: Counts, seed: int) -> float:
     return float(chi2_contingency(table, correction=False, method=method).pvalue)
 
 
-def _counts(labels_given: Iterable[str | None], labels: Sequence[str]) -> Counts:
-    """Counts [k] of the answered labels."""
-    counted = Counter(labels_given)
-    return np.array([counted[label] for label in labels], dtype=np.int64)
-
-
-def _margins(scores: Iterable[Sequence[float]]) -> Margins:
-    return np.array([margin_of(row) for row in scores], dtype=np.float64)
-
-
-def _shifts(labels: Sequence[str], now: Counts, then: Counts) -> tuple[LabelShift, ...]:
-    served, measured = int(now.sum()), int(then.sum())
-    shifts = []
-    for label, own, before in zip(labels, now.tolist(), then.tolist(), strict=True):
-        share, before_share = own / max(served, 1), before / max(measured, 1)
-        shifts.append(
-            LabelShift(
-                label=label,
-                measured=before,
-                measured_share=before_share,
-                served=own,
-                served_share=_wilson(own, served),
-                difference=share - before_share if served else 0.0,
-            )
-        )
-    return tuple(shifts)
-
-
-def _wilson(count: int, of: int) -> Interval:
+def _shift(label: str, at: int, now: _Answers, then: _Answers) -> LabelShift:
     from scipy.stats import binomtest
 
-    if not of:
-        return Interval(value=0.0, low=0.0, high=1.0)
-    bounds = binomtest(count, of).proportion_ci(0.95, method="wilson")
-    return Interval(value=count / of, low=float(bounds.low), high=float(bounds.high))
+    served, measured = int(now.counts[at]), int(then.counts[at])
+    answered = len(now.margins)
+    share, measured_share = served / max(answered, 1), measured / max(len(then.margins), 1)
+    interval = Interval(value=0.0, low=0.0, high=1.0)
+    if answered:
+        bounds = binomtest(served, answered).proportion_ci(0.95, method="wilson")
+        interval = Interval(value=share, low=float(bounds.low), high=float(bounds.high))
+    return LabelShift(
+        label=label,
+        measured=measured,
+        measured_share=measured_share,
+        served=served,
+        served_share=interval,
+        difference=share - measured_share if answered else 0.0,
+    )
 
 
 def _windows(
-    answers: Sequence[ServedAnswer], then: Counts, labels: Sequence[str], size: WindowSize
+    answers: Iterable[ServedAnswer], then: Counts, labels: Sequence[str], size: WindowSize
 ) -> tuple[Window, ...]:
     """An input counts once in each window."""
-    placed = sorted(((_start(time_of(answer), size), answer) for answer in answers), key=lambda item: item[0])
+    placed: dict[str, list[ServedAnswer]] = {}
+    for answer in answers:
+        placed.setdefault(_start(time_of(answer), size), []).append(answer)
     windows = []
-    for start, items in groupby(placed, key=lambda item: item[0]):
-        own = [answers[0] for answers in one_each(answer for _, answer in items).values()]
-        margins = _margins(answer.scores for answer in own if answer.label is not None)
+    for start, own in sorted(placed.items()):
+        now = _latest(one_each(own), labels)
         windows.append(
             Window(
                 start=start,
-                inputs=len(own),
-                psi=psi(_counts((answer.label for answer in own), labels), then),
-                unanswered_share=sum(answer.label is None for answer in own) / len(own),
-                median_margin=float(np.median(margins)) if len(margins) else None,
+                inputs=now.n,
+                psi=psi(now.counts, then),
+                unanswered_share=now.unanswered / now.n,
+                median_margin=float(np.median(now.margins)) if len(now.margins) else None,
             )
         )
     return tuple(windows)

@@ -118,15 +118,19 @@ def read(paths: Sequence[Path]) -> list[ServedAnswer]:
             try:
                 found.append(ServedAnswer.model_validate_json(line))
             except ValidationError as error:
-                first = error.errors()[0]
-                got = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
                 raise DataError(
-                    f"expected a line of a serving log, got {got} ({path}, line {number}); delete the line, or name "
-                    "another file"
+                    f"expected a line of a serving log, got {first_fault(error)} ({path}, line {number}); delete the "
+                    "line, or name another file"
                 ) from None
         if half:
             print(f"{path}: skipped an incomplete last line", file=sys.stderr)
     return found
+
+
+def first_fault(error: ValidationError) -> str:
+    """What pydantic says first, after the place where it found it."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def _lock(handle: int) -> None:

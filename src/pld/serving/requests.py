@@ -13,9 +13,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from pld.data.readers.columns import checked_text
 from pld.errors import DataError
 from pld.records import Task
+from pld.serving.log import first_fault
 
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
 _SERVER = "mlflow.pyfunc.scoring_server"
@@ -36,13 +39,9 @@ def answer_invocations(respond: Callable[[bytes, str | None], str]) -> None:
 
 def read_request(task: Task, body: bytes, content_type: str | None) -> list[dict[str, str]]:
     """The records of a request in one of MLflow's formats. Raises DataError, in one line, for any other."""
-    kind, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+    kind = (content_type or "").partition(";")[0].strip().lower()
     if kind not in _READERS:
         raise DataError(f"expected the content type {', '.join(_READERS)}, got {kind or 'none'} (request)")
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name == "charset" and value.strip('"') not in ("utf-8", "utf8"):
-            raise DataError(f"expected UTF-8, got charset {value} (request)")
     return read_records(task, _READERS[kind](task, body))
 
 
@@ -144,10 +143,8 @@ def _expected(task: Task) -> str:
 def _json(task: Task, body: bytes) -> Any:
     try:
         value = json.loads(_utf8(body))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second where it is nested too deeply
         raise DataError(f"expected JSON, got {error} (request)") from None
-    except RecursionError:
-        raise DataError("expected JSON, got it nested too deeply (request)") from None
     if not isinstance(value, Mapping):
         raise DataError(f"expected a JSON object with one of {', '.join(FORMATS)}, got {shown(value)} (request)")
     found = [name for name in FORMATS if name in value]
@@ -155,23 +152,26 @@ def _json(task: Task, body: bytes) -> Any:
         keys = ", ".join(value) or "none"
         raise DataError(f"expected exactly one of {', '.join(FORMATS)}, got {keys:.200} (request)")
     held = value[found[0]]
-    if found[0] == "dataframe_split":
-        return _split(task, held)
-    if found[0] == "dataframe_records" and not isinstance(held, list):
-        raise DataError(f"expected a list of records in dataframe_records, got {shown(held)} (request)")
-    return held
+    return _split(task, held) if found[0] == "dataframe_split" else held
+
+
+class _Split(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    columns: list[str] | None = None
+    index: Any = None
+    data: list[list[Any]]
 
 
 def _split(task: Task, held: Any) -> list[Any]:
-    if not isinstance(held, Mapping) or not {"data"} <= set(held) <= {"columns", "index", "data"}:
-        found = ", ".join(held) if isinstance(held, Mapping) else shown(held)
-        raise DataError(f"expected dataframe_split with columns and data, got {found or 'none':.200} (request)")
-    columns, rows = held.get("columns"), held["data"]
-    if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
-        raise DataError(f"expected a list of names in dataframe_split.columns, got {shown(columns)} (request)")
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise DataError("expected a list of lists in dataframe_split.data, got something else (request)")
-    return _table(task, columns, rows)
+    try:
+        split = _Split.model_validate(held)
+    except ValidationError as error:
+        raise DataError(
+            "expected dataframe_split with columns (a list of names) and data (a list of lists), got "
+            f"{first_fault(error)} (request)"
+        ) from None
+    return _table(task, split.columns, split.data)
 
 
 def _csv(task: Task, body: bytes) -> list[Any]:
@@ -189,12 +189,8 @@ def _parquet(_task: Task, body: bytes) -> Any:
 
     try:
         frame = pd.read_parquet(io.BytesIO(body))
-    except ImportError:
-        raise DataError(
-            "expected JSON or CSV, got Parquet, for which this server lacks the package pyarrow (request); install it"
-        ) from None
-    except Exception as error:  # of whatever library reads it
-        raise DataError(f"expected Parquet, got {' '.join(str(error).split()):.120} (request)") from None
+    except Exception as error:  # of whatever library reads it; or none is installed
+        raise DataError(f"expected Parquet, got {' '.join(str(error).split()):.200} (request)") from None
     return frame
 
 
