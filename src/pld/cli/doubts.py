@@ -49,7 +49,7 @@ def doubts(label: str | None, limit: int | None, out: Path | None, as_json: bool
         return
     if out is None:
         for doubt in shown:
-            for line in _told(doubt):
+            for line in _lines(doubt):
                 click.echo(line)
     else:
         click.echo(
@@ -77,7 +77,7 @@ def _found() -> tuple[list[Doubt], int]:
     return doubted(rules, train, vectors), len({rule.example_id for rule in rules})
 
 
-def _told(doubt: Doubt) -> Iterator[str]:
+def _lines(doubt: Doubt) -> Iterator[str]:
     draws = f", doubted in {doubt.doubted} of {doubt.rules} draws" if doubt.rules > 1 else ""
     yield _plain(f"{doubt.example_id}: labelled {doubt.label}{draws}{_nearest(doubt, '; ')}")
     for name, value in doubt.inputs.items():

@@ -1,22 +1,10 @@
-"""Compare two versions of a data set by the ids of its examples; texts are compared by hash."""
+"""Compare two versions of a data set by the ids of its examples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pld.records import SPLITS, Example, Record, Split, inputs_id
 
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The parts of an example that are compared; `text`: a hash of its inputs."""
-
-    split: Split
-    label: str
-    group: str | None
-    text: str
-
-
-Examples = Mapping[str, Held]
+Examples = Mapping[str, Example]
 """Id → example, in the order of the data set."""
 
 
@@ -64,42 +52,38 @@ class DataDiff(Record):
         return not (self.added or self.removed or self.relabelled or self.moved or self.edited or self.regrouped)
 
 
-def held(example: Example) -> Held:
-    return Held(example.split, example.label, example.group, inputs_id(example.inputs))
-
-
 def compare_examples(before: Examples, after: Examples, labels: Sequence[str]) -> DataDiff:
     """Lists in the order of the later version (`removed`: of the earlier one). `labels`: in the order of the counts."""
-    both = [(identity, before[identity], now) for identity, now in after.items() if identity in before]
-    explained = {(then.text, then.label) for then in before.values() if then.split == "train"}
+    both = [(before[identity], now) for identity, now in after.items() if identity in before]
+    explained = {(inputs_id(then.inputs), then.label) for then in before.values() if then.split == "train"}
     return DataDiff(
         before=_counts(before, labels),
         after=_counts(after, labels),
-        added=tuple(_placed(identity, now) for identity, now in after.items() if identity not in before),
-        removed=tuple(_placed(identity, then) for identity, then in before.items() if identity not in after),
+        added=tuple(_placed(now) for now in after.values() if now.id not in before),
+        removed=tuple(_placed(then) for then in before.values() if then.id not in after),
         relabelled=tuple(
-            Relabelled(id=identity, split=now.split, before=then.label, after=now.label)
-            for identity, then, now in both
+            Relabelled(id=now.id, split=now.split, before=then.label, after=now.label)
+            for then, now in both
             if then.label != now.label
         ),
         moved=tuple(
-            Moved(id=identity, label=now.label, before=then.split, after=now.split)
-            for identity, then, now in both
+            Moved(id=now.id, label=now.label, before=then.split, after=now.split)
+            for then, now in both
             if then.split != now.split
         ),
-        edited=tuple(_placed(identity, now) for identity, then, now in both if then.text != now.text),
-        regrouped=tuple(_placed(identity, now) for identity, then, now in both if then.group != now.group),
+        edited=tuple(_placed(now) for then, now in both if then.inputs != now.inputs),
+        regrouped=tuple(_placed(now) for then, now in both if then.group != now.group),
         new_to_teacher=tuple(
-            identity
-            for identity, now in after.items()
-            if now.split == "train" and (now.text, now.label) not in explained
+            now.id
+            for now in after.values()
+            if now.split == "train" and (inputs_id(now.inputs), now.label) not in explained
         ),
         reordered=_in_order(before, after) != _in_order(after, before),
     )
 
 
-def _placed(identity: str, own: Held) -> Placed:
-    return Placed(id=identity, split=own.split, label=own.label)
+def _placed(example: Example) -> Placed:
+    return Placed(id=example.id, split=example.split, label=example.label)
 
 
 def _in_order(examples: Examples, others: Examples) -> list[list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pld.config.composition import compose
-from pld.data.diff import Examples, held
+from pld.data.diff import Examples
 from pld.data.readers import read
 from pld.data.splits import SplitSummary, assemble
 from pld.errors import DataError
@@ -35,7 +35,7 @@ def in_workspace() -> DataVersion:
     """
     task = compose(Path("conf"), Path("params.yaml")).task
     examples, _ = assemble(task, read(task))
-    return DataVersion("the workspace", task.name, task.labels, {example.id: held(example) for example in examples})
+    return DataVersion("the workspace", task.name, task.labels, {example.id: example for example in examples})
 
 
 def at_revision(revision: str) -> DataVersion:
@@ -78,4 +78,4 @@ def at_revision(revision: str) -> DataVersion:
         ) from None
     name = revision if revision.startswith(commit) else f"{revision} ({commit})"
     labels = tuple(summary.counts[SPLITS[0]])
-    return DataVersion(name, summary.task, labels, {example.id: held(example) for example in read_back})
+    return DataVersion(name, summary.task, labels, {example.id: example for example in read_back})

@@ -82,14 +82,17 @@ def test_questions_on_one_passage_are_one_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"answer": "B. The red drawer is locked"}, "got 'B. The red drawer is locked' (did you mean 'B. The red"),
+        ({"answer": "B. The red drawer is locked"}, "got 4 lines and 'B. The red drawer is locked'"),
         (
             {"answer": "The red drawer is locked."},
-            "one of the four options with its letter as the answer, got 'The red drawer",
+            "one of these lines as the answer, got 4 lines and 'The red drawer",
         ),
-        ({"answer": "B"}, "with its letter as the answer, got 'B' ("),
-        ({"options": "A. x\nB. y\nC. z"}, "expected four lines of options, 'A. ' to 'D. ', got 3: "),
-        ({"options": "A. x\nB. y\nD. z\nC. w"}, "expected four lines of options"),
+        ({"answer": "B"}, "got 4 lines and 'B' ("),
+        (
+            {"options": "A. x\nB. y\nC. z"},
+            "as the answer, got 3 lines and",
+        ),
+        ({"options": "A. x\nB. y\nD. z\nC. w"}, "expected options of four lines"),
         ({"options": ["x", "y", "z", "w"]}, "expected a LogiQA row with a text 'options', got no text in it"),
         ({"passage": " "}, "a text 'passage', got no text in it"),
         ({"question": "x\x00"}, "got a NUL character"),

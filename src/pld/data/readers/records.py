@@ -59,23 +59,12 @@ def read_labelled_rows(reader: RecordsReader, labels: Sequence[str]) -> Iterator
 
 
 def _check_options(options: Sequence[str], reader: RecordsReader, labels: Sequence[str]) -> None:
-    """Raises ConfigError unless there is a column for each label, and the Student sees all of them."""
-    if len(options) != len(labels):
+    """Raises ConfigError unless each label has a column of its own that the Student sees."""
+    if len(options) != len(labels) or len(set(options)) < len(options) or not set(options) <= {*reader.fields.values()}:
         raise ConfigError(
-            f"expected a column for each of the labels {', '.join(labels)}, got {len(options)}: "
-            f"{', '.join(options)} (reader.options); correct labels or reader.options in conf/task/, the first option "
-            "being the first label"
-        )
-    if len(set(options)) < len(options):
-        raise ConfigError(
-            f"expected a different column for each option, got {', '.join(options)} (reader.options); correct "
-            "reader.options in conf/task/"
-        )
-    hidden = [column for column in options if column not in reader.fields.values()]
-    if hidden:
-        raise ConfigError(
-            f"expected options among the input fields, got {', '.join(map(repr, hidden))}, which the Student would not "
-            "see (reader.options); add them to fields, reader.fields and input_template in conf/task/"
+            f"expected an input column of its own for each of the labels {', '.join(labels)}, got "
+            f"{', '.join(options)} (reader.options); correct labels, fields, reader.fields or reader.options in "
+            "conf/task/, the first option being the first label"
         )
 
 
