@@ -8,7 +8,6 @@ from pld.params import EvaluationParams, PromotionParams
 from pld.records import Comparison, EvaluationReport, Interval, Latency, LatencyReport, Prediction
 from pld.registry.promotion_gates import (
     Evidence,
-    Missing,
     Verdict,
     better_than_zero_shot,
     judge,
@@ -70,13 +69,13 @@ def evidence(
             comparisons=(comparison,),
         ),
         latency=LatencyReport(machine="a test", systems=dict.fromkeys(timed, latency)),
-        predictions=rows,
+        rows=rows,
         test_digest=digest,
         groups=groups or {},
     )
 
 
-def not_worse(candidate: Evidence, production: Evidence | Missing | None) -> Verdict:
+def not_worse(candidate: Evidence, production: Evidence | str | None) -> Verdict:
     return not_worse_than_production(candidate, production, EVALUATION)
 
 
@@ -132,12 +131,10 @@ def test_with_groups_the_interval_is_that_of_whole_groups() -> None:
         (evidence(digest="e" * 32), "another test set (eeeeeeeeeeee, the candidate's is dddddddddddd)"),
         (evidence(labels=("no", "yes")), "other labels"),
         (evidence(first=1), "other examples"),
-        (Missing("its run was deleted"), "its run was deleted"),
+        ("its run was deleted", "its run was deleted"),
     ],
 )
-def test_what_was_not_measured_on_the_same_examples_fails_and_says_why(
-    production: Evidence | Missing, why: str
-) -> None:
+def test_what_was_not_measured_on_the_same_examples_fails_and_says_why(production: Evidence | str, why: str) -> None:
     verdict = not_worse(evidence(), production)
     assert not verdict.holds
     assert why in verdict.figures

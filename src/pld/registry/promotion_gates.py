@@ -26,25 +26,23 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class Evidence:
-    """A version's measurement on test. `predictions` are those of the shipped system, `test_digest` names the test
-    set's content, `groups` maps each example id → group where the data set has groups."""
+    """A version's measurement on test. `rows` are the predictions of every system, `test_digest` names the test set's
+    content, `groups` maps each example id → group where the data set has groups."""
 
     report: EvaluationReport
     latency: LatencyReport
-    predictions: Sequence[Prediction]
+    rows: Sequence[Prediction]
     test_digest: str
     groups: Mapping[str, str] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Missing:
-    """A version is in production, but there is no measurement of it."""
-
-    reason: str
+    @property
+    def predictions(self) -> list[Prediction]:
+        """Those of the shipped system."""
+        return [row for row in self.rows if row.system == self.report.shipped]
 
 
-Production = Evidence | Missing | None
-"""None: nothing is in production yet."""
+Production = Evidence | str | None
+"""The measurement of the version in production, why there is none, or None: nothing is in production yet."""
 
 
 def judge(
@@ -121,8 +119,8 @@ def not_worse_than_production(candidate: Evidence, production: Production, evalu
     gate = "not_worse_than_production"
     if production is None:
         return _verdict(gate, True, "nothing is in production yet")
-    if isinstance(production, Missing):
-        return _verdict(gate, False, production.reason)
+    if isinstance(production, str):
+        return _verdict(gate, False, production)
     if candidate.report.labels != production.report.labels:
         return _verdict(gate, False, "production was evaluated with other labels")
     if candidate.test_digest != production.test_digest:
@@ -132,18 +130,19 @@ def not_worse_than_production(candidate: Evidence, production: Production, evalu
             f"production was evaluated on another test set ({production.test_digest[:12]}, "
             f"the candidate's is {candidate.test_digest[:12]}); run `dvc repro`, then `pld promote`",
         )
+    own = candidate.predictions
     theirs = {row.example_id: row.predicted for row in production.predictions}
-    if set(theirs) != {row.example_id for row in candidate.predictions}:
+    if set(theirs) != {row.example_id for row in own}:
         return _verdict(gate, False, "production's stored predictions are of other examples")
     labels = candidate.report.labels
     delta = compare(
         "candidate",
         "production",
-        indices([row.label for row in candidate.predictions], labels),
-        indices([row.predicted for row in candidate.predictions], labels),
-        indices([theirs[row.example_id] for row in candidate.predictions], labels),
+        indices([row.label for row in own], labels),
+        indices([row.predicted for row in own], labels),
+        indices([theirs[row.example_id] for row in own], labels),
         len(labels),
-        [candidate.groups[row.example_id] for row in candidate.predictions] if candidate.groups else None,
+        [candidate.groups[row.example_id] for row in own] if candidate.groups else None,
         evaluation.resamples,
         evaluation.seed,
     ).macro_f1_delta

@@ -65,18 +65,6 @@ def current_conditions(config: Config, folder: Path = Path("artifacts")) -> Cond
     return Conditions(digest, report.student, folder) if report.task == config.task.name else None
 
 
-@dataclass(frozen=True)
-class _Stored:
-    report: EvaluationReport
-    latency: LatencyReport
-    rows: list[Prediction]
-    groups: Mapping[str, str]
-
-    def evidence(self, test_digest: str) -> Evidence:
-        shipped = [row for row in self.rows if row.system == self.report.shipped]
-        return Evidence(self.report, self.latency, shipped, test_digest, self.groups)
-
-
 class Measurements:
     """Of the versions of the registered `model`; `read` gives what a version answers with."""
 
@@ -92,18 +80,18 @@ class Measurements:
         A new one is kept among the artifacts of the run that the version comes from. Raises RegistryError where it is
         neither stored nor can be made now.
         """
-        stored = self._stored(*version.measured_in)
+        stored = self._stored(*version.measured_in, version.test_digest)
         if conditions is None:
             if stored is None:
                 raise RegistryError(
                     f"expected its measurement in run {version.measured_in[0]}, got it deleted or incomplete "
                     f"({self._model} version {version.number}); run `dvc repro` on the commit that made it"
                 )
-            return stored.evidence(version.test_digest)
+            return stored
         if stored and version.test_digest == conditions.test_digest and stored.report.student == conditions.student:
-            return stored.evidence(version.test_digest)
+            return stored
         folder = f"measured/{conditions.key}"
-        found = self._stored(version.evidence_run, folder)
+        found = self._stored(version.evidence_run, folder, conditions.test_digest)
         if found is None:
             try:
                 found = self._measure(version, config, conditions, stored)
@@ -113,20 +101,19 @@ class Measurements:
                     f"can't be now: {error}"
                 ) from None
             self._keep(version, folder, found, conditions)
-        return found.evidence(conditions.test_digest)
+        return found
 
-    def _measure(self, version: Version, config: Config, conditions: Conditions, stored: _Stored | None) -> _Stored:
+    def _measure(self, version: Version, config: Config, conditions: Conditions, stored: Evidence | None) -> Evidence:
         spec, prompt = self._read(version)
         if spec.task.labels != config.task.labels:
             raise RegistryError(
                 f"it answers with the labels {', '.join(spec.task.labels)}, and the task's are now "
                 f"{', '.join(config.task.labels)}"
             )
-        test = _read_test(conditions)
         name = f"{self._model} version {version.number}"
-        return _measure(name, spec, prompt, test, config, _zero_shot_calibration(spec, stored))
+        return _measure(name, spec, prompt, conditions, config, _zero_shot_calibration(spec, stored))
 
-    def _keep(self, version: Version, folder: str, found: _Stored, conditions: Conditions) -> None:
+    def _keep(self, version: Version, folder: str, found: Evidence, conditions: Conditions) -> None:
         """Where the version's run is deleted for good, nothing is kept."""
         from mlflow.exceptions import MlflowException
 
@@ -151,16 +138,17 @@ class Measurements:
         for key, value in tags.items():
             self._client.set_model_version_tag(self._model, str(version.number), key, value)
 
-    def _stored(self, run_id: str, folder: str) -> _Stored | None:
+    def _stored(self, run_id: str, folder: str, test_digest: str) -> Evidence | None:
         from mlflow.exceptions import MlflowException
 
         with tempfile.TemporaryDirectory() as temporary:
             try:
                 path = Path(self._client.download_artifacts(run_id, folder, temporary))
-                return _Stored(
+                return Evidence(
                     report=read_record(path / "report.json", EvaluationReport),
                     latency=_latency(path),
                     rows=read_jsonl(path / "predictions.jsonl", Prediction),
+                    test_digest=test_digest,
                     groups=read_json(path / "groups.json"),
                 )
             except (MlflowException, ArtifactError, OSError):
@@ -191,9 +179,10 @@ def _read_test(conditions: Conditions) -> list[Example]:
 
 
 def _measure(
-    name: str, spec: ServedSpec, prompt: str, test: list[Example], config: Config, zero_shot: Calibration | None
-) -> _Stored:
+    name: str, spec: ServedSpec, prompt: str, conditions: Conditions, config: Config, zero_shot: Calibration | None
+) -> Evidence:
     """The version, and zero-shot with the calibration `zero_shot` beside it, measured as `evaluate` does."""
+    test = _read_test(conditions)
     student: Student = build(spec.student, "student")
     systems = [
         System(base, Prompted(spec.task, student, messages), "", student, messages, calibration=calibration)
@@ -210,10 +199,10 @@ def _measure(
     report, rows = evaluation_report(config, spec.prompt_sha256, test, answers, student.describe(), None)
     timed = LatencyReport(machine=served_by(student), systems=latency)
     groups = zip((example.id for example in test), groups_of(test) or (), strict=False)
-    return _Stored(report, timed, rows, dict(groups))
+    return Evidence(report, timed, rows, conditions.test_digest, dict(groups))
 
 
-def _zero_shot_calibration(spec: ServedSpec, stored: _Stored | None) -> Calibration | None:
+def _zero_shot_calibration(spec: ServedSpec, stored: Evidence | None) -> Calibration | None:
     """Zero-shot's calibration when the version was made: the difference between its plain and its calibrated scores.
     The training examples that it was fitted to may be gone."""
     if spec.calibration is None or stored is None:

@@ -16,7 +16,7 @@ from pld.params import Config
 from pld.records import canonical_json, sha256
 from pld.registry.packaging import log_model, spec_of
 from pld.registry.promotion import Aliases, Move, history, was_rolled_back
-from pld.registry.promotion_gates import REVIEWED, Evidence, Missing, Production, Verdict, judge
+from pld.registry.promotion_gates import REVIEWED, Evidence, Production, Verdict, judge
 from pld.registry.reevaluate import Conditions, Measurements, current_conditions
 from pld.registry.result import PipelineResult
 from pld.registry.runs import interval_words, sentence
@@ -256,7 +256,7 @@ class Registry:
         try:
             return self._measurements.evidence(present, config, conditions)
         except RegistryError as error:
-            return Missing(str(error))
+            return str(error)
 
     def _open(self) -> list[Version]:
         """The versions, after any interrupted move is finished or dropped, which is reported on stderr."""

@@ -144,7 +144,7 @@ def settings(config: Config) -> dict[str, str]:
 
 
 def provenance() -> dict[str, str]:
-    """Tags that say who logged a run, from which code and data: the git commit, whether tracked files differed from it,
+    """Tags that say who logged a run from which code: the git commit, whether tracked files differed from it,
     and a hash of dvc.lock's stages without `track`, whose own entry is written after it has run. What is unknown is left
     out."""
     tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL", "mlflow.user": user_name()}
