@@ -180,7 +180,7 @@ def test_a_file_under_dvc_is_added_to_dvc_again_and_a_link_into_its_cache_is_not
     assert cache.read_bytes() == before != CORPUS.read_bytes()
 
 
-def test_jsonl_and_natural_ids_and_splits_of_the_data_are_served_too():
+def test_rows_are_added_to_jsonl_with_natural_ids_and_splits():
     columns = {"id": "no", "group": "customer", "split": "part"}
     rows = [
         {"message": item.inputs["text"], "team": item.label, "no": item.id, "customer": None, "part": item.split}
@@ -241,7 +241,7 @@ def test_one_input_has_one_label(capsys):
     assert "for the same input in row 62 of assets/corpus/mail.csv" in refused(capsys, "--labelled", "s.csv")
 
 
-def test_a_file_that_rows_can_not_be_added_to_is_refused_in_one_line(capsys):
+def test_a_file_to_which_rows_cannot_be_added_is_refused_in_one_line(capsys):
     ran(log(*new_answers()), "--out", "s.csv")
     labelled(["refund"] * 5)
     assert "expected a .csv or .jsonl file to append to, got no such file (x.parquet)" in refused(
@@ -262,7 +262,7 @@ def test_a_packaged_data_set_takes_no_examples_but_makes_a_sheet(capsys):
     assert "expected your own data file, got" in refused(capsys, "--labelled", "s.csv")
 
 
-def test_columns_of_ours_give_way_to_the_tasks():
+def test_sheet_columns_are_renamed_if_the_task_has_columns_of_that_name():
     write(reader(fields={"text": "id"}, label="answered"), header="id,answered,x")
     ran(log(*new_answers()), "--out", "s.csv")
     assert list(sheet()[0]) == ["id", "answered", "served answered", "margin", "served id"]

@@ -54,9 +54,9 @@ def refused(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         main(["data", "diff", *arguments])
     assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1, told
-    return told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1, message
+    return message
 
 
 def change(**by_id):
@@ -105,7 +105,7 @@ def squeezed(text):
     return [line.split() for line in text.splitlines()]
 
 
-def test_every_kind_of_change_is_told_by_id_before_anything_is_run(made):
+def test_every_kind_of_change_is_listed_by_id_before_anything_is_run(made):
     changed()
     before = {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()}
     head, rest = diff().split("\n", 1)
@@ -116,7 +116,7 @@ def test_every_kind_of_change_is_told_by_id_before_anything_is_run(made):
     assert git("status", "--short") == f"M {CORPUS}"
 
 
-def test_where_the_teacher_is_asked_about_some_it_does_not_promise_which(made):
+def test_with_a_limit_on_teacher_examples_the_diff_does_not_promise_which(made):
     changed()
     settings = Path("params.yaml")
     settings.write_text(settings.read_text().replace("overrides: []", 'overrides: ["extraction.examples=2"]'))
@@ -146,11 +146,11 @@ def test_a_data_set_that_did_not_change_says_so_and_another_order_too(made):
 
 def test_long_lists_are_cut_and_can_be_had_in_full(made):
     write_notes(notes() + [{**NEW, "no": f"m{n}", "note": f"more {n}"} for n in range(13)])
-    told = diff()
-    assert "added: 13 (13 test)" in told
-    assert "m9" in told
-    assert "m10" not in told
-    assert "  and 3 more: --all" in told
+    message = diff()
+    assert "added: 13 (13 test)" in message
+    assert "m9" in message
+    assert "m10" not in message
+    assert "  and 3 more: --all" in message
     assert "m12" in diff("--all")
     plain = diff_json()
     assert len(plain["added"]) == 13
@@ -175,16 +175,16 @@ def test_a_file_that_was_deleted_is_not_read_from_the_copy_that_the_pipeline_has
 
 def test_rows_that_prepare_would_refuse_are_refused_here_in_its_words(made, capsys):
     change(n3={"verdict": "Bin"})
-    told = refused(capsys)
-    assert "(assets/corpus/records/notes.csv: row 5, column" in told
-    assert "expected a label of task notes (keep, bin), got 'Bin' (did you mean 'bin'?)" in told
+    message = refused(capsys)
+    assert "(assets/corpus/records/notes.csv: row 5, column" in message
+    assert "expected a label of task notes (keep, bin), got 'Bin' (did you mean 'bin'?)" in message
 
 
 def test_another_task_is_not_compared(made, capsys):
     select({**TASK, "name": "letters"})
-    told = refused(capsys)
-    assert "expected the data of task 'letters', got those of task 'notes'" in told
-    assert "params.yaml" in told
+    message = refused(capsys)
+    assert "expected the data of task 'letters', got those of task 'notes'" in message
+    assert "params.yaml" in message
 
 
 @pytest.mark.parametrize("revision", ["nope", "HEAD~7", ""])
@@ -208,17 +208,17 @@ def test_outputs_come_from_the_remote_where_the_cache_lacks_them_and_else_it_say
     shutil.rmtree(".dvc/cache")
     assert diff().endswith("the same 12 examples\n")
     shutil.rmtree("../team")
-    told = refused(capsys)
-    assert "run `dvc push --all-commits` where it was made" in told
+    message = refused(capsys)
+    assert "run `dvc push --all-commits` where it was made" in message
 
 
 def test_a_remote_that_cannot_be_used_is_one_line(made, capsys):
     Path(".dvc/config").write_text("[core]\n    remote = team\n['remote \"team\"']\n    url = s3://no-such/bucket\n")
     committed("a remote")
     shutil.rmtree(".dvc/cache")
-    told = refused(capsys)
-    assert "dvc-s3" in told
-    assert "expected artifacts/splits/ of its dvc.lock in DVC's cache or remote" in told
+    message = refused(capsys)
+    assert "dvc-s3" in message
+    assert "expected artifacts/splits/ of its dvc.lock in DVC's cache or remote" in message
 
 
 def test_without_git_without_a_commit_and_without_dvc_it_is_one_line(made, capsys, tmp_path, monkeypatch):

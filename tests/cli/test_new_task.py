@@ -376,7 +376,7 @@ def test_selecting_keeps_every_other_character_of_params(file):
     assert "written: params.yaml" in output
 
 
-def test_what_is_next_depends_on_what_is_there(file):
+def test_the_next_steps_depend_on_the_state_of_the_project(file):
     output = run("mine", "--data", file, *STANDARD)
     assert "in params.yaml: `task: mine` (or, for one run, dvc exp run -S groups.task=mine)" in output
     assert "in params.yaml: `teacher: anthropic` or `teacher: openai`" in output
@@ -426,7 +426,7 @@ def test_a_long_label_is_refused_as_the_wrong_column(here):
 
 
 @pytest.mark.parametrize("groups", ["task:\n  teacher: recorded", "task: &other recorded\n  teacher: *other"])
-def test_params_in_a_form_that_is_not_edited_are_left_to_a_person(file, groups):
+def test_params_yaml_in_an_unsupported_form_is_refused(file, groups):
     Path("params.yaml").write_text(f"groups:\n  {groups}\noverrides: []\n")
     refused("--data", file, *STANDARD, match="select the task there by hand", kind=ConfigError)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pld.data.audit.columns import Column, column_hints, looks_like_id
 from pld.data.audit.draft import declared
-from pld.data.audit.findings import alike_labels, beginning, faults, labels_in_text, twins_across
+from pld.data.audit.findings import beginning, faults, labels_in_text, near_duplicates_across_splits, similar_labels
 from pld.data.audit.hub_dataset import labelled_table
 from pld.data.splits import RawExample, assemble, examine
 from pld.errors import DataError
@@ -109,7 +109,7 @@ def test_of_many_instances_the_first_are_shown_and_the_others_counted():
     assert fault.shown[5] == "… and 1,229 more"
 
 
-def test_for_ids_that_repeat_a_group_is_suggested():
+def test_groups_are_suggested_for_ids_that_repeat():
     raws = [raw(i, f"text {i}", "a", id=f"doc {i // 5}") for i in range(50)]
     (fault,) = faults(examine(task(("a", "b")), raws))
     assert "they may be groups" in fault.text
@@ -117,7 +117,7 @@ def test_for_ids_that_repeat_a_group_is_suggested():
 
 def test_labels_that_differ_only_in_case_spaces_and_punctuation_are_found_but_numbers_are_not():
     def found(*labels):
-        return [shown for finding in alike_labels(dict.fromkeys(labels, 2)) for shown in finding.shown]
+        return [shown for finding in similar_labels(dict.fromkeys(labels, 2)) for shown in finding.shown]
 
     assert found("Not mentioned", "not-mentioned", "other") == [
         "'Not mentioned' (2 examples), 'not-mentioned' (2 examples)"
@@ -191,15 +191,15 @@ def test_near_duplicates_in_one_split_are_fine_and_those_in_two_name_a_column():
     raws = [raw(i, f"t {i}", "ab"[i % 2], split=("train" if i < 20 else "test")) for i in range(40)]
     assembly = examine(task(("a", "b")), raws)
     docs = column("doc", [f"d{i % 20}" for i in range(40)])
-    assert not list(twins_across([(0, 1, 0.9), (25, 26, 0.9)], raws, assembly, [docs]))
-    (finding,) = twins_across([(0, 20, 0.9), (20, 25, 0.85), (3, 23, 0.8)], raws, assembly, [docs])
+    assert not list(near_duplicates_across_splits([(0, 1, 0.9), (25, 26, 0.9)], raws, assembly, [docs]))
+    (finding,) = near_duplicates_across_splits([(0, 20, 0.9), (20, 25, 0.85), (3, 23, 0.8)], raws, assembly, [docs])
     assert finding.text.startswith("3 of the 20 validation and test examples have a near-duplicate in train")
     assert "--group doc would keep 50% of such sets in one split" in finding.text
     assert finding.shown == (
         "row 0 (train) and row 20 (test), 90% alike: 't 0'",
         "row 3 (train) and row 23 (test), 80% alike: 't 3'",
     )
-    (finding,) = twins_across([(0, 20, 0.9)], raws, assembly, [])
+    (finding,) = near_duplicates_across_splits([(0, 20, 0.9)], raws, assembly, [])
     assert "name a column that they share with --group" in finding.text
 
 

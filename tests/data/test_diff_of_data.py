@@ -26,21 +26,21 @@ def ids(rows):
 
 
 @given(versions, versions)
-def test_the_later_version_can_be_told_from_the_earlier_one_and_the_changes(before, after):
+def test_the_earlier_version_with_the_changes_applied_is_the_later_one(before, after):
     found = compare_examples(before, after, LABELS)
-    told = {identity: (own.split, own.label) for identity, own in before.items()}
+    rebuilt = {identity: (own.split, own.label) for identity, own in before.items()}
     for one in found.removed:
-        assert told.pop(one.id) == (one.split, one.label)
+        assert rebuilt.pop(one.id) == (one.split, one.label)
     for one in found.added:
-        assert one.id not in told
-        told[one.id] = (one.split, one.label)
+        assert one.id not in rebuilt
+        rebuilt[one.id] = (one.split, one.label)
     for one in found.relabelled:
-        assert told[one.id][1] == one.before
-        told[one.id] = (told[one.id][0], one.after)
+        assert rebuilt[one.id][1] == one.before
+        rebuilt[one.id] = (rebuilt[one.id][0], one.after)
     for one in found.moved:
-        assert told[one.id][0] == one.before
-        told[one.id] = (one.after, told[one.id][1])
-    assert told == {identity: (own.split, own.label) for identity, own in after.items()}
+        assert rebuilt[one.id][0] == one.before
+        rebuilt[one.id] = (one.after, rebuilt[one.id][1])
+    assert rebuilt == {identity: (own.split, own.label) for identity, own in after.items()}
     both = before.keys() & after.keys()
     assert set(ids(found.edited)) == {key for key in both if before[key].inputs != after[key].inputs}
     assert set(ids(found.regrouped)) == {key for key in both if before[key].group != after[key].group}
@@ -48,7 +48,7 @@ def test_the_later_version_can_be_told_from_the_earlier_one_and_the_changes(befo
 
 
 @given(versions, versions)
-def test_seen_the_other_way_round_it_is_the_mirror_image(before, after):
+def test_swapping_the_versions_mirrors_the_changes(before, after):
     there, back = compare_examples(before, after, LABELS), compare_examples(after, before, LABELS)
     assert (there.added, there.removed) == (back.removed, back.added)
     assert (there.before, there.after) == (back.after, back.before)

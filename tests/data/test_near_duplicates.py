@@ -4,7 +4,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.data.near_duplicates import ALIKE, common_pairs, near_duplicates
+from pld.data.near_duplicates import THRESHOLD, jaccard, near_duplicates
 
 DRAWN = random.Random(7)
 WORDS = ["".join(DRAWN.choices("abcdefgh", k=4)) for _ in range(300)]
@@ -29,23 +29,23 @@ def test_planted_near_duplicates_are_found_and_nothing_else():
 
 
 @given(st.lists(st.lists(st.sampled_from(WORDS[:12]), max_size=14).map(" ".join), max_size=40))
-def test_what_is_linked_is_alike_in_order_and_a_tree(found):
+def test_links_join_similar_texts_in_order_and_form_a_forest(found):
     above = list(range(len(found)))
     for first, second, common in near_duplicates(found):
         assert first < second
-        assert ALIKE <= common == common_pairs(found[first], found[second])
+        assert THRESHOLD <= common == jaccard(found[first], found[second])
         assert above[first] != above[second], "a second way between two texts"
         above = [above[first] if at == above[second] else at for at in above]
 
 
-def test_case_marks_and_blanks_make_no_difference_and_writings_without_spaces_are_compared_by_character():
+def test_case_punctuation_and_blanks_are_ignored_and_scripts_without_spaces_are_compared_by_character():
     assert near_duplicates(["The server is DOWN, again!", "the  server is down again"]) == [(0, 1, 1.0)]
     first, second = (
         "今日は天気がとても良いので公園まで散歩に行きました",
         "今日は天気がとても良いので公園まで散歩に行きます",
     )
     assert near_duplicates([first, second, "昨日の夜は雨が降っていたので家で本を読んでいた"]) == [
-        (0, 1, common_pairs(first, second))
+        (0, 1, jaccard(first, second))
     ]
 
 

@@ -29,7 +29,7 @@ def test_names_of_fields_stay_near_those_of_columns():
     )  # fmt: skip
 
 
-def test_the_draft_of_an_instruction_names_what_is_read_and_every_label():
+def test_a_drafted_instruction_names_the_input_columns_and_every_label():
     assert draft_instruction(["claimText", "policy_no"], (), "department", ("a", "b-c", "d")) == (
         "Read the claim text and the policy no and decide the department.\nAnswer with exactly one word: a, b-c or d."
     )

@@ -69,7 +69,7 @@ def test_a_log_that_is_moved_away_is_begun_anew(tmp_path: Path) -> None:
     assert len(read([tmp_path / "served.jsonl.1", path])) == 3
 
 
-def test_a_log_that_can_not_be_written_is_reported_once_and_again_when_it_can(
+def test_an_unwritable_log_is_reported_once_and_again_when_it_is_writable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = ServingLog(tmp_path / "missing/served.jsonl", with_inputs=False)

@@ -186,7 +186,7 @@ def test_new_task_refuses_rows_as_prepare_does(what: str, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("what", ["line ends, commas and quotes in quotes", "words of YAML for labels"])
-def test_new_task_takes_what_only_looks_odd(what: str) -> None:
+def test_new_task_accepts_unusual_but_valid_files(what: str) -> None:
     (case,) = [case for case in FINE if case.what == what]
     assert new_task(case) == 0
     assert written() == {"conf/task/own.yaml", "assets/corpus", "assets/corpus/records", "assets/corpus/records/d.csv"}

@@ -97,7 +97,7 @@ def test_a_write_that_fails_leaves_the_earlier_splits_whole(project: Path, monke
     assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == before
 
 
-def test_a_label_that_a_split_lacks_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_label_missing_from_a_split_is_reported(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data").unlink()
     Path("data/records").mkdir(parents=True)
     with (ROOT / "assets/corpus/records/tickets.csv").open(newline="", encoding="utf-8") as file:

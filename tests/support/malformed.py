@@ -146,7 +146,7 @@ def _twice_named(path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array(["x"])] * 3, names=["text", "label", "text"]), path)
 
 
-def contracts(what: str, told_of: Callable[[dict[str, Any]], object] | str) -> Refused:
+def contracts(what: str, change: Callable[[dict[str, Any]], object] | str) -> Refused:
     """Two contracts with one hypothesis in the shape of Contract-NLI, and what is done to them."""
     documents = [
         {
@@ -158,13 +158,13 @@ def contracts(what: str, told_of: Callable[[dict[str, Any]], object] | str) -> R
         for number in (7, 8)
     ]
     data: dict[str, Any] = {"documents": documents, "labels": {"nda-1": {"hypothesis": "Copies are returned."}}}
-    if not isinstance(told_of, str):
-        told_of(data)
+    if not isinstance(change, str):
+        change(data)
     reader = {"format": "contract_nli", "splits": None, "context": "whole", "passages": 2, "max_words": None}
     return Refused(
         what,
         "dev.json",
-        told_of if isinstance(told_of, str) else json.dumps(data),
+        change if isinstance(change, str) else json.dumps(data),
         reader,
         labels=("Entailment", "Contradiction", "NotMentioned"),
         fields=("contract", "hypothesis"),

@@ -22,7 +22,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would evaluate
 
 @click.command()
 @click.option("--label", help="Only examples with this gold label.")
-@click.option("--limit", type=click.IntRange(min=1), help="So many, the most suspicious ones (default: all).")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many, the most suspicious first (default: all).")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a CSV sheet to review them in.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
 def doubts(label: str | None, limit: int | None, out: Path | None, as_json: bool) -> None:
@@ -122,5 +122,6 @@ def _next_step(task: TaskParams) -> str:
     tracked = f"`dvc add {file}` and " if Path(f"{file}.dvc").exists() else ""
     rows = f" (the row's {reader.id} is the id above)" if reader.id else ""
     return (
-        f"next: correct {reader.label} in {file}{rows}, then {tracked}`dvc repro`: only changed examples are asked anew"
+        f"next: correct {reader.label} in {file}{rows}, then {tracked}`dvc repro`: only changed examples are asked "
+        "about again"
     )

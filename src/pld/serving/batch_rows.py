@@ -38,11 +38,11 @@ def check_file(path: Path, fields: Mapping[str, str]) -> CheckedFile:
     if not path.is_file():
         raise DataError(f"expected a file of rows to classify, got none ({path}); correct the path")
     rows = format_of(str(path))
-    wanted = tuple(dict.fromkeys(fields.values()))
+    needed = tuple(dict.fromkeys(fields.values()))
     bad = {}
     number = -1
-    for number, (place, texts) in enumerate(rows(path, str(path), Columns(wanted, frozenset(wanted), lenient=True))):
-        if empty := [column for column in wanted if not texts[column].strip()]:
+    for number, (place, texts) in enumerate(rows(path, str(path), Columns(needed, frozenset(needed), lenient=True))):
+        if empty := [column for column in needed if not texts[column].strip()]:
             bad[number] = f"expected text, got none ({path}: {place}, column {empty[0]!r})"
     columns = tuple(dict.fromkeys(column for _, row in rows(path, str(path), None) for column in row))
     places = {field: columns.index(column) for field, column in fields.items()}

@@ -124,7 +124,7 @@ def test_the_authors_three_files_keep_their_splits(tmp_path: Path) -> None:
         examples(own)
 
 
-def test_evidence_is_what_was_annotated_filled_up_with_the_nearest_so_that_its_length_tells_no_label(
+def test_evidence_is_filled_up_with_the_nearest_passages_so_that_its_length_does_not_reveal_the_label(
     tmp_path: Path,
 ) -> None:
     documents = [contract(7, nda_1=("Entailment", [5, 6]), nda_2=("NotMentioned", []))]
@@ -146,7 +146,7 @@ def test_the_nearest_passages_are_chosen_without_a_look_at_the_annotation(tmp_pa
     assert CLAUSES[4] in one[1].inputs["contract"]
 
 
-def test_contracts_of_one_pattern_show_more_until_they_differ_so_that_no_example_is_lost(tmp_path: Path) -> None:
+def test_contracts_from_one_template_show_more_passages_until_they_differ(tmp_path: Path) -> None:
     documents = [contract(n, (*CLAUSES, f"Copy {n}.")) for n in range(20)]
     own = task(path=written(tmp_path / "dev.json", documents), context="nearest", passages=1)
     found, summary = assemble(own.model_copy(update={"labels": ("Entailment", "Contradiction")}), read(own))
@@ -156,7 +156,7 @@ def test_contracts_of_one_pattern_show_more_until_they_differ_so_that_no_example
     assert "Copy 19." in found[38].inputs["contract"]
 
 
-def test_another_contract_moves_nothing_of_what_is_shown(tmp_path: Path) -> None:
+def test_another_contract_does_not_change_the_excerpts(tmp_path: Path) -> None:
     alone = raw(tmp_path / "dev.json", [contract(7)], context="nearest", passages=2)
     beside = raw(tmp_path / "dev.json", [contract(8, tuple(f"Oven {n} is borrowed." for n in range(7))), contract(7)],
                  context="nearest", passages=2)  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_passage_without_room_is_shown_by_its_beginning() -> None:
     assert (shown.text, shown.places, shown.cut) == ("one two", (0,), True)
 
 
-def test_what_stands_between_passages_and_is_none_of_them_is_a_gap() -> None:
+def test_text_between_two_passages_is_replaced_by_a_gap() -> None:
     assert show("One. (page 2) Two.", [(0, 4), (14, 18)], [0, 1], None).text == f"One.{GAP}Two."
 
 
@@ -193,7 +193,7 @@ def test_of_passages_as_near_the_first_comes_first() -> None:
     data=st.data(),
     limit=st.none() | st.integers(1, 12),
 )
-def test_what_is_shown_is_verbatim_in_the_texts_order_and_never_over_the_limit(
+def test_excerpts_are_verbatim_in_the_texts_order_and_never_over_the_limit(
     passages: list[str], data: st.DataObject, limit: int | None
 ) -> None:
     spans, text = [], ""
@@ -283,7 +283,7 @@ def test_a_file_of_another_shape_is_refused_in_one_line_that_says_where(
          r"\(did you mean 'Entailment'\?\) \(.*document 7, hypothesis nda-1\)"),
     ],
 )  # fmt: skip
-def test_a_contract_that_can_not_be_used_is_named(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
+def test_an_unusable_contract_is_named(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
     own = task(path=written(tmp_path / "dev.json", [contract(7), contract(8, ("Another one.", *CLAUSES))]))
     file = json.loads((tmp_path / "dev.json").read_text())
     change(file)
@@ -305,14 +305,14 @@ def test_a_contract_that_can_not_be_used_is_named(change: Callable[[Any], None],
         ("{}".encode("utf-16"), "UTF-16"),
     ],
 )
-def test_what_is_no_json_of_the_authors_is_refused_in_one_line(data: bytes, said: str, tmp_path: Path) -> None:
+def test_other_json_than_the_authors_is_refused_in_one_line(data: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_bytes(data)
     with pytest.raises(DataError, match=said) as error:
         list(read(task(path=str(tmp_path / "dev.json"))))
     assert "\n" not in str(error.value)
 
 
-def test_without_the_file_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_refused_with_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"expected a data file, got no such file \(.*contract-nli/dev.json\); "
                                         r"correct reader in conf/task/ \(docs/how-to/benchmarks.md"):  # fmt: skip

@@ -38,7 +38,7 @@ def refusal(tmp_path: Path, **changes: object) -> str:
     return str(caught.value)
 
 
-def test_the_benchmark_gives_these_splits_and_no_passage_on_two_sides() -> None:
+def test_the_benchmark_gives_these_splits_and_no_passage_in_two_splits() -> None:
     task = shipped_task()
     examples, summary = assemble(task, read(task))
     assert (summary.rows, summary.examples, summary.groups) == (1000, 1000, 906)
@@ -80,7 +80,7 @@ def test_questions_on_one_passage_are_one_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"answer": "B. The red drawer is locked"}, "got 4 lines and 'B. The red drawer is locked'"),
         (
@@ -98,5 +98,5 @@ def test_questions_on_one_passage_are_one_group(tmp_path: Path) -> None:
         ({"question": "x\x00"}, "got a NUL character"),
     ],
 )
-def test_a_row_of_another_shape_is_one_line(changes: dict[str, object], told: str, tmp_path: Path) -> None:
-    assert told in refusal(tmp_path, **changes)
+def test_a_row_of_another_shape_is_one_line(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    assert message in refusal(tmp_path, **changes)

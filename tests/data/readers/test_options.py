@@ -83,7 +83,7 @@ def test_the_text_of_an_option_becomes_the_label_at_its_place(name: str) -> None
     assert found[0].inputs == {"query": ROW[0], "one": "a stone", "two": "a swallow", "three": "a spoon"}
 
 
-def test_a_label_that_stands_there_already_is_one() -> None:
+def test_an_option_column_may_hold_the_label_itself() -> None:
     assert [row.label for row in rows_of([*ROW[:4], "z"], ROW)] == ["z", "y"]
 
 
@@ -92,8 +92,8 @@ def test_options_that_are_the_labels_themselves_are_fine_in_their_places() -> No
 
 
 def test_a_label_whose_text_is_an_option_of_another_place_is_refused() -> None:
-    told = refusal(["?", "y", "x", "w", "y"])
-    assert "got 'y', which fits 2 of them (d.csv: row 3, column 'answer')" in told
+    message = refusal(["?", "y", "x", "w", "y"])
+    assert "got 'y', which fits 2 of them (d.csv: row 3, column 'answer')" in message
 
 
 def test_a_text_that_two_options_have_is_refused_and_another_option_of_that_row_is_not() -> None:
@@ -103,15 +103,15 @@ def test_a_text_that_two_options_have_is_refused_and_another_option_of_that_row_
 
 
 def test_a_text_that_no_option_has_is_refused() -> None:
-    told = refusal([*ROW[:4], "A swallow "])
-    assert "expected the exact text of one of first, second, third, or its label (x, y, z), got" in told
-    assert "got 'A swallow ', which fits 0 of them (d.csv" in told
+    message = refusal([*ROW[:4], "A swallow "])
+    assert "expected the exact text of one of first, second, third, or its label (x, y, z), got" in message
+    assert "got 'A swallow ', which fits 0 of them (d.csv" in message
 
 
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_option_is_refused(empty: str) -> None:
-    told = refusal([*ROW[:3], empty, ROW[4]])
-    assert "expected a text in each of first, second, third, got none in one (d.csv: row 3); delete the row" in told
+    message = refusal([*ROW[:3], empty, ROW[4]])
+    assert "expected a text in each of first, second, third, got none in one (d.csv: row 3); delete the row" in message
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_an_empty_option_is_refused(empty: str) -> None:
         ({"options": ["first", "second", "answer"]}, "got first, second, answer"),
     ],
 )
-def test_settings_that_can_not_be_meant_are_one_line_that_says_what_to_do(changes: dict[str, object], got: str) -> None:
+def test_contradictory_option_settings_are_refused_in_one_line(changes: dict[str, object], got: str) -> None:
     with pytest.raises(ConfigError, match=r"^expected .* \(reader\.options\)") as caught:
         rows_of(ROW, **changes)
     assert got in str(caught.value)
@@ -131,7 +131,7 @@ def test_settings_that_can_not_be_meant_are_one_line_that_says_what_to_do(change
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_option_column_is_told_as_any_other() -> None:
+def test_a_missing_option_column_is_reported_like_any_other() -> None:
     Path("d.csv").write_text("query,first,second,answer\n?,a,b,a\n")
     with pytest.raises(DataError, match="expected a column 'third', got 'query', 'first', 'second', 'answer'"):
         list(read(task()))

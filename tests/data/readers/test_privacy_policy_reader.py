@@ -26,7 +26,7 @@ def rows_of(tmp_path: Path, *rows: dict[str, object]) -> list[RawExample]:
     return list(read(shipped_task().model_copy(update={"reader": reader})))
 
 
-def test_the_benchmark_gives_these_splits_and_no_clause_on_two_sides() -> None:
+def test_the_benchmark_gives_these_splits_and_no_clause_in_two_splits() -> None:
     task = shipped_task()
     examples, summary = assemble(task, read(task))
     assert (summary.rows, summary.examples, summary.groups) == (10923, 10923, 1025)
@@ -47,7 +47,7 @@ def test_a_clause_that_answers_is_relevant_and_blanks_around_a_text_are_no_part_
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"answer": "true"}, "expected the answer 'True' or 'False', got 'true'"),
         ({"answer": True}, "expected a Privacy-Policy row with a text 'answer', got no text in it"),
@@ -55,9 +55,9 @@ def test_a_clause_that_answers_is_relevant_and_blanks_around_a_text_are_no_part_
         ({"question": None}, "with a text 'question'"),
     ],
 )
-def test_a_row_of_another_shape_is_one_line(changes: dict[str, object], told: str, tmp_path: Path) -> None:
+def test_a_row_of_another_shape_is_one_line(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         rows_of(tmp_path, ROW, {**ROW, **changes})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "rows.jsonl: line 2" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -264,7 +264,7 @@ def test_the_message_for_a_missing_column_lists_the_columns() -> None:
     assert "expected a column 'label', got 'text'" in refusal(table("d.parquet", {"text": ["x"]}))
 
 
-def test_a_wanted_column_that_occurs_twice_is_refused() -> None:
+def test_a_needed_column_that_occurs_twice_is_refused() -> None:
     assert "expected one column 'text', got 2 of that name" in refusal(write("d.csv", "text,label,text\nx,a,y\n"))
     twice = pa.Table.from_arrays([pa.array(["x"])] * 3, names=["text", "label", "text"])
     pq.write_table(twice, "d.parquet")

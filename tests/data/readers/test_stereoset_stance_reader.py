@@ -36,7 +36,7 @@ def rows_of(tmp_path: Path, *rows: dict[str, object]) -> list[RawExample]:
     return list(read(shipped_task().model_copy(update={"reader": reader})))
 
 
-def test_the_benchmark_gives_these_splits_and_no_context_on_two_sides() -> None:
+def test_the_benchmark_gives_these_splits_and_no_context_in_two_splits() -> None:
     task = shipped_task()
     examples, summary = assemble(task, read(task))
     assert (summary.rows, summary.examples, summary.merged_duplicates, summary.groups) == (12687, 12669, 18, 4176)

@@ -35,7 +35,7 @@ def faults(assembly: Assembly) -> Iterator[Finding]:
 
 
 def warnings(draft: Draft, assembly: Assembly, lengths: Lengths | None, file: Path) -> Iterator[Finding]:
-    """What `prepare` would take and is worth a look, the gravest first."""
+    """What `prepare` would take and is worth a look, the most serious first."""
     raws, examples, reader = draft.raws, assembly.examples, draft.task.reader
     assert isinstance(reader, RecordsReader)
     columns = columns_of(file)
@@ -43,12 +43,12 @@ def warnings(draft: Draft, assembly: Assembly, lengths: Lengths | None, file: Pa
         links = near_duplicates([" ".join(example.inputs.values()) for example in examples], advance)
     yield from proxies(raws)
     yield from labels_in_text(raws, draft.task.labels)
-    yield from twins_across(links, raws, assembly, columns if reader.group is None else [])
+    yield from near_duplicates_across_splits(links, raws, assembly, columns if reader.group is None else [])
     others = [column for column in columns if column.name not in (reader.label, reader.id, reader.group)]
     named = reader.id is not None, reader.group is not None, reader.split is not None
     yield from column_hints(others, tuple(reader.fields.values()), *named)
     counts = assembly.summary.counts
-    yield from alike_labels({label: sum(row[label] for row in counts.values()) for label in draft.task.labels})
+    yield from similar_labels({label: sum(row[label] for row in counts.values()) for label in draft.task.labels})
     if rare := [f"{quoted(label)}: {count} in train" for label, count in counts["train"].items() if 0 < count < FEW]:
         yield Finding.of(
             f"a label with fewer than {FEW} training examples gets few rules, which hardly make an instruction: add "
@@ -63,7 +63,7 @@ def warnings(draft: Draft, assembly: Assembly, lengths: Lengths | None, file: Pa
         )
 
 
-def alike_labels(counts: Mapping[str, int]) -> Iterator[Finding]:
+def similar_labels(counts: Mapping[str, int]) -> Iterator[Finding]:
     """Labels that differ only in case, spaces, punctuation or Unicode form."""
     sets: dict[str, list[str]] = defaultdict(list)
     for label in counts:
@@ -114,7 +114,7 @@ def proxies(raws: Sequence[RawExample]) -> Iterator[Finding]:
                 )
 
 
-def twins_across(
+def near_duplicates_across_splits(
     links: Sequence[tuple[int, int, float]], raws: Sequence[RawExample], assembly: Assembly, columns: Sequence[Column]
 ) -> Iterator[Finding]:
     """Near-duplicates in different splits. `links`: positions among the examples and what the two have in common, as

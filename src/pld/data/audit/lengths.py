@@ -20,7 +20,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Lengths:
-    """In `unit`: tokens, or words where the Student's tokenizer is not at hand. `median` and `high` (95th percentile)
+    """In `unit`: tokens, or words without the Student's tokenizer. `median` and `high` (95th percentile)
     are of `sampled` inputs; `context`: the Student's, None if unknown; `too_long`: positions of inputs longer than that
     even without a prompt, the longest text first."""
 

@@ -16,17 +16,17 @@ Row = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Columns:
-    """`wanted`: read as text; `may_be_null`: those of them where a null is read as an empty text. `lenient`: a JSON
-    line without text in a wanted column has an empty one there, instead of being refused."""
+    """`needed`: read as text; `may_be_null`: those of them where a null is read as an empty text. `lenient`: a JSON
+    line without text in a needed column has an empty one there, instead of being refused."""
 
-    wanted: tuple[str, ...]
+    needed: tuple[str, ...]
     may_be_null: frozenset[str] = frozenset()
     lenient: bool = False
 
 
-def find_columns(wanted: Sequence[str], found: Sequence[str], where: str) -> list[int]:
-    """Position of each wanted column in `found`. Raises DataError for one that is missing or there twice."""
-    for name in wanted:
+def find_columns(needed: Sequence[str], found: Sequence[str], where: str) -> list[int]:
+    """Position of each needed column in `found`. Raises DataError for one that is missing or there twice."""
+    for name in needed:
         if name not in found:
             near = [column for column in found if plain(column) == plain(name)]
             near += difflib.get_close_matches(name, [column for column in found if len(column) < 200], n=1)
@@ -39,11 +39,11 @@ def find_columns(wanted: Sequence[str], found: Sequence[str], where: str) -> lis
             raise DataError(
                 f"expected one column {name!r}, got {found.count(name)} of that name ({where}); rename the others"
             )
-    return [found.index(name) for name in wanted]
+    return [found.index(name) for name in needed]
 
 
 def text_of(cell: object, column: str, where: str, columns: Columns) -> str:
-    """The cell of a wanted column as text; `where`: file and row."""
+    """The cell of a needed column as text; `where`: file and row."""
     if isinstance(cell, str) or type(cell) is int:
         return checked_text(str(cell), column, where)
     if columns.lenient or (cell is None and column in columns.may_be_null):
@@ -68,5 +68,5 @@ def checked_text(value: str, column: str, where: str) -> str:
 
 
 def reading(total: int, columns: Columns | None) -> contextlib.AbstractContextManager[Callable[[int], object]]:
-    """A progress bar where wanted columns are read; none where all are, since another task's bar is shown there."""
+    """A progress bar where needed columns are read; none where all are, since another task's bar is shown there."""
     return progress("reading", total) if columns is not None else contextlib.nullcontext(lambda _: None)

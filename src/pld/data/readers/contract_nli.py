@@ -133,8 +133,8 @@ def _excerpts(reader: ContractNliReader, contract: _Contract) -> Callable[[str, 
     def excerpts(hypothesis: str, annotated: list[int]) -> Iterator[Shown]:
         evidence = [places.index(at) for at in annotated if at in places] if reader.context == "evidence" else []
         ranked = nearest_first(near(hypothesis), evidence)
-        wanted = len(ranked) if reader.context == "whole" else max(reader.passages, len(set(evidence)))
-        for count in range(min(wanted, len(ranked)), len(ranked) + 1):
+        fewest = len(ranked) if reader.context == "whole" else max(reader.passages, len(set(evidence)))
+        for count in range(min(fewest, len(ranked)), len(ranked) + 1):
             yield show(text, spans, ranked[:count], reader.max_words)
 
     return excerpts

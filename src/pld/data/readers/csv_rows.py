@@ -30,7 +30,7 @@ def csv_rows(path: Path, name: str, columns: Columns | None) -> Iterator[Row]:
 def _rows(text: TextIO, name: str, columns: Columns | None, advance: OnProgress) -> Iterator[Row]:
     lines: Any = csv.reader(text, strict=True)
     header: list[str] = []
-    wanted: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
     positions: list[int] = []
     found = row = above = 0
     while True:
@@ -48,14 +48,14 @@ def _rows(text: TextIO, name: str, columns: Columns | None, advance: OnProgress)
             continue
         if not header:
             header = cells
-            wanted = columns.wanted if columns is not None else tuple(header)
-            positions = find_columns(wanted, header, name)
+            needed = columns.needed if columns is not None else tuple(header)
+            positions = find_columns(needed, header, name)
             continue
         if len(cells) != len(header) or cells == header:
             got = "the header again" if cells == header else f"{len(cells)} instead of {len(header)} cells"
             raise _malformed(got, f"{name}: {place}")
         found += 1
-        yield place, {column: cells[at] for column, at in zip(wanted, positions, strict=True)}
+        yield place, {column: cells[at] for column, at in zip(needed, positions, strict=True)}
     if not found:
         raise DataError(f"expected rows below the header, got none ({name}); add examples")
 

@@ -16,7 +16,7 @@ class Number(str):
 
 
 def jsonl_rows(path: Path, name: str, columns: Columns | None) -> Iterator[Row]:
-    """("line 7", object) for each line that is not blank; the wanted columns as text, or without `columns` all keys
+    """("line 7", object) for each line that is not blank; the needed columns as text, or without `columns` all keys
     with the values as decoded (numbers as `Number`)."""
     with opened(path, name) as file:
         total = check_text(file, name)
@@ -31,9 +31,9 @@ def jsonl_rows(path: Path, name: str, columns: Columns | None) -> Iterator[Row]:
                 found = _object(line.strip(), where)
                 if columns is not None:
                     if not (checked and columns.lenient):
-                        find_columns(columns.wanted, list(found), where)
+                        find_columns(columns.needed, list(found), where)
                         checked = True
-                    found = {column: text_of(found.get(column), column, where, columns) for column in columns.wanted}
+                    found = {column: text_of(found.get(column), column, where, columns) for column in columns.needed}
                 yield f"line {number}", found
 
 

@@ -32,19 +32,19 @@ def parquet_rows(path: Path, name: str, columns: Columns | None) -> Iterator[Row
 
 def _rows(file: Any, name: str, columns: Columns | None) -> Iterator[Row]:
     names = file.schema_arrow.names
-    wanted = columns.wanted if columns is not None else tuple(names)
-    find_columns(wanted, names, name)
+    needed = columns.needed if columns is not None else tuple(names)
+    find_columns(needed, names, name)
     if columns is not None:
-        for column in wanted:
+        for column in needed:
             _check_type(file.schema_arrow.field(column).type, column, name)
     if not file.metadata.num_rows:
         raise DataError(f"expected rows, got none ({name}); add examples")
     number = 0
     with reading(file.metadata.num_rows, columns) as advance:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
-            for cells in zip(*(batch.column(column).to_pylist() for column in wanted), strict=True):
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(needed)):
+            for cells in zip(*(batch.column(column).to_pylist() for column in needed), strict=True):
                 number += 1
-                row = dict(zip(wanted, cells, strict=True))
+                row = dict(zip(needed, cells, strict=True))
                 if columns is not None:
                     where = f"{name}: row {number}"
                     row = {column: text_of(cell, column, where, columns) for column, cell in row.items()}

@@ -12,7 +12,7 @@ GAP = "\n[...]\n"
 
 @dataclass(frozen=True)
 class Shown:
-    """`places` of the passages shown, ascending; `cut`: some wanted ones did not fit."""
+    """`places` of the passages shown, ascending; `cut`: some chosen ones did not fit."""
 
     text: str
     places: tuple[int, ...]
@@ -40,21 +40,21 @@ def nearest_first(near: Sequence[float], first: Sequence[int] = ()) -> list[int]
     return sorted(range(len(near)), key=lambda place: (place not in preferred, -near[place], place))
 
 
-def show(text: str, spans: Sequence[Span], wanted: Sequence[int], max_words: int | None) -> Shown:
-    """Take the passages of `text` in the order of `wanted`, skipping those that don't fit in `max_words` (None: no
+def show(text: str, spans: Sequence[Span], chosen: Sequence[int], max_words: int | None) -> Shown:
+    """Take the passages of `text` in the order of `chosen`, skipping those that don't fit in `max_words` (None: no
     limit). If none fits: the beginning of the first.
 
     They are shown in the text's order, with `GAP` between those that are not neighbours.
     """
     kept: list[int] = []
     room = max_words
-    for place in wanted:
+    for place in chosen:
         words = len(_passage(text, spans[place]).split())
         if room is None or words <= room:
             kept.append(place)
             room = None if room is None else room - words
     if not kept:
-        return Shown(_beginning(_passage(text, spans[wanted[0]]), max_words or 0), (wanted[0],), cut=True)
+        return Shown(_beginning(_passage(text, spans[chosen[0]]), max_words or 0), (chosen[0],), cut=True)
     kept.sort()
     runs = [spans[kept[0]]]
     for place in kept[1:]:
@@ -63,7 +63,7 @@ def show(text: str, spans: Sequence[Span], wanted: Sequence[int], max_words: int
             runs.append((start, end))
         else:
             runs[-1] = (runs[-1][0], end)
-    return Shown(GAP.join(_passage(text, run).strip() for run in runs), tuple(kept), cut=len(kept) < len(wanted))
+    return Shown(GAP.join(_passage(text, run).strip() for run in runs), tuple(kept), cut=len(kept) < len(chosen))
 
 
 def _passage(text: str, span: Span) -> str:

@@ -13,7 +13,7 @@ from pld.errors import ConfigError, DataError
 from pld.params import RecordsReader
 
 ReadRows = Callable[[Path, str, Columns | None], Iterator[Row]]
-"""(file, its name in messages, columns) → rows: the wanted columns as text, or all of them (None) as they are."""
+"""(file, its name in messages, columns) → rows: the needed columns as text, or all of them (None) as they are."""
 
 _FORMATS: Mapping[str, ReadRows] = {".csv": csv_rows, ".jsonl": jsonl_rows, ".parquet": parquet_rows}
 
@@ -39,9 +39,9 @@ def read_labelled_rows(reader: RecordsReader, labels: Sequence[str]) -> Iterator
         )
     if reader.options is not None:
         _check_options(reader.options, reader, labels)
-    wanted = [*reader.fields.values(), reader.label, reader.id, reader.group, reader.split]
+    needed = [*reader.fields.values(), reader.label, reader.id, reader.group, reader.split]
     columns = Columns(
-        wanted=tuple(dict.fromkeys(name for name in wanted if name is not None)),
+        needed=tuple(dict.fromkeys(name for name in needed if name is not None)),
         may_be_null=frozenset(name for name in [reader.group] if name is not None),
     )
     names = ColumnNames(reader.fields, reader.label, reader.id, reader.group, reader.split)
