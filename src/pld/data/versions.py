@@ -1,6 +1,7 @@
 """Read versions of the task's data set: the splits of a revision, through DVC without a checkout, and those that
 `prepare` would make of the current files."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from pld.config.composition import compose
 from pld.data.diff import Examples
 from pld.data.readers import read
-from pld.data.splits import SplitSummary, assemble
+from pld.data.splits import assemble
 from pld.errors import DataError
 from pld.records import SPLITS, Example
 
@@ -68,8 +69,8 @@ def at_revision(revision: str) -> DataVersion:
             f"({revision}); run `dvc push --all-commits` where it was made, or name a revision committed after `dvc "
             "repro`"
         ) from None
+    summary = json.loads(content[_FILES[0]])
     try:
-        summary = SplitSummary.model_validate_json(content[_FILES[0]])
         read_back = [Example.model_validate_json(line) for name in _FILES[1:] for line in content[name].splitlines()]
     except ValidationError as error:
         raise DataError(
@@ -77,5 +78,5 @@ def at_revision(revision: str) -> DataVersion:
             "wrote them, compare with its own `pld data diff`"
         ) from None
     name = revision if revision.startswith(commit) else f"{revision} ({commit})"
-    labels = tuple(summary.counts[SPLITS[0]])
-    return DataVersion(name, summary.task, labels, {example.id: example for example in read_back})
+    labels = tuple(summary["counts"][SPLITS[0]])
+    return DataVersion(name, summary["task"], labels, {example.id: example for example in read_back})
