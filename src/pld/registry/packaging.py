@@ -1,4 +1,4 @@
-"""Packages what a pipeline result ships as an MLflow pyfunc model: prompt, calibration, task and Student settings."""
+"""Packages a prompt with its calibration, task and Student settings as an MLflow pyfunc model."""
 
 import importlib.metadata
 import tempfile
@@ -14,14 +14,14 @@ from pld.serving.model import ServedSpec, write_files
 
 _PACKAGE = Path(__file__).parents[1]
 _CODE = _PACKAGE / "serving/pyfunc.py"
-# what serving imports, beside the copy of pld that travels with the model. Of MLflow only its small distribution:
-# the whole one brings a tracking server, plots and scikit-learn
+# what serving imports besides the copy of pld inside the model; mlflow-skinny, because the full MLflow depends on a
+# tracking server, plots and scikit-learn
 _REQUIREMENTS = ("filelock", "jinja2", "mlflow-skinny", "numpy", "pandas", "platformdirs", "pydantic", "pyyaml")
 _LOCAL_STUDENT = ("torch", "transformers")
 
 
 def spec_of(result: PipelineResult) -> ServedSpec:
-    """What `result` ships."""
+    """The spec of the prompt that `result` ships."""
     return ServedSpec(
         task=result.config.task.bare,
         student=result.config.student,
@@ -31,7 +31,7 @@ def spec_of(result: PipelineResult) -> ServedSpec:
 
 
 def log_model(store: Store, experiment: str, run_id: str, name: str, spec: ServedSpec, prompt: str) -> Any:
-    """Log the pyfunc model (models-from-code, with a copy of this package) under `run_id`; MLflow's ModelInfo."""
+    """Log the pyfunc model (models from code, with a copy of pld) under `run_id`; returns MLflow's ModelInfo."""
     import mlflow
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import ColSpec, Schema
@@ -61,19 +61,19 @@ def log_model(store: Store, experiment: str, run_id: str, name: str, spec: Serve
 
 
 def requirements(spec: ServedSpec) -> list[str]:
-    """Pinned packages that serving needs; asset packages are installed beside them (docs/reference/assets.md)."""
+    """Pinned requirements for serving, without asset packages (docs/reference/assets.md)."""
     student = spec.student
-    wanted = {*_REQUIREMENTS}
+    needed = {*_REQUIREMENTS}
     if "openai_compatible" in str(student.get("_target_")):
-        wanted.add("openai")
+        needed.add("openai")
     else:
-        wanted |= {*_LOCAL_STUDENT}
+        needed |= {*_LOCAL_STUDENT}
         if _from_gguf(student):
-            wanted |= {"accelerate", "gguf"}  # to dequantise it, once
+            needed |= {"accelerate", "gguf"}  # dequantizes it once, while loading
         if student.get("quantization", "none") != "none":
-            wanted |= {"accelerate", "bitsandbytes"}
-    # a local version (2.0+cpu) is a build, which the index of a serving host may not have
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in sorted(wanted)]
+            needed |= {"accelerate", "bitsandbytes"}
+    # drop local build tags (2.0+cpu), which another host's package index may not have
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in sorted(needed)]
 
 
 def _from_gguf(student: Mapping[str, Any]) -> bool:

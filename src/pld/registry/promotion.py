@@ -16,9 +16,9 @@ and records where `production` is; check `pld status`, and move it again if it i
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pld.errors import RegistryError
 from pld.records import Record, canonical_json
@@ -36,7 +36,10 @@ from pld.registry.versions import (
 
 MOVING = "pld.moving"  # tag of the registered model, while a move is being made
 MOVE = "pld.move."  # and the move's number: tag of the version that it brought into production
-_ROLLED_BACK = ("rolled back", "taken back")  # how the decision about such a version begins; the second until 2026-11
+_ROLLED_BACK = (
+    "rolled back",
+    "taken back",
+)  # how the decision on such a version begins; the second is of old versions
 
 
 Kind = Literal["promote", "force", "rollback", "outside"]
@@ -55,8 +58,8 @@ class Move(Record):
     to: int
     previous: int | None
     reason: str
-    by: str
-    at: str
+    by: str = Field(default_factory=user_name)
+    at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     prompt_sha256: str
     commit: str
 
@@ -76,7 +79,7 @@ def history(versions: Iterable[Version]) -> list[Move]:
 
 
 def was_rolled_back(version: Version) -> bool:
-    """Whether a rollback took it out of production, and nobody promoted it since."""
+    """Whether a rollback took it out of production, and nobody has promoted it since."""
     return (version.decision or "").startswith(_ROLLED_BACK)
 
 
@@ -92,7 +95,7 @@ class Aliases:
     def move(self, kind: Kind, to: Version, versions: Sequence[Version], reason: str, commit: str) -> None:
         """Make `to` production and the present production previous. `versions`: all, as they are now."""
         former = next((version.number for version in versions if PRODUCTION in version.aliases), None)
-        move = _new_move(history(versions), kind, former, to, former, reason, commit)
+        move = _next_move(history(versions), kind, to, was=former, previous=former, reason=reason, commit=commit)
         with translated(self._store.uri, "; the next `pld` command that reaches the store finishes or drops the move"):
             self._client.set_registered_model_tag(self._model, MOVING, _json(move))
             self._client.set_registered_model_alias(self._model, PRODUCTION, str(to.number))
@@ -139,12 +142,12 @@ class Aliases:
             return []
         previous = aliased[PREVIOUS].number if PREVIOUS in aliased else None
         found = f"found: production {_words(production.number)}, previous {_words(previous)}"
-        self._record(_new_move(moves, "outside", was, production, previous, found, commit=""))
+        self._record(_next_move(moves, "outside", production, was=was, previous=previous, reason=found, commit=""))
         why = "something other than pld moved its aliases" if moves else "it had no history"
         return [f"{self._model}: {why}; {found}; recorded in the history"]
 
     def _finish(self, move: Move, versions: Sequence[Version]) -> None:
-        """All writes to the model that follow `production`'s; each may be repeated."""
+        """The writes to the model after `production` has moved; all are idempotent."""
         there = {version.number for version in versions}
         self._record(move)
         if move.kind == "force":
@@ -164,7 +167,7 @@ class Aliases:
         self._client.set_model_version_tag(self._model, str(move.to), f"{MOVE}{move.number:04}", _json(move))
 
     def _align(self, versions: Sequence[Version]) -> None:
-        """A version in production is no candidate, and the prompt's aliases are the model's."""
+        """Drop `candidate` from the version in production, and copy the model's aliases to the prompt."""
         from mlflow.exceptions import MlflowException
 
         aliased = {alias: version for version in versions for alias in version.aliases if alias in ALIASES}
@@ -186,21 +189,9 @@ class Aliases:
                         raise
 
 
-def _new_move(
-    moves: Sequence[Move], kind: Kind, was: int | None, to: Version, previous: int | None, reason: str, commit: str
-) -> Move:
-    return Move(
-        number=moves[-1].number + 1 if moves else 1,
-        kind=kind,
-        was=was,
-        to=to.number,
-        previous=previous,
-        reason=reason,
-        by=user_name(),
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        prompt_sha256=to.prompt_sha256,
-        commit=commit,
-    )
+def _next_move(moves: Sequence[Move], kind: Kind, to: Version, **fields: Any) -> Move:
+    number = moves[-1].number + 1 if moves else 1
+    return Move(number=number, kind=kind, to=to.number, prompt_sha256=to.prompt_sha256, **fields)
 
 
 def _json(move: Move) -> str:

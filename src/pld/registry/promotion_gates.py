@@ -14,7 +14,7 @@ REVIEWED = "reviewed"
 
 
 class Verdict(Record):
-    """Whether one gate `holds`, and the `figures` that it was judged on, in words."""
+    """Whether one gate `holds`, and the `figures` behind that, as text."""
 
     gate: str
     holds: bool
@@ -52,7 +52,7 @@ def judge(
     production: Production,
     review: ReviewStanding | None = None,
 ) -> tuple[Verdict, ...]:
-    """A verdict for each gate that is asked for. `review`: what the review log says of the candidate's prompt."""
+    """The verdict of each configured gate. `review`: what the review log says about the candidate's prompt."""
     shipped = candidate.report.systems[candidate.report.shipped]
     verdicts = []
     if gates.better_than_zero_shot:

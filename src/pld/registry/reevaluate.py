@@ -1,7 +1,7 @@
-"""A version's measurement on the current test set and Student: the stored one where it fits, else a new one, made once.
+"""Measures a registered version again if it was measured on another test set or Student than the present one.
 
-Apart from `evaluate`, only this reads the test split: two versions can be compared only by answers to the same examples
-from Students as they are now. A version is measured with its own prompt, calibration and Student.
+Two versions can be compared only on the same examples, so this reads the test split, as otherwise only `evaluate` does.
+A version is measured with its own prompt, calibration and Student, once for each test set.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ Read = Callable[[Version], tuple[ServedSpec, str]]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which versions are compared: the test set (md5 `test_digest`) in the artifacts `folder`, and the Student as
-    the report there describes it."""
+    """What versions are compared on: the test set (md5 `test_digest`) in the artifacts `folder`, and the Student as the
+    report there describes it."""
 
     test_digest: str
     student: Mapping[str, str]
@@ -56,7 +56,7 @@ class Conditions:
 
 
 def current_conditions(config: Config, folder: Path = Path("artifacts")) -> Conditions | None:
-    """Those of the artifacts as they are now; None where they are not an evaluation of the task."""
+    """Those of the present artifacts; None if they hold no evaluation of the task."""
     try:
         report = read_record(folder / "evaluation/report.json", EvaluationReport)
         digest = str(read_json(folder / "splits/md5.json")["test"])
@@ -66,7 +66,7 @@ def current_conditions(config: Config, folder: Path = Path("artifacts")) -> Cond
 
 
 class Measurements:
-    """Of the versions of the registered `model`; `read` gives what a version answers with."""
+    """Measurements of the versions of the registered `model`; `read` loads a version's spec and prompt."""
 
     def __init__(self, store: Store, model: str, read: Read) -> None:
         self._store = store
@@ -157,7 +157,7 @@ class Measurements:
 
 
 def _latency(folder: Path) -> LatencyReport:
-    """None is measured where `evaluate`'s report was restored from DVC's cache, or the times are another report's."""
+    """Nothing is timed if the report came from DVC's cache, or the times belong to another report."""
     path = folder / "latency.json"
     if path.exists():
         found = read_record(path, LatencyReport)
@@ -181,7 +181,7 @@ def _read_test(conditions: Conditions) -> list[Example]:
 def _measure(
     name: str, spec: ServedSpec, prompt: str, conditions: Conditions, config: Config, zero_shot: Calibration | None
 ) -> Evidence:
-    """The version, and zero-shot with the calibration `zero_shot` beside it, measured as `evaluate` does."""
+    """Measure the version, and zero-shot with the calibration `zero_shot`, as `evaluate` does."""
     test = _read_test(conditions)
     student: Student = build(spec.student, "student")
     systems = [

@@ -55,12 +55,12 @@ from pld.review.decisions import ReviewStanding
 from pld.review.log import standing_of
 from pld.serving.model import PROMPT_FILE, SPEC_FILE, ServedSpec
 
-_ATTEMPTS = 5  # at a promotion during whose measurements another process moves production
+_ATTEMPTS = 5  # if other processes move production while a promotion measures
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The alias of a version after a promotion was asked for; `verdicts` is empty where no gate was asked."""
+    """The alias that a version has after a promotion attempt; `verdicts` is empty if no gate was judged."""
 
     model: str
     version: int
@@ -139,7 +139,7 @@ class Registry:
         return spec, served
 
     def review_of(self, version: Version) -> ReviewStanding:
-        """What this checkout's review log says of its prompt; a log that can't be trusted approves nothing."""
+        """What this checkout's review log says about its prompt; a log that can't be trusted approves nothing."""
         try:
             return standing_of(self._task, version.prompt_sha256, version.instruction_ids)
         except ReviewError as error:
@@ -199,7 +199,7 @@ class Registry:
             return former.number, present.number
 
     def _promote(self, wanted: str, config: Config, conditions: Conditions | None, force: str | None) -> Outcome:
-        """Measure without holding the lock, which may take minutes; start again if production moved meanwhile."""
+        """Measure without the lock, because it may take minutes; start over if production moved meanwhile."""
         for _ in range(_ATTEMPTS):
             with self.store.lock:
                 versions = self._open()
@@ -259,7 +259,7 @@ class Registry:
             return str(error)
 
     def _open(self) -> list[Version]:
-        """The versions, after any interrupted move is finished or dropped, which is reported on stderr."""
+        """Finish or drop an interrupted move, report that on stderr, and return the versions."""
         if not dvc_experiment():
             for line in self._aliases.repair():
                 print(line, file=sys.stderr)
@@ -308,9 +308,9 @@ class Registry:
         return int(made.version)
 
     def _prompt_version(self, digest: str, text: str) -> int:
-        """The version of the registered prompt with exactly `text`, which is made where it is missing.
+        """The version of the registered prompt with exactly `text`, created if it does not exist.
 
-        MLflow takes `{{name}}` in a prompt for a variable of `format()`; the stored template is the text itself.
+        MLflow treats `{{name}}` in a prompt as a variable of `format()`, but stores the text unchanged.
         """
         create_once(
             self._client.create_prompt,
@@ -339,7 +339,7 @@ class Registry:
             self._client.set_model_version_tag(self.model, str(version.number), key, value)
 
     def _commit(self, version: Version) -> str:
-        """The git commit at which it was measured first; empty where that is not known any more."""
+        """The git commit of its pipeline run; empty if the run is gone."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -350,13 +350,13 @@ class Registry:
 
 
 def open_registry(config: Config) -> Registry:
-    """That of the task, in the store that is configured."""
+    """The registry of the configured task and store."""
     return Registry(connect(config.tracking.uri), config.task.name)
 
 
 def review_anchors(config: Config) -> list[tuple[int, int, str]]:
-    """Of each version that was promoted when there was a log of reviews: its number, and the log's length and last hash
-    then. Nothing where there is no store yet; none is made."""
+    """Number of each version that was promoted while a review log existed, with the log's length and last hash then.
+    Creates no store."""
     if not store_is_there(config.tracking.uri):
         return []
     registry = open_registry(config)

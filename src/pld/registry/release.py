@@ -1,4 +1,4 @@
-"""Reads a registered version, or what the artifacts ship now, back as a Release, and the predictions of either."""
+"""Loads a registered version, or the prompt that artifacts/ ships now, as a Release, and its test predictions."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -124,7 +124,7 @@ def read_evaluation(folder: Path) -> tuple[EvaluationReport, list[Prediction]]:
 
 @contextmanager
 def _ignore_absent(store: Store) -> Iterator[None]:
-    """Go on where an artifact is gone, but not where the store itself does not answer."""
+    """Continue if an artifact is gone, but raise if the store itself is unreachable."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,4 +1,4 @@
-"""What one run of the pipeline left under artifacts/, read back, and the key under which it is logged."""
+"""Reads the outputs of one pipeline run from artifacts/, and computes the content key under which they are logged."""
 
 import hashlib
 import subprocess
@@ -32,13 +32,13 @@ from pld.registry.store import dvc_experiment, user_name
 from pld.resolve.records import ResolutionReport
 
 DVC_LOCK = Path("dvc.lock")
-# these settle where a result is kept, whether it ships and what it may cost, not what it is
-_NOT_OF_THE_RESULT = {"tracking", "promotion", "budget", "prices"}
+# settings that do not change the result, and so are not part of its key
+_NOT_IN_KEY = {"tracking", "promotion", "budget", "prices"}
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One split as it was used; `digest` is the md5 that DVC records for the file."""
+    """One split; `digest` is the md5 that DVC records for its file."""
 
     split: Split
     path: Path
@@ -47,7 +47,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class FailedTrial:
-    """A point of the sweep that left no prompt, and why."""
+    """A trial that produced no prompt, and why."""
 
     trial_id: str
     settings: dict[str, Any]
@@ -56,12 +56,11 @@ class FailedTrial:
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """`prompt`, `instructions` and `calibration` (None: none is applied) are what ships: the list that the loop left.
-    `best` is the trial whose list came into the loop; `spending` is that of each stage that may ask the Teacher.
+    """Everything that `track` logs. `prompt`, `instructions` and `calibration` (None: uncalibrated) are what ships,
+    `best` is the trial that the conflict loop started from, `spending` has an entry per stage that may ask the Teacher.
 
-    `key` hashes the content of splits, trials, rounds, prompt, report and predictions with the settings; what was
-    timed, what was paid and the git commit are not part of it, so that measuring again, answers from elsewhere, or
-    committing do not make another result.
+    `key` hashes the settings and the content of splits, trials, rounds, prompt, report and predictions. Latency, cost
+    and the git commit are left out: they may change while the result stays the same.
     """
 
     folder: Path
@@ -123,7 +122,7 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
 
 
 def read_spending(folder: Path) -> tuple[Spending, ...]:
-    """What each stage's answers of the Teacher cost."""
+    """What the Teacher's answers cost, per stage."""
     return tuple(read_record(folder / f"spending/{stage}.json", Spending) for stage in TEACHER_STAGES)
 
 
@@ -139,14 +138,13 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def settings(config: Config) -> dict[str, str]:
-    """The composed settings, flattened, but for where the result is kept; of the prices only whose and when."""
+    """The composed settings, flattened, without the tracking store and the single prices."""
     return flattened(config.model_dump(mode="json", exclude={"tracking": True, "prices": {"models"}}))
 
 
 def provenance() -> dict[str, str]:
-    """Tags that say who logged a run from which code: the git commit, whether tracked files differed from it,
-    and a hash of dvc.lock's stages without `track`, whose own entry is written after it has run. What is unknown is left
-    out."""
+    """Tags for who logged a run, and from which code: the git commit, whether the working tree was dirty, and a hash of
+    dvc.lock (without `track`, whose entry is written after it ran). Unknown ones are left out."""
     tags = {"mlflow.source.name": "pld.stages track", "mlflow.source.type": "LOCAL", "mlflow.user": user_name()}
     if name := dvc_experiment():
         tags["pld.dvc_experiment"] = name
@@ -174,11 +172,11 @@ def _failed_trial(path: Path) -> FailedTrial:
 
 
 def _key(config: Config, folder: Path) -> str:
-    held = config.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT)
-    return content_id({"config": held, "files": _digests(folder, _files_that_matter(folder))})
+    held = config.model_dump(mode="json", exclude=_NOT_IN_KEY)
+    return content_id({"config": held, "files": _digests(folder, _hashed_files(folder))})
 
 
-def _files_that_matter(folder: Path) -> Iterable[Path]:
+def _hashed_files(folder: Path) -> Iterable[Path]:
     for pattern in ("trials/*/*", "best/*", "resolve/rounds/*/*", "resolve/final/*", f"{SHIPS}/*"):
         yield from sorted(folder.glob(pattern))
     yield folder / "resolve/report.json"

@@ -35,9 +35,9 @@ KIND = "pld.kind"  # result | trial | system
 COMPLETE = "pld.complete"
 PAGE = Path("report/index.html")  # under artifacts/, and among the run's artifacts
 REPORT = "pld.report"  # tag: the HTML report's path among the artifacts
-SHEETS = "pld.review_sheets"  # tag: how many review sheets the shipped list is based on
+SHEETS = "pld.review_sheets"  # tag: number of review sheets behind the shipped list
 TEACHER = "teacher/"
-ROUND = "round/"  # MLflow's UI gives the metrics of one prefix a section of their own
+ROUND = "round/"  # MLflow's UI groups metrics by prefix
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
 _LONGEST_NOTE = 8000  # of a tag
@@ -97,10 +97,10 @@ class _Logger:
 
     def log(self) -> str:
         result, report = self._result, self._result.report
-        # MLflow's lists and legends show some fifteen characters of a name: first what tells runs apart
+        # MLflow's lists and legends show about fifteen characters of a name, so the distinctive part comes first
         name = f"{report.systems[report.shipped].macro_f1.value:.3f} {result.key[:8]}"
         params = settings(result.config) | flattened(result.best.settings, "winner.") | {"split": report.split}
-        # not settings, but MLflow's comparison shows the parameters in which runs differ
+        # not settings, but MLflow's run comparison shows parameters that differ
         params |= {"prompt_sha256": report.prompt_sha256}
         params |= {f"data.{data.split}.md5": data.digest for data in result.datasets}
         tags = {"mlflow.note.content": note(result)}
@@ -165,7 +165,7 @@ class _Logger:
         name = f"trial {name}" if kind == "trial" else name
         run = str(self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
         pairs = [Param(_name(key), value[:_LONGEST_VALUE]) for key, value in params.items()]
-        for start in range(0, len(pairs), 100):  # the most that one batch takes
+        for start in range(0, len(pairs), 100):  # MLflow's limit per batch
             self._client.log_batch(run, params=pairs[start : start + 100])
         self._client.log_batch(run, metrics=_metric_batch(metrics))
         task = self._result.report.task
@@ -214,7 +214,7 @@ def _data_input(task: str, data: DataSet) -> Any:
 
 
 def sentence(result: PipelineResult) -> str:
-    """One sentence: what ships, and its figures on test."""
+    """One sentence about the shipped prompt and its test scores."""
     report = result.report
     shipped = report.systems[report.shipped]
     gain = _gain(report)
@@ -226,7 +226,7 @@ def sentence(result: PipelineResult) -> str:
 
 
 def _gain(report: EvaluationReport) -> Interval | None:
-    """In macro-F1, of the shipped system over zero-shot, where they were compared."""
+    """Macro-F1 gain of the shipped system over zero-shot; None if the report does not compare them."""
     systems = (report.shipped, zero_shot_of(report.shipped))
     return next((found.macro_f1_delta for found in report.comparisons if (found.a, found.b) == systems), None)
 
@@ -243,18 +243,18 @@ def interval_words(found: Interval) -> str:
 
 
 def system_metrics(report: EvaluationReport, timed: LatencyReport, name: str) -> dict[str, float]:
-    """The figures of one system, under the names that trials and the parent use too."""
+    """Metrics of one system, with the same names as those of trials and of the parent run."""
     return _scores(report.systems[name]) | _times(timed, name)
 
 
 def trial_metrics(result: PipelineResult, trial: TrialReport) -> dict[str, float]:
-    """Figures on validation, and the prompt's latency where it was measured."""
+    """Metrics on validation, and the prompt's latency if it was measured."""
     return _scores(trial.report) | _shape(trial) | _milliseconds(result.latency.trials.get(trial.trial_id))
 
 
 def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, float]]:
-    """Metrics by step: step 0 for the `came_in` instructions that entered the loop, then one step for each round, with
-    the pool score of its first list, and validation, tokens and instructions of its last."""
+    """Metrics per step: step 0 is the list of `came_in` instructions that entered the loop, then one step per round,
+    with the pool score at its start, and validation score, tokens and instructions at its end."""
     return [
         _list_metrics(resolution.came_in, came_in),
         *(
@@ -272,8 +272,8 @@ def round_metrics(resolution: ResolutionReport, came_in: int) -> list[dict[str, 
 
 
 def spending_metrics(spending: Sequence[Spending]) -> dict[str, dict[str, float]]:
-    """Section of metrics → figures: `teacher/` in total, `teacher/<stage>/<role>/` for each role. Where a price is
-    unknown there is no `usd`: zero would mean free."""
+    """Prefix → metrics: `teacher/` has the totals, `teacher/<stage>/<role>/` one role's. `usd` is missing if a price is
+    unknown; zero would mean free."""
     sections = {
         f"{TEACHER}{stage.stage}/{role.role}/": {
             "calls": float(role.calls),

@@ -1,4 +1,4 @@
-"""Where runs and versions live: which MLflow, its set-up, its lock, and its errors as ours."""
+"""Connects to MLflow: chooses the tracking URI, sets up a fresh database, locks it, and translates its errors."""
 
 import contextlib
 import getpass
@@ -24,8 +24,8 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow that is ready: `client` is an `MlflowClient`, `artifacts` the absolute place of new experiments'
-    artifacts where this process decides it (None: the server does)."""
+    """A connected MLflow: `client` is an `MlflowClient`, `artifacts` the folder for new experiments' artifacts (None:
+    the server chooses it)."""
 
     uri: str
     root: Path
@@ -39,11 +39,11 @@ class Store:
         return _without_password(self.uri)
 
     def must_answer(self) -> None:
-        """Raise what MLflow raises where the store itself is away, and not just the thing that was asked for."""
+        """Raise MLflow's error if the store itself is unreachable; a missing artifact alone raises nothing here."""
         self.client.search_experiments(max_results=1)
 
     def how_to_open(self) -> str:
-        """What a person does to look at the runs."""
+        """How a person opens the MLflow UI of this store."""
         if self.uri == _SQLITE + str(self.root / DATABASE):
             return "`make ui`"
         if urlsplit(self.uri).scheme in ("http", "https"):
@@ -52,19 +52,19 @@ class Store:
 
 
 def project_root() -> Path:
-    """The main repository: DVC_ROOT, or the folder that the command runs in."""
+    """The main repository: DVC_ROOT, or the current folder."""
     return Path(os.environ.get(ROOT_VARIABLE) or Path.cwd()).resolve()
 
 
 def dvc_experiment() -> str | None:
-    """The name of the DVC experiment that this process is part of, or None."""
+    """The name of the DVC experiment that this process runs in, or None."""
     return next((os.environ[name] for name in EXPERIMENT_VARIABLES if os.environ.get(name)), None)
 
 
 def tracking_uri(configured: str | None, root: Path) -> str:
     """MLFLOW_TRACKING_URI, else `configured` (tracking.uri), else sqlite beside the project.
 
-    A relative sqlite path is taken from `root`: from a temporary workspace it would be lost with the workspace.
+    A relative sqlite path is resolved against `root`, because a DVC experiment's workspace is deleted.
     """
     chosen = os.environ.get(URI_VARIABLE) or configured or _SQLITE + DATABASE
     if chosen.startswith(_SQLITE):
@@ -79,8 +79,8 @@ def tracking_uri(configured: str | None, root: Path) -> str:
 
 
 def connect(configured: str | None) -> Store:
-    """The store, with its database set up where it is a fresh one. Raises RegistryError."""
-    _hush()
+    """Connect to the store, and create the tables of a fresh database. Raises RegistryError."""
+    _quiet()
     from filelock import FileLock
 
     root = project_root()
@@ -88,7 +88,7 @@ def connect(configured: str | None) -> Store:
     file = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
     beside = file.parent if file else root
     beside.mkdir(parents=True, exist_ok=True)
-    # beside the database; with a server it is for the processes of this checkout only
+    # with a server, it locks out only processes of this checkout
     lock = FileLock(beside / f"{file.name if file else DATABASE}.lock")
     local = urlsplit(uri).scheme.partition("+")[0] in _DATABASES
     artifacts = beside / ARTIFACTS if local else None
@@ -105,7 +105,7 @@ def connect(configured: str | None) -> Store:
 
 
 def experiment_id(store: Store, task: str) -> str:
-    """The id of the experiment `pld/<task>`, which is made where it is missing."""
+    """The id of the experiment `pld/<task>`, created if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     name = f"pld/{task}"
@@ -127,21 +127,21 @@ def experiment_id(store: Store, task: str) -> str:
 
 
 def user_name() -> str:
-    """Whoever runs this, by the name of the account; a container's user may have none."""
+    """The name of the user's account; a container's user may have none."""
     with contextlib.suppress(KeyError, OSError):
         return getpass.getuser()
     return "unknown"
 
 
 def store_is_there(configured: str | None) -> bool:
-    """Whether there is anything to ask, without making it: a sqlite file, or any server or database at all."""
+    """Whether the sqlite file exists; a server or other database is assumed to. Creates nothing."""
     uri = tracking_uri(configured, project_root())
     return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).exists()
 
 
 @contextlib.contextmanager
 def translated(uri: str, and_then: str = "") -> Iterator[None]:
-    """MLflow's and the database's errors as a RegistryError of one line, which `and_then` ends."""
+    """Turn errors of MLflow and the database into a one-line RegistryError that ends in `and_then`."""
     try:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -157,12 +157,12 @@ def translated(uri: str, and_then: str = "") -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, in one line."""
+    """The first line of an error message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _use(uri: str) -> None:
-    """For MLflow's calls that take no client. It would set the variable too, which then overrides the settings."""
+    """Set the URI for MLflow's module-level functions, but not MLFLOW_TRACKING_URI, which MLflow sets along with it."""
     import mlflow
 
     before = os.environ.get(URI_VARIABLE)
@@ -174,14 +174,14 @@ def _use(uri: str) -> None:
 
 
 def _set_up(uri: str, artifacts: Path) -> None:
-    """Make the tables of a fresh database; MLflow's own default would put artifacts under the current folder."""
+    """Create the tables of a fresh database. MLflow's own default would put artifacts into the current folder."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     SqlAlchemyStore(uri, artifacts.as_uri())
 
 
-def _hush() -> None:
-    """No telemetry, no progress bars, no INFO lines, few retries; what the user has set is left."""
+def _quiet() -> None:
+    """Turn off telemetry, progress bars and INFO lines, and retry less; variables that the user has set stay."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -193,7 +193,7 @@ def _hush() -> None:
 
 
 def _without_password(uri: str, text: str | None = None) -> str:
-    """`text` (or the URI itself) with the URI's password left out."""
+    """`text` (default: the URI itself) without the URI's password."""
     password = urlsplit(uri).password
     text = uri if text is None else text
     return text.replace(f":{password}@", ":…@") if password else text

@@ -1,4 +1,4 @@
-"""A registered version as MLflow keeps it: its number, tags and aliases."""
+"""A registered version as stored in MLflow: its number, tags and aliases."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,12 +60,12 @@ class Version:
 
     @property
     def test_digest(self) -> str:
-        """md5 of the test set that it was measured on last."""
+        """md5 of the test set of its last measurement."""
         return self.tags[TEST_DIGEST]
 
     @property
     def macro_f1(self) -> str:
-        """On that test set, with its interval, in words."""
+        """Macro-F1 on that test set with its interval, as text."""
         return self.tags[MACRO_F1]
 
     @property
@@ -74,7 +74,7 @@ class Version:
 
     @property
     def decision(self) -> str | None:
-        """What a person decided about it last (forced, rolled back); None where the gates alone decided."""
+        """The last manual decision about it (forced, rolled back); None if only the gates decided."""
         return self.tags.get(DECISION)
 
     @property
@@ -92,7 +92,7 @@ class Version:
 
 
 def read_model(client: Any, name: str) -> Any:
-    """MLflow's registered model `name`; None where there is none."""
+    """MLflow's registered model `name`, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -121,7 +121,7 @@ def read_versions(client: Any, name: str) -> list[Version]:
 
 
 def pages(search: Any, query: str) -> Iterable[Any]:
-    """All that MLflow's `search` finds, page by page."""
+    """All results of an MLflow `search` function, across pages."""
     page: Sequence[Any] = search(query)
     yield from page
     while token := getattr(page, "token", None):
@@ -130,7 +130,7 @@ def pages(search: Any, query: str) -> Iterable[Any]:
 
 
 def create_once(create: Callable[..., object], name: str, **settings: object) -> None:
-    """Create what has a unique `name`, unless it exists already."""
+    """Call MLflow's `create` function for `name`, unless that exists already."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -26,7 +26,7 @@ KS_MATTERS = 0.1
 UNANSWERED_MATTERS = 0.01
 """Difference of the shares of inputs without an answer from which it matters."""
 POWER = 0.8
-"""With which a log must show a major shift of the labels before it is long enough for `no_drift`."""
+"""Power to detect a major shift of the labels that `no_drift` requires."""
 
 LABELS_TEST, MARGINS_TEST, UNANSWERED_TEST = "labels", "margins", "no answer"
 _RESAMPLES = 9999
@@ -65,7 +65,7 @@ class DriftTest(Record):
 
 
 class Window(Record):
-    """Answers of one hour, day or week from `start` (UTC); descriptive, not tested."""
+    """Answers of one hour, day or week from `start` (UTC), for description only."""
 
     start: str
     inputs: int
@@ -277,7 +277,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def _tests(now: _Answers, then: _Answers, alpha: float, seed: int) -> tuple[DriftTest, ...]:
-    """Those for which there are answers."""
+    """The tests that have answers on both sides."""
     from scipy.stats import fisher_exact, ks_2samp
 
     found: dict[str, tuple[float, float]] = {}  # p and effect

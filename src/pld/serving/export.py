@@ -1,4 +1,4 @@
-"""Exports a prompt in the formats of other runtimes, byte for byte; one that a format can't carry is refused."""
+"""Exports a prompt byte for byte in the formats of other runtimes, or refuses if a format can't represent it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def served_name(release: Release) -> str:
 
 
 def notes(release: Release, format: str, model: str | None = None) -> list[str]:
-    """What the user should know and the export itself can't say, one line each."""
-    lines = []
+    """What the export leaves out or assumes, one line each."""
     if format == "text":
-        lines.append("--format json has the input template, the labels and the calibration too")
-    if format in ("text", "json"):
-        return lines
+        return ["--format json has the input template, the labels and the calibration too"]
+    if format == "json":
+        return []
+    lines = []
     if model is None and str(release.spec.student.get("model")).startswith("asset:"):
         lines.append(f"model: {served_name(release)!r} is the name of a local asset; give your runtime's with --model")
     if format == "anthropic":
@@ -55,13 +55,7 @@ def notes(release: Release, format: str, model: str | None = None) -> list[str]:
     return lines
 
 
-def _text(release: Release, model: str) -> str:
-    del model
-    return release.prompt
-
-
-def _json(release: Release, model: str) -> str:
-    del model
+def _json(release: Release, _model: str) -> str:
     task = release.spec.task
     return _document(
         {
@@ -125,18 +119,18 @@ def _ollama(release: Release, model: str) -> str:
     prompt, task = release.prompt, release.spec.task
     if not prompt:
         raise _refused("ollama", "a prompt", "an empty one, for which Ollama uses the model's own")
-    # of what is not printable Ollama's parser keeps tab, line feed and carriage return, and drops the rest
+    # Ollama's parser drops unprintable characters except tab, line feed and carriage return
     if dropped := sorted({character for character in prompt if not (character.isprintable() or character in "\t\n\r")}):
-        codes = ", ".join(f"U+{ord(character):04X}" for character in dropped[:5])
-        raise _refused("ollama", "characters that a Modelfile keeps", f"{codes}, which it drops")
-    # a value that begins with three quotes ends where a line does with three more; nothing escapes them
+        raise _refused("ollama", "characters that a Modelfile keeps", f"U+{ord(dropped[0]):04X}, which it drops")
+    # a value in triple quotes ends at the first line that ends in three quotes; there is no escape
     if re.search(r'"""[ \t]*[\n\r]', prompt):
         raise _refused("ollama", 'no line that ends in """', "one, where a Modelfile would end the prompt")
     if not re.fullmatch(r'[^\s"](?:.*\S)?', model):
         raise ConfigError(f"expected a model's name or path for FROM, got {model!r:.80} (export); correct --model")
     example = _input(task)["example"]
+    version = f", {release.model} version {release.number}" if release.model else ""
     lines = [
-        f"# {_title(release)}; prompt sha256 {sha256(prompt)}",
+        f"# {task.name}{version}; prompt sha256 {sha256(prompt)}",
         "# ollama create NAME -f THIS_FILE, then send each input as a user's turn, which is this Jinja template over",
         f"# the fields {json.dumps(task.fields)}: {json.dumps(task.input_template)}",
         *([f"# {json.dumps(example['inputs'])} is {json.dumps(example['rendered'])}"] if example else []),
@@ -155,7 +149,7 @@ def _ollama(release: Release, model: str) -> str:
 
 
 FORMATS: dict[str, Callable[[Release, str], str]] = {
-    "text": _text,
+    "text": lambda release, _model: release.prompt,
     "json": _json,
     "openai": _openai,
     "anthropic": _anthropic,
@@ -165,12 +159,8 @@ FORMATS: dict[str, Callable[[Release, str], str]] = {
 
 
 def _origin(release: Release) -> dict[str, Any]:
-    registered = release.number is not None
-    return {
-        "model": release.model,
-        "version": release.number,
-        "prompt_version": release.spec.prompt_version if registered else None,
-    }
+    prompt_version = None if release.number is None else release.spec.prompt_version
+    return {"model": release.model, "version": release.number, "prompt_version": prompt_version}
 
 
 def _chat_body(release: Release, model: str) -> dict[str, Any]:
@@ -183,7 +173,7 @@ def _chat_body(release: Release, model: str) -> dict[str, Any]:
 
 
 def _turn(task: Task) -> dict[str, str]:
-    """The template itself, in place of a rendered input."""
+    """A user's turn with the template itself, which the caller renders."""
     return {"role": "user", "content": task.input_template}
 
 
@@ -193,7 +183,7 @@ def _longest(task: Task) -> int:
 
 
 def _input(task: Task) -> dict[str, Any]:
-    """How fields become the user's turn; no example where the template needs values of a certain kind."""
+    """How fields become the user's turn; no example if the template fails on made-up values."""
     inputs = {field: f"Some made-up {field}." for field in task.fields}
     try:
         example = {"inputs": inputs, "rendered": render_input(task, inputs)}
@@ -223,11 +213,6 @@ def _request(release: Release, call: dict[str, Any], read: str) -> str:
 
 def _document(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-
-
-def _title(release: Release) -> str:
-    version = f", {release.model} version {release.number}" if release.model else ""
-    return f"{release.spec.task.name}{version}"
 
 
 def _refused(format: str, expected: str, got: str) -> ArtifactError:

@@ -21,7 +21,7 @@ from pld.records import ServedAnswer, inputs_id
 
 LOG_VARIABLE = "PLD_SERVING_LOG"
 INPUTS_VARIABLE = "PLD_SERVING_LOG_INPUTS"
-# the longest that an answer waits for other processes that write
+# how long an answer waits for the lock
 _PATIENCE_S = 1.0
 _BLOCK = 1 << 16
 _OPENING = b'{"at"'
@@ -39,11 +39,11 @@ class ServingLog:
     @classmethod
     def from_environment(cls) -> "ServingLog | None":
         """None where PLD_SERVING_LOG is unset. Raises ConfigError for a switch that is neither true nor false."""
-        said = os.environ.get(INPUTS_VARIABLE, "false").strip().lower()
-        if said not in ("true", "false"):
-            raise ConfigError(f"expected true or false, got {said!r} ({INPUTS_VARIABLE})")
+        switch = os.environ.get(INPUTS_VARIABLE, "false").strip().lower()
+        if switch not in ("true", "false"):
+            raise ConfigError(f"expected true or false, got {switch!r} ({INPUTS_VARIABLE})")
         path = os.environ.get(LOG_VARIABLE)
-        return cls(Path(path).expanduser().absolute(), said == "true") if path else None
+        return cls(Path(path).expanduser().absolute(), switch == "true") if path else None
 
     def add(
         self,
@@ -128,7 +128,7 @@ def read(paths: Sequence[Path]) -> list[ServedAnswer]:
 
 
 def first_fault(error: ValidationError) -> str:
-    """What pydantic says first, after the place where it found it."""
+    """Pydantic's first error, with its location in the record."""
     first = error.errors()[0]
     return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
