@@ -69,7 +69,7 @@ def test_a_registered_version_is_the_reference(project: Path, store: Store):
         main(["monitor", str(log), "--alias", "previous"])
 
 
-def test_only_what_was_asked_for_is_looked_at(config, project):
+def test_since_and_window_select_answers(config, project):
     old = [
         answer.model_copy(update={"id": inputs_id({"text": f"old {n}"})})
         for n, answer in enumerate(as_served(at="2026-10-01T00:00:00Z"))
@@ -84,13 +84,13 @@ def test_only_what_was_asked_for_is_looked_at(config, project):
     assert "2026-10-01 " not in told.output
 
 
-def test_an_empty_log_is_too_little_and_no_error_for_cron(config, project):
+def test_an_empty_log_is_too_few_and_exits_with_0(config, project):
     told = ran(str(write_log(project / "none.jsonl", [])), *HERE, "--fail-on-drift")
     assert told.exit_code == 0
     assert "Too few to tell: 0 different inputs, and about " in told.output
 
 
-def test_versions_are_asked_for_in_one_way(config, project):
+def test_version_alias_and_evaluation_exclude_each_other(config, project):
     log = write_log(project / "log.jsonl", [])
     told = ran(str(log), *HERE, "--version", "1")
     assert told.exit_code == 2

@@ -58,7 +58,7 @@ def spent(role: str, calls: int, usd: float | None) -> tuple[RoleSpending, ...]:
     return (RoleSpending(role=role, model="claude-test", calls=calls, tokens=tokens, usd=usd),)
 
 
-def test_what_the_teacher_cost_is_told_in_all_and_by_stage_and_role(store: Store, project: Path) -> None:
+def test_the_teachers_cost_is_logged_in_total_and_by_stage_and_role(store: Store, project: Path) -> None:
     paid = {"extract": spent("extract", 9, 0.5), "evaluate": spent("optimise", 2, 0.25)}
     parent = parent_of(store, log_result(store, result(project, spending=paid)))
     told = {name: value for name, value in parent.data.metrics.items() if name.startswith("teacher/")}
@@ -74,7 +74,7 @@ def test_what_the_teacher_cost_is_told_in_all_and_by_stage_and_role(store: Store
     assert files == {f"spending/{stage}.json" for stage in ("extract", "sweep", "resolve", "evaluate")}
 
 
-def test_a_price_that_is_not_known_is_a_tag_and_never_a_zero(store: Store, project: Path) -> None:
+def test_an_unknown_price_is_a_tag_and_never_a_zero(store: Store, project: Path) -> None:
     paid = {"extract": spent("extract", 9, 0.5), "resolve": spent("resolve", 2, None)}
     parent = parent_of(store, log_result(store, result(project, spending=paid)))
     assert parent.data.tags["pld.teacher_usd"] == "unknown"
@@ -83,7 +83,7 @@ def test_a_price_that_is_not_known_is_a_tag_and_never_a_zero(store: Store, proje
     assert parent.data.metrics["teacher/extract/extract/usd"] == 0.5
 
 
-def test_what_was_paid_and_at_which_prices_makes_no_other_result(project: Path) -> None:
+def test_costs_and_prices_are_not_part_of_a_results_key(project: Path) -> None:
     first = result(project)
     prices = composed().prices.model_copy(update={"source": "another page"})
     budget = composed().budget.model_copy(update={"usd": 5.0})
@@ -140,7 +140,7 @@ def test_what_was_shipped_and_measured_are_artifacts(store: Store, project: Path
     assert Path("rounds/01/edits.jsonl") in kept
 
 
-def test_the_page_for_people_and_what_reviewers_did_are_artifacts(store: Store, project: Path) -> None:
+def test_the_html_report_and_the_review_are_artifacts(store: Store, project: Path) -> None:
     page = project / "artifacts/report/index.html"
     page.parent.mkdir(parents=True)
     page.write_text("<p>a report</p>")
@@ -161,7 +161,7 @@ def test_the_page_for_people_and_what_reviewers_did_are_artifacts(store: Store, 
     assert {path.name for path in (copy / "review/final").iterdir()} == {path.name for path in final.iterdir()}
 
 
-def test_a_trial_whose_prompt_was_timed_has_its_latency(store: Store, project: Path) -> None:
+def test_the_run_of_a_timed_trial_has_its_latency(store: Store, project: Path) -> None:
     found = result(project)
     timed = Latency(p50_ms=7, p95_ms=8, prefill_ms=9, requests=50)
     latency = found.latency.model_copy(update={"trials": {found.best.trial_id: timed}})
@@ -245,7 +245,7 @@ def test_code_and_lock_are_tags_and_the_lock_is_hashed_without_the_stage_that_lo
     assert other["pld.dvc_lock"] != tags["pld.dvc_lock"]
 
 
-def test_the_second_time_nothing_is_added(store: Store, project: Path) -> None:
+def test_logging_a_result_twice_adds_nothing(store: Store, project: Path) -> None:
     first = log_result(store, result(project))
     before = {name: run.info.run_id for name, run in runs(store).items()}
     again = log_result(store, result(project))
@@ -320,7 +320,7 @@ def test_with_the_store_deleted_all_is_logged_again(store: Store, project: Path,
     assert set(runs(fresh)) == names
 
 
-def test_what_a_killed_process_left_is_replaced_and_not_doubled(
+def test_an_incomplete_run_of_a_killed_process_is_replaced(
     store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = result(project)

@@ -65,7 +65,7 @@ def test_the_order_of_the_log_and_of_the_test_set_changes_nothing(rows, random):
     assert compared(log, test, window="day") == first
 
 
-def test_drift_is_said_no_more_often_than_alpha_where_there_is_none():
+def test_false_alarms_are_no_more_frequent_than_alpha():
     test = rows_of(answers(300))
     said = [compared(log_of(answers(300, seed=seed)), test, alpha=0.05).verdict for seed in range(1, 81)]
     assert said.count("drift") <= 6  # 80 times 0.05 is 4, and an effect must be large enough besides
@@ -114,7 +114,7 @@ def test_small_counts_are_tested_exactly():
     assert p == pytest.approx(fisher_exact([[3, 1], [1, 7]])[1], abs=0.02)
 
 
-def test_too_few_answers_are_no_verdict_and_it_is_said_how_many_are_needed():
+def test_with_too_few_answers_the_report_says_how_many_are_needed():
     test = rows_of(answers(400))
     few = compared(log_of(answers(30, seed=1)), test)
     assert few.verdict == "too_few"
@@ -126,7 +126,7 @@ def test_too_few_answers_are_no_verdict_and_it_is_said_how_many_are_needed():
     assert "larger test set" in str(compared(log_of(answers(500)), rows_of(answers(20))))
 
 
-def test_as_many_as_are_needed_show_a_major_shift_four_times_in_five():
+def test_the_number_of_inputs_needed_detects_a_major_shift_four_times_in_five():
     then = np.array([200, 120, 80])
     shifted = np.array([0.285, 0.33, 0.385])
     assert psi(np.round(10_000 * shifted).astype(int), then) == pytest.approx(PSI_MAJOR, abs=0.01)
@@ -161,7 +161,7 @@ def test_lines_of_other_prompts_and_of_earlier_days_are_left_out_and_counted():
     assert (report.lines, report.other_prompts, report.earlier, report.inputs) == (2, 1, 1, 1)
 
 
-def test_windows_show_when_it_began():
+def test_windows_show_when_drift_began():
     old, new = log_of(answers(90)), log_of(answers(90, (0.0, 0.1, 0.9), seed=2), start=90)
     later = [answer.model_copy(update={"at": answer.at.replace("-11-", "-12-")}) for answer in new]
     report = compared(old + later, rows_of(answers(90)), window="week")
@@ -172,7 +172,7 @@ def test_windows_show_when_it_began():
     assert report.windows[-1].psi > 1 > report.windows[1].psi
 
 
-def test_answers_of_another_task_and_broken_times_are_one_line():
+def test_answers_of_another_task_and_broken_times_are_refused_in_one_line():
     foreign = served("refund").model_copy(update={"label": "red"})
     with pytest.raises(DataError, match="got 'red' with 3"):
         compared([foreign], rows_of(answers(9)))

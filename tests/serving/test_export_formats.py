@@ -113,7 +113,7 @@ def test_a_modelfile_refuses_only_what_it_could_not_carry(prompt):
 
 
 @pytest.mark.parametrize("format", ["openai", "anthropic", "ollama", "vllm"])
-def test_a_prompt_with_nul_is_for_no_runtime(format):
+def test_a_prompt_with_nul_is_refused_for_every_runtime(format):
     with pytest.raises(ArtifactError, match=rf"expected a prompt without NUL, got one \(export as {format}\)"):
         exported(release("a\0b"), format)
 
@@ -141,7 +141,7 @@ def test_a_model_s_name_that_a_modelfile_would_read_otherwise_is_refused(model):
         exported(release(), "ollama", model)
 
 
-def test_every_runtime_is_told_how_an_input_becomes_the_user_s_turn_and_how_the_label_is_read():
+def test_every_format_says_how_to_render_an_input_and_read_the_label():
     inputs = {"subject": "Some made-up subject.", "body": "Some made-up body."}
     rendered = "Subject: Some made-up subject.\nSome made-up body."
     for format in ("json", "openai", "anthropic", "vllm"):
@@ -180,7 +180,7 @@ def test_json_has_all_that_answers_depend_on_and_no_address():
     assert (found["model"], found["version"], found["prompt_version"]) == ("pld-mail", 3, "2")
 
 
-def test_what_a_format_leaves_out_is_said():
+def test_notes_say_what_a_format_leaves_out():
     calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
     calibrated = release(calibration=calibration)
     for format in ("openai", "anthropic", "ollama", "vllm"):

@@ -95,7 +95,7 @@ def test_fields_are_found_by_name_and_never_by_place() -> None:
         (TWO, {"premise": ["p", "q"], "claim": ["c"]}, "expected columns of one length, got premise 2, claim 1"),
     ],
 )
-def test_wrong_input_is_refused_with_its_row_and_what_was_wanted(task: Task, given: object, message: str) -> None:
+def test_wrong_input_is_refused_with_its_row_and_what_was_expected(task: Task, given: object, message: str) -> None:
     with pytest.raises(DataError) as caught:
         read_records(task, given)
     assert message in str(caught.value)
@@ -303,7 +303,7 @@ def test_predict_answers_python_objects_with_a_frame(served: ServedPrompt, given
         served.predict(None, [{"txt": "x"}])
 
 
-def test_what_is_longer_than_the_context_has_no_label_beside_one_that_has(served: ServedPrompt) -> None:
+def test_a_text_longer_than_the_context_gets_no_label_and_others_do(served: ServedPrompt) -> None:
     long, short = ask(served, {"inputs": ["word " * 20_000, A]})[1]["predictions"]
     assert [long[name] for name in ("label", "score_refund", "score_delivery", "score_praise")] == [None] * 4
     assert short["label"] == "delivery"

@@ -160,7 +160,7 @@ def test_the_server_says_that_it_is_there_and_of_which_version(server: ModelServ
     assert server.get("/version") == (200, mlflow.__version__)
 
 
-def test_what_was_answered_stands_in_the_log_without_its_text(server: ModelServer, project: Path) -> None:
+def test_answers_are_logged_without_their_texts(server: ModelServer, project: Path) -> None:
     before = len(read([project / "served.jsonl"]))
     text = "Is this written down anywhere?"
     answer = server.ask({"inputs": [text]})[1]["predictions"][0]

@@ -7,7 +7,7 @@ from pld.stages import track
 from support.artifact_tree import PROMPT, write_artifacts
 
 
-def test_it_says_what_was_logged_where_the_winner_stands_and_how_to_look(
+def test_it_prints_the_run_the_promotion_and_how_to_open_mlflow(
     project: Path, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_artifacts(project / "artifacts", right=0.7)

@@ -29,8 +29,8 @@ def export(alias: str | None, number: int | None, format: str, model: str | None
     from pld.registry.release import fetch_release, read_release
 
     config = load_config()
-    wanted = alias if number is None else str(number)
-    release = read_release(config, ARTIFACTS) if wanted is None else fetch_release(config, wanted)
+    alias_or_number = alias if number is None else str(number)
+    release = read_release(config, ARTIFACTS) if alias_or_number is None else fetch_release(config, alias_or_number)
     text = exported(release, format, model)
     if out is None:
         sys.stdout.buffer.write(text.encode())

@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from pld.errors import RegistryError
 from pld.records import Record, canonical_json
@@ -58,8 +58,8 @@ class Move(Record):
     to: int
     previous: int | None
     reason: str
-    by: str = Field(default_factory=user_name)
-    at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    by: str
+    at: str
     prompt_sha256: str
     commit: str
 
@@ -190,8 +190,8 @@ class Aliases:
 
 
 def _next_move(moves: Sequence[Move], kind: Kind, to: Version, **fields: Any) -> Move:
-    number = moves[-1].number + 1 if moves else 1
-    return Move(number=number, kind=kind, to=to.number, prompt_sha256=to.prompt_sha256, **fields)
+    number, at = moves[-1].number + 1 if moves else 1, datetime.now(UTC).isoformat(timespec="seconds")
+    return Move(number=number, kind=kind, to=to.number, prompt_sha256=to.prompt_sha256, by=user_name(), at=at, **fields)
 
 
 def _json(move: Move) -> str:

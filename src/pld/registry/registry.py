@@ -103,9 +103,9 @@ class Registry:
         """Every move of `production`, the oldest first."""
         return history(self.versions())
 
-    def find(self, wanted: str) -> Version:
-        """The version with the alias or the number `wanted`. Raises RegistryError that names the existing ones."""
-        return self._pick(self.versions(), wanted)
+    def find(self, alias_or_number: str) -> Version:
+        """The version with this alias or number. Raises RegistryError that lists the existing ones."""
+        return self._pick(self.versions(), alias_or_number)
 
     def read(self, version: Version) -> tuple[ServedSpec, str]:
         """The spec and the prompt that `version` answers with. Raises RegistryError where a part is gone, or where the
@@ -198,12 +198,14 @@ class Registry:
             self._aliases.move("rollback", former, versions, reason or "by hand", self._commit(former))
             return former.number, present.number
 
-    def _promote(self, wanted: str, config: Config, conditions: Conditions | None, force: str | None) -> Outcome:
+    def _promote(
+        self, alias_or_number: str, config: Config, conditions: Conditions | None, force: str | None
+    ) -> Outcome:
         """Measure without the lock, because it may take minutes; start over if production moved meanwhile."""
         for _ in range(_ATTEMPTS):
             with self.store.lock:
                 versions = self._open()
-                version, present = self._pick(versions, wanted), _aliased(versions, PRODUCTION)
+                version, present = self._pick(versions, alias_or_number), _aliased(versions, PRODUCTION)
                 if PRODUCTION in version.aliases:
                     return Outcome(self.model, version.number, PRODUCTION, note="it was already")
                 self.read(version)
@@ -325,13 +327,13 @@ class Registry:
         made = self._client.create_prompt_version(self.prompt, text, tags={PROMPT_SHA: digest})
         return int(made.version)
 
-    def _pick(self, versions: Sequence[Version], wanted: str) -> Version:
+    def _pick(self, versions: Sequence[Version], alias_or_number: str) -> Version:
         for version in versions:
-            if wanted in version.aliases or wanted == str(version.number):
+            if alias_or_number in version.aliases or alias_or_number == str(version.number):
                 return version
         known = ", ".join(" ".join([str(item.number), *sorted(item.aliases)]) for item in versions)
         raise RegistryError(
-            f"expected version {wanted!r}, got {known or 'no version; run `make repro`'} ({self.model})"
+            f"expected version {alias_or_number!r}, got {known or 'no version; run `make repro`'} ({self.model})"
         )
 
     def _tag(self, version: Version, tags: Mapping[str, str]) -> None:

@@ -15,14 +15,14 @@ from pld.registry.store import Store, translated
 from pld.serving.model import Release, ServedSpec
 
 
-def fetch_release(config: Config, wanted: str) -> Release:
-    """The registered version with the alias (`production`) or number (`3`) `wanted`.
+def fetch_release(config: Config, alias_or_number: str) -> Release:
+    """The registered version with the alias (`production`) or number (`3`).
 
     Its instructions or predictions are () where the run that holds them is gone. Raises RegistryError where there is no
     such version, or where what it answers with is gone or is not what was evaluated.
     """
     registry = open_registry(config)
-    version = registry.find(wanted)
+    version = registry.find(alias_or_number)
     with translated(registry.store.uri):
         spec, prompt = registry.read(version)
     instructions: list[Instruction] = []
@@ -97,9 +97,9 @@ def read_reference(folder: Path) -> Reference:
     return Reference(str(folder), report.labels, report.prompt_sha256, rows)
 
 
-def fetch_reference(config: Config, wanted: str) -> Reference:
-    """The version with the alias or number `wanted`. Raises RegistryError where it or its predictions are gone."""
-    release = fetch_release(config, wanted)
+def fetch_reference(config: Config, alias_or_number: str) -> Reference:
+    """The version with this alias or number. Raises RegistryError if it or its predictions are gone."""
+    release = fetch_release(config, alias_or_number)
     name = f"{release.model} version {release.number}"
     if aliases := ", ".join(sorted(release.aliases)):
         name += f" ({aliases})"
