@@ -128,7 +128,7 @@ def test_the_server_understands_mlflows_formats(server: ModelServer, body: objec
     ("body", "kind", "reason"),
     [
         ({"inputs": [A, 3]}, JSON, "expected texts or records with the field text, got 3 (input, row 2)"),
-        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", JSON, "expected JSON, got it nested too deeply"),
+        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", JSON, "expected JSON, got maximum recursion depth exceeded"),
         ('{"inputs": [NaN]}', JSON, "expected texts or records with the field text, got null (input, row 1)"),
         (json.dumps({"inputs": [A]}), None, "expected the content type application/json, text/csv, "),
         (b"abc", PARQUET, "expected Parquet, got "),
