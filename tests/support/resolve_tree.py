@@ -147,7 +147,9 @@ def _write_round(folder: Path, report: RoundReport, prompt: str) -> None:
         race=(Rung(examples=9, macro_f1=0.8, present=0.6),),
         gate=verdict,
     )
-    shown = ShownExample(example_id="train-1", kind="failure", label="delivery", predicted="praise", margin=2.9, cluster=1)
+    shown = ShownExample(
+        example_id="train-1", kind="failure", label="delivery", predicted="praise", margin=2.9, cluster=1
+    )
     write_jsonl(folder / "pool.jsonl", predictions(train, "pool", scores(train, 0.5), LABELS))
     write_jsonl(folder / "shown.jsonl", [shown])
     write_jsonl(folder / "blame.jsonl", [Blame(instruction_id="i1", rise=0.2, by_cell={"delivery -> praise": 0.2})])

@@ -68,6 +68,6 @@ def _checked(section: Mapping[str, Any], role: str, extra: tuple[str, ...] | Non
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         found = "none" if first["type"] == "missing" else repr(first["input"])
-        expected = first["msg"].removeprefix("Input should be ")
+        expected = "a value" if first["type"] == "missing" else first["msg"].removeprefix("Input should be ")
         raise ConfigError(f"expected {expected}, got {found} ({where}: {role}.{key})") from None
     return constructor, {key: getattr(checked, key) for key in known}
