@@ -33,7 +33,7 @@ class Batch:
 
 class BatchDesk:
     """A batch ends at its `ends_after`th look, or a moment (`cancel_looks`) after it was cancelled. `fate` says what
-    becomes of a request (custom_id, how often it was handed in): succeeded | expired | canceled | an error's type;
+    becomes of a request (custom_id, how often it was submitted): succeeded | expired | canceled | an error's type;
     `written`: the results as lines in the order in which they are sent; `on_create` may wait, or drop the answer to a
     batch that was taken (returns False); `paid` counts the requests that were charged, by custom_id."""
 
@@ -41,7 +41,7 @@ class BatchDesk:
         self._message = message
         self.batches: dict[str, Batch] = {}
         self.paid: Counter[str] = Counter()
-        self.handed_in: Counter[str] = Counter()
+        self.submitted: Counter[str] = Counter()
         self.fate: Callable[[str, int], str] = lambda key, times: "succeeded"
         self.written: Callable[[list[str]], list[str]] = lambda lines: lines
         self.on_create: Callable[[int], bool] = lambda number: True
@@ -98,7 +98,7 @@ class BatchDesk:
         with self._lock:
             batch = Batch(f"msgbatch_{next(self._numbers):03d}", requests, datetime.now(UTC))
             self.batches[batch.id] = batch
-            self.handed_in.update(requests.keys())
+            self.submitted.update(requests.keys())
         if not self.on_create(number):
             return None
         return Reply(200, json.dumps(self._shown(batch, url)).encode())
@@ -124,7 +124,7 @@ class BatchDesk:
             return
         done = len(batch.requests) // 2 if batch.cancelled else len(batch.requests)
         for number, (key, params) in enumerate(batch.requests.items()):
-            fate = self.fate(key, self.handed_in[key]) if number < done else "canceled"
+            fate = self.fate(key, self.submitted[key]) if number < done else "canceled"
             reply = self._message(params) if fate == "succeeded" else None
             if reply is not None and reply.status == 200:
                 batch.results[key] = {"type": "succeeded", "message": json.loads(reply.body)}

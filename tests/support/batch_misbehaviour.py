@@ -53,7 +53,7 @@ def run_batch_faults(
     n: int, folder: Path, kinds: tuple[str, ...] = KINDS, pause_s: float = 0.15, kills: int = KILLS
 ) -> list[BatchFaultRun]:
     """Each kind alone, with a store of its own in `folder`, compared with an undisturbed run (the first of the list,
-    kind `none`). Each is handed in as about ten batches; the service takes `pause_s` to confirm each, and again in the
+    kind `none`). Each is submitted as about ten batches; the service takes `pause_s` to confirm each, and again in the
     middle of its results."""
     warm_up()
     calm, expected = _run("none", n, folder, None, 0.0, pause_s, 0)

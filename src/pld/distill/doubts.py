@@ -28,8 +28,8 @@ class Doubt(Record):
 
 def doubted(rules: Sequence[Rule], train: Mapping[str, Example], vectors: Vectors | None) -> list[Doubt]:
     """The most suspicious first: doubted in most of its draws, then with most of its nearest rules having another
-    label, then in the order of `train` (id → example, with the example of every rule). `vectors` [n, d] belong to `rules`
-    [n]."""
+    label, then in the order of `train` (id → example, with the example of every rule). `vectors` [n, d] are
+    those of `rules` [n]."""
     places: dict[str, list[int]] = {example_id: [] for example_id in train}
     for at, rule in enumerate(rules):
         places[rule.example_id].append(at)

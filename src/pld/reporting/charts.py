@@ -65,7 +65,7 @@ def systems_chart(rows: Sequence[SystemRow], n: int, task: str, shipped: str) ->
     return Chart(
         name="systems",
         about=f"{task}: every system on {n} test examples (hollow: calibrated; coloured: ships)",
-        description=f"{F1} with 95 % interval of {len(order)} systems. The figures stand in the table below.",
+        description=f"{F1} with 95 % interval of {len(order)} systems. The figures are in the table below.",
         spec=spec_of(layers, height=36 * len(order)),
         rows=marks,
     )

@@ -157,7 +157,7 @@ def tree_chart(tree: CondensedTree, rules: Sequence[Rule], cluster_of: Mapping[s
         about="Condensed tree of the rules: as wide as the rules that hang together at a density",
         description=(
             f"Condensed cluster tree of {len(rules)} rules, {len(set(named) - {-1})} clusters cut from it; "
-            "their sizes stand in the table below."
+            "their sizes are in the table below."
         ),
         spec=spec_of(_by_cluster(bars, marks, _coloured(list(cluster_of.values())), "edge"), height=260),
         rows=marks,

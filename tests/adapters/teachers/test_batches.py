@@ -331,7 +331,7 @@ def test_more_requests_than_a_batch_takes_are_several(server, monkeypatch):
 def test_a_batch_says_how_far_it_is(server, capsys):
     ask(requests(3))
     assert capsys.readouterr().err.splitlines() == [
-        "batch msgbatch_001: 3 requests handed in, to be answered within 24 hours",
+        "batch msgbatch_001: 3 requests submitted, to be answered within 24 hours",
         "batch msgbatch_001: 3 of 3 processed",
     ]
 
@@ -392,7 +392,7 @@ def test_messages_ask_what_an_open_batch_did_not_answer(server):
 def test_a_batch_whose_results_are_gone_counts_as_paid_for_and_is_asked_again(server, monkeypatch):
     leave_a_batch(server, 6)
     server.desk.batches.clear()
-    with pytest.raises(TeacherError, match=r"in flight for task 't' .* use the key that handed in its batch"):
+    with pytest.raises(TeacherError, match=r"in flight for task 't' .* use the key that submitted its batch"):
         ask(requests(6))
     monkeypatch.setattr(batches, "_RESULTS_LAST_S", 0.0)
     assert rules(ask(requests(6))) == answers_of(6)

@@ -211,7 +211,7 @@ class AnswerStore:
             if claimed:
                 raise TeacherError(
                     f"expected new questions, got one that is in flight for task {claimed[0]!r} ({self.path}); wait "
-                    "for its run to end (if it was killed, run it again), or use the key that handed in its batch"
+                    "for its run to end (if it was killed, run it again), or use the key that submitted its batch"
                 )
             within.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, owner, task, most or 0.0))
         return len(calls)

@@ -39,7 +39,7 @@ class ClaudeSettings(RoleSettings):
 
 
 class AnthropicTeacher(PaidTeacher):
-    """`way: messages` asks up to `max_concurrency` requests at a time; `way: batches` hands all of them in together,
+    """`way: messages` asks up to `max_concurrency` requests at a time; `way: batches` submits all of them together,
     for half the price (not in roles that ask one question at a time). The SDK retries each request up to `max_retries`
     times. The answers are the same ones: what was stored by one way is found by the other."""
 
@@ -76,7 +76,7 @@ class AnthropicTeacher(PaidTeacher):
         by_batches = any(call.question.way == "batches" for call in calls.values())  # all are in one role
         left = dict(calls)
         try:
-            for key, answer in batches.answers(calls, hand_in=by_batches):
+            for key, answer in batches.answers(calls, submit=by_batches):
                 left.pop(key)
                 yield key, answer
         except KeyboardInterrupt:

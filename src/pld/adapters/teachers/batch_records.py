@@ -1,4 +1,4 @@
-"""What every batch asked, in the answer store's file: on disk before the batch is handed in, so that any later run can
+"""What every batch asked, in the answer store's file: on disk before the batch is submitted, so that any later run can
 fetch and store its answers, even after a change of settings."""
 
 import json
@@ -16,7 +16,7 @@ from pld.records import canonical_json, sha256
 @dataclass
 class OpenBatch:
     """`owner`: of its claims; `id`: the provider's, None while it is unknown whether it took the batch; `created`: when
-    it was handed in, in seconds of the epoch; `keys`: of its questions."""
+    it was submitted, in seconds of the epoch; `keys`: of its questions."""
 
     owner: str
     id: str | None
@@ -37,7 +37,7 @@ class Item:
 
 
 class BatchRecords:
-    """The batches that `account` handed in at `endpoint`."""
+    """The batches that `account` submitted at `endpoint`."""
 
     def __init__(self, account: Account, endpoint: str) -> None:
         self._account = account
@@ -71,7 +71,7 @@ class BatchRecords:
         batch.id = batch_id
 
     def known_ids(self) -> set[str]:
-        """Of all batches that were ever handed in, as far as their ids are known."""
+        """Of all batches that were ever submitted, as far as their ids are known."""
         with self._store.transaction() as connection:
             return {row[0] for row in connection.execute("SELECT id FROM batches WHERE id IS NOT NULL")}
 

@@ -1,9 +1,9 @@
-"""Many requests handed in together, answered within a day at half the price (the Message Batches API).
+"""Many requests submitted together, answered within a day at half the price (the Message Batches API).
 
 A request's id in a batch is the key of its answer, so any result under a key is the right answer. What a batch asks is
-on disk before it is handed in (batch_records), and its claims outlive the process: the next run of the task fetches the
+on disk before it is submitted (batch_records), and its claims outlive the process: the next run of the task fetches the
 results. If a connection or the process dies before the provider confirms a batch, the provider's list is searched for
-it, since handing it in again could be paid for twice.
+it, since submitting it again could be paid for twice.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pld.adapters.teachers.answer_store import Entry, StoredAnswer
 from pld.adapters.teachers.batch_records import BatchRecords, OpenBatch
 from pld.adapters.teachers.concurrency import one_line, passes
 from pld.adapters.teachers.paid_teacher import BAD_REQUEST, LOOKED_UP_AT_ONCE, Account, Call, most_tokens
 from pld.errors import TeacherError
+from pld.ports import TeacherRequest
 
 if TYPE_CHECKING:
     import anthropic
     from anthropic.types import Message
     from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 
-    from pld.adapters.teachers.anthropic import AnthropicTeacher
-
-_MOST_REQUESTS = 20_000  # in a batch: the API takes 100,000, but all of a batch is in memory while it is handed in
+_MOST_REQUESTS = 20_000  # in a batch: the API takes 100,000, but all of a batch is in memory while it is submitted
 _MOST_BYTES = 64 * 2**20  # of text in a batch: JSON's escapes make it three times as long at worst; the API: 256 MB
-_HAND_IN_S = 600.0  # for the answer to a batch that is handed in
+_SUBMIT_S = 600.0  # for the answer to a batch that is submitted
 _SETTLE_S = 30.0  # after which the provider's list shows a batch that it took
 _CLOCKS_S = 600.0  # by which the provider's clock and this one may differ
 _FIRST_LOOK_S = 1.0  # at a batch; then twice as long each time, up to poll_s
@@ -42,10 +41,24 @@ _AT_ONCE = 200  # results stored in one transaction
 T = TypeVar("T")
 
 
+class BatchTeacher(Protocol):
+    """What batches need of the Teacher whose requests they carry."""
+
+    max_retries: int
+
+    @property
+    def name(self) -> str: ...
+    def client(self) -> anthropic.Anthropic: ...
+    def body(self, request: TeacherRequest) -> dict[str, Any]: ...
+    def max_tokens_of(self, role: str) -> int: ...
+    def read_message(self, message: Message, schema: Mapping[str, Any], max_tokens: int) -> StoredAnswer: ...
+    def systemic_error(self, error: Exception) -> TeacherError: ...
+
+
 class Batches:
     """The batches of one `ask`: those that an earlier run left open, and new ones."""
 
-    def __init__(self, teacher: AnthropicTeacher, account: Account, endpoint: str, poll_s: float) -> None:
+    def __init__(self, teacher: BatchTeacher, account: Account, endpoint: str, poll_s: float) -> None:
         self._teacher = teacher
         self._account = account
         self._poll_s = poll_s
@@ -57,8 +70,8 @@ class Batches:
         self._unanswered: Counter[str] = Counter()  # how often, by key
         self._reasons: dict[str, str] = {}
 
-    def answers(self, calls: Mapping[str, Call], *, hand_in: bool) -> Iterator[tuple[str, StoredAnswer]]:
-        """Each of `calls` from open batches and, if `hand_in`, from new ones; otherwise only what open ones ask.
+    def answers(self, calls: Mapping[str, Call], *, submit: bool) -> Iterator[tuple[str, StoredAnswer]]:
+        """Each of `calls` from open batches and, if `submit`, from new ones; otherwise only what open ones ask.
 
         Raises BudgetError when the next call could go over the budget, and TeacherError when the provider rejects
         batches or all of their requests, or is silent for long; open batches then go on.
@@ -74,8 +87,8 @@ class Batches:
             self._check_unanswered(waiting)
             asked = set[str]().union(*(batch.keys for batch in self._open))
             left = [call for key, call in waiting.items() if key not in asked]
-            if left and hand_in:
-                self._hand_in(left)
+            if left and submit:
+                self._submit(left)
             elif len(left) == len(waiting):
                 return
             if waiting and not self._open:
@@ -107,9 +120,9 @@ class Batches:
             self._client_made = self._teacher.client()
         return self._client_made
 
-    # handing in
+    # submitting
 
-    def _hand_in(self, calls: Sequence[Call]) -> None:
+    def _submit(self, calls: Sequence[Call]) -> None:
         """As many of `calls` as the budget allows."""
         client = self._client  # without a key nothing is recorded
         for some in _groups(calls):
@@ -123,19 +136,19 @@ class Batches:
             self._open.append(batch)
             count = len(batch.keys)
             self._records.confirm(batch, self._create(client, batch, requests[:count]))
-            _say(f"{batch}: {_requests(count)} handed in, to be answered within 24 hours")
+            _say(f"{batch}: {_requests(count)} submitted, to be answered within 24 hours")
             if count < len(some):
                 return
 
     def _create(self, client: anthropic.Anthropic, batch: OpenBatch, requests: Sequence[Any]) -> str:
-        """The id of a new batch, which is handed in again only once it is sure that the provider did not take it."""
+        """The id of a new batch, which is submitted again only once it is sure that the provider did not take it."""
         import anthropic
 
-        once = client.with_options(max_retries=0)  # a retry could hand the same batch in twice
+        once = client.with_options(max_retries=0)  # a retry could submit the same batch twice
         why: Exception = TeacherError("not asked")
         for attempt in range(self._teacher.max_retries + 1):
             try:
-                return str(_checked(once.messages.batches.create(requests=requests, timeout=_HAND_IN_S)).id)
+                return str(_checked(once.messages.batches.create(requests=requests, timeout=_SUBMIT_S)).id)
             except anthropic.APIStatusError as error:
                 if error.status_code == 429:  # surely not taken
                     asked_to_wait = client._parse_retry_after_header(error.response.headers)
@@ -148,7 +161,7 @@ class Batches:
                 why = error
             except (anthropic.AnthropicError, *_NONSENSE) as error:
                 why = error
-            _say(f"a batch of {_requests(len(requests))} was handed in but not confirmed ({one_line(why)})")
+            _say(f"a batch of {_requests(len(requests))} was submitted but not confirmed ({one_line(why)})")
             if found := self._find(batch):
                 return found
         self._end(batch)
@@ -207,7 +220,7 @@ class Batches:
                 return False
         state = self._retrieve(batch.id) if batch.id else None
         if state is None and not expired:  # its claims stay: none of its questions is paid for twice
-            _say(f"{batch} is out of reach: use a key of the workspace that handed it in")
+            _say(f"{batch} is out of reach: use a key of the workspace that submitted it")
             self._open.remove(batch)
             return False
         if state is None or state.archived_at is not None:
