@@ -22,9 +22,9 @@ _SHOWN = 8  # characters of an id; `pld explain` takes four
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def ablate(as_json: bool) -> None:
-    """Print the effect of each instruction: figures on validation with it less those without it.
+    """Print the effect of each instruction: figures on validation with it minus those without it.
 
     If the stage `resolve` did not measure it (resolution.ablation is false), measure it now, which takes one pass over
     validation per instruction; nothing is written.

@@ -16,10 +16,10 @@ if TYPE_CHECKING:  # MLflow takes seconds to import: not when the CLI starts
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--alias", help="The version with this alias (default: production).")
-@click.option("--version", "number", type=int, help="The version with this number.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The CSV file to write, a new one.")
-@click.option("--prefix", default="", help="Prefix of the names of the written columns.")
+@click.option("--alias", help="Version by alias (default: production).")
+@click.option("--version", "number", type=int, help="Version by number.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="CSV file to write; must not exist yet.")
+@click.option("--prefix", default="", help="Prefix for the names of the added columns.")
 @click.option("--skip-bad", is_flag=True, help="Skip rows without a text; a column `reason` says why.")
 def classify(file: Path, alias: str | None, number: int | None, out: Path, prefix: str, skip_bad: bool) -> None:
     """Classify the rows of FILE (.csv, .jsonl or .parquet) by a registered version.

@@ -23,11 +23,11 @@ def data() -> None:
     """Show what changed in the data set since a revision; add examples from what was served."""
 
 
-@data.command("diff", short_help="What changed between two versions of the data set, by id.")
+@data.command("diff", short_help="Compare two versions of the data set, by id.")
 @click.argument("before", metavar="REV", default="HEAD")
 @click.argument("after", metavar="[REV2]", required=False)
 @click.option("--all", "every", is_flag=True, help=f"Print every id, not the first {_SHOWN} of each kind.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program, with every id.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every id, instead of text.")
 def diff_versions(before: str, after: str | None, every: bool, as_json: bool) -> None:
     """Print what changed in the task's data set since REV (default: HEAD), by the ids of its examples.
 
@@ -119,11 +119,13 @@ def _printable(identity: str) -> str:
 @data.command("add-from-log", short_help="Label the least certain served inputs and add them to the data.")
 @click.argument("logs", nargs=-1, type=_FILE)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a CSV sheet to label them in.")
-@click.option("--count", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many inputs.")
-@click.option("--per-label", is_flag=True, help="The same number of inputs for each answered label.")
-@click.option("--inputs", type=_FILE, help="CSV, JSONL or Parquet with the texts, where the log has none.")
-@click.option("--labelled", type=_FILE, help="A sheet with labels: add its rows to the task's data file.")
-@click.option("--into", type=click.Path(path_type=Path, dir_okay=False), help="Another data file than the task's.")
+@click.option("--count", type=click.IntRange(min=1), default=50, show_default=True, help="Maximum number of inputs.")
+@click.option("--per-label", is_flag=True, help="Balance the inputs by predicted label.")
+@click.option("--inputs", type=_FILE, help="CSV, JSONL or Parquet file with the texts, if the log has none.")
+@click.option("--labelled", type=_FILE, help="A labelled sheet: add its rows to the task's data file.")
+@click.option(
+    "--into", type=click.Path(path_type=Path, dir_okay=False), help="Data file to add to (default: the task's)."
+)
 def add_from_log(
     logs: tuple[Path, ...],
     out: Path | None,

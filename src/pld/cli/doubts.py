@@ -22,9 +22,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would evaluate
 
 @click.command()
 @click.option("--label", help="Only examples with this gold label.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many, the most suspicious first (default: all).")
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum number, most suspicious first (default: all).")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a CSV sheet to review them in.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def doubts(label: str | None, limit: int | None, out: Path | None, as_json: bool) -> None:
     """List the training examples whose gold label the Teacher found hard to defend, the most suspicious first.
 

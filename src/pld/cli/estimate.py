@@ -7,7 +7,7 @@ import click
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def estimate(as_json: bool) -> None:
     """Print how many calls of the Teacher each stage would make, with tokens and dollars, and what the budget allows.
 

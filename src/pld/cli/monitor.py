@@ -22,8 +22,8 @@ DRIFTED = 3
 
 @click.command()
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--version", "number", type=int, help="The version whose answers are examined.")
-@click.option("--alias", help="The same by alias (default: production).")
+@click.option("--version", "number", type=int, help="Version whose answers to examine, by number.")
+@click.option("--alias", help="Version by alias (default: production).")
 @click.option(
     "--evaluation",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -34,14 +34,16 @@ DRIFTED = 3
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.01,
     show_default=True,
-    help="Level of all tests together.",
+    help="Significance level over all tests (family-wise).",
 )
 @click.option(
-    "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Only answers from then on (UTC)."
+    "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Only answers since this time (UTC)."
 )
-@click.option("--window", type=click.Choice(["hour", "day", "week"]), help="Also a row for each of these.")
+@click.option(
+    "--window", type=click.Choice(["hour", "day", "week"]), help="Also print a row per period of this length."
+)
 @click.option("--fail-on-drift", is_flag=True, help=f"Exit with status {DRIFTED} where there is drift, for cron.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def monitor(
     logs: tuple[Path, ...],
     number: int | None,

@@ -23,17 +23,21 @@ _NO_NAMES = frozenset(("null", "true", "false", "yes", "no", "on", "off", "nan",
 @click.command()
 @click.argument("name")
 @click.option("--data", required=True, help="A .csv, .jsonl or .parquet file, or hf:OWNER/DATASET[/CONFIG][:SPLIT].")
-@click.option("--text", "texts", multiple=True, required=True, help="A column that the Student is shown; repeatable.")
-@click.option("--label", required=True, help="The column of labels.")
-@click.option("--options", multiple=True, help="A column of answers, of which --label holds one's text; repeatable.")
-@click.option("--id", "id_column", help="The column that names rows; without one a hash of the input does.")
-@click.option("--group", help="The column of what must stay on one side of a split: document, customer, thread.")
-@click.option("--split", help="The column of train, validation and test, where the data bring their splits.")
-@click.option("--template", help="How an input is shown, in Jinja over the fields, as 'Claim: {{ claim }}'.")
-@click.option("--instruction", help="The base instruction, in place of a draft.")
+@click.option("--text", "texts", multiple=True, required=True, help="Column that the Student reads; repeatable.")
+@click.option("--label", required=True, help="Column of labels.")
+@click.option(
+    "--options",
+    multiple=True,
+    help="Column with one of the possible answers; --label then holds the text of the right one; repeatable.",
+)
+@click.option("--id", "id_column", help="Column of ids (default: a hash of the input).")
+@click.option("--group", help="Column of groups that must not be split: document, customer, thread.")
+@click.option("--split", help="Column that says train, validation or test, if the data have splits.")
+@click.option("--template", help="Jinja template of an input, e.g. 'Claim: {{ claim }}'.")
+@click.option("--instruction", help="Base instruction (default: a draft).")
 @click.option("--select", is_flag=True, help="Select the task in params.yaml.")
 @click.option("--teacher", help="With --select: the Teacher, an option of conf/teacher/.")
-@click.option("--force", is_flag=True, help="Write over a task or a data file that is there and differs.")
+@click.option("--force", is_flag=True, help="Overwrite a different task or data file.")
 def new_task(
     name: str,
     data: str,

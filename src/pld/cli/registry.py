@@ -19,9 +19,9 @@ _WIDTH = 160  # off a terminal; rich would cut lines at 80 columns
 
 
 @click.command()
-@click.option("--version", "number", type=int, help="The version to promote (default: the candidate).")
+@click.option("--version", "number", type=int, help="Version to promote (default: the candidate).")
 @click.option("--force", is_flag=True, help="Promote although a gate fails; needs --reason.")
-@click.option("--reason", help="Why failed gates are ignored; kept in the history.")
+@click.option("--reason", help="Reason for ignoring failed gates; kept in the history.")
 def promote(number: int | None, force: bool, reason: str | None) -> None:
     """Make a version production if the gates hold; the former one becomes previous.
 
@@ -45,7 +45,7 @@ def promote(number: int | None, force: bool, reason: str | None) -> None:
 
 
 @click.command()
-@click.option("--reason", default="", help="Why; kept in the history.")
+@click.option("--reason", default="", help="Reason; kept in the history.")
 def rollback(reason: str) -> None:
     """Swap production and previous; only `pld promote --version` brings back the version that leaves."""
     from pld.config.settings import load_config
@@ -58,7 +58,7 @@ def rollback(reason: str) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def status(as_json: bool) -> None:
     """List the versions: aliases, prompt, macro-F1 on test, gates, and whether people approved every instruction."""
     registry = _registry()
@@ -75,7 +75,7 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of text.")
 def history(as_json: bool) -> None:
     """Every move of production, the newest first: when (UTC), from which version to which, by whom, and why."""
     registry = _registry()

@@ -35,7 +35,7 @@ def review() -> None:
 
 @review.command(short_help="Write the instructions as a sheet to fill in.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: review-TASK-PROMPT.yaml.")
-@click.option("--unreviewed", is_flag=True, help="The list that the loop left, before reviewers edited it.")
+@click.option("--unreviewed", is_flag=True, help="Export the result of the loop, before review.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def export(out: Path | None, unreviewed: bool, force: bool) -> None:
     """Write the shipped instructions as a YAML sheet: evidence in comments, and fields to fill in.
@@ -64,7 +64,7 @@ def export(out: Path | None, unreviewed: bool, force: bool) -> None:
 
 @review.command(name="import", short_help="Check and record a filled-in sheet.")
 @click.argument("sheet", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--allow-missing-label", is_flag=True, help="Let a label lose its last instruction.")
+@click.option("--allow-missing-label", is_flag=True, help="Allow a label to lose its last instruction.")
 @click.option("--repro", is_flag=True, help="Then run `dvc repro`, which evaluates the edited prompt.")
 def import_(sheet: Path, allow_missing_label: bool, repro: bool) -> None:
     """Check SHEET and record all its decisions as one entry of reviews/<task>.jsonl, or none of them.

@@ -23,8 +23,8 @@ def teacher() -> None:
     """
 
 
-@teacher.command(short_help="What was paid for, against the budget.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object instead, for a program.")
+@teacher.command(short_help="Print what was spent, against the budget.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def spent(as_json: bool) -> None:
     """Print what was paid for: by task, role, model and way, with calls lost in killed runs, against the budget."""
     store = _store()
@@ -61,8 +61,8 @@ def spent(as_json: bool) -> None:
 
 @teacher.command(short_help="Write stored answers to a file.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--task", help="Of this task alone.")
-@click.option("--model", help="Of this model alone, as `pld teacher spent` names it.")
+@click.option("--task", help="Only answers of this task.")
+@click.option("--model", help="Only answers of this model, named as in `pld teacher spent`.")
 def export(file: Path, task: str | None, model: str | None) -> None:
     """Write stored answers to FILE as JSON Lines, with what they cost; no key and no prompt is in them.
 
@@ -86,10 +86,10 @@ def export(file: Path, task: str | None, model: str | None) -> None:
     click.echo(f"{write_answers(file, chain([first], entries)):,} answers written to {file}")
 
 
-@teacher.command(name="import", short_help="Take the answers of a file into the store.")
+@teacher.command(name="import", short_help="Import stored answers from a file.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def import_(file: Path) -> None:
-    """Take the answers of FILE into the store: all of them, or none if a line is bad. What is there already stays.
+    """Take the answers of FILE into the store: all of them, or none if a line is bad. Existing answers stay.
 
     They cost nothing here: no budget counts them.
     """

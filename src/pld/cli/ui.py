@@ -11,7 +11,7 @@ from pld.errors import RegistryError
 
 
 @click.command()
-@click.option("--port", default=5000, show_default=True, help="Port on this machine's loopback address.")
+@click.option("--port", default=5000, show_default=True, help="Port on the loopback address.")
 def ui(port: int) -> None:
     """Open the tracking store in the MLflow UI, on http://127.0.0.1:PORT, until Ctrl-C."""
     from pld.config.settings import load_config
