@@ -15,7 +15,7 @@ ARTIFACTS = Path("artifacts")
 @click.option("--alias", help="Registered version by alias, e.g. production.")
 @click.option("--version", "number", type=int, help="Registered version by number.")
 @click.option("--format", "format", type=click.Choice(list(FORMATS)), default="text", show_default=True)
-@click.option("--model", help="Name of the model in the runtime (default: from the Student's settings).")
+@click.option("--model", help="The model's name in the runtime (default: the Student's).")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of standard output."
 )
@@ -23,7 +23,8 @@ def export(alias: str | None, number: int | None, format: str, model: str | None
     """Print a prompt byte for byte: of a registered version, or (default) what ships now.
 
     text is the prompt and nothing else; json has all that answers depend on; the others are what their runtimes take,
-    with how an input becomes the user's turn and how the label is read. A prompt that a format can't express is refused.
+    with how an input becomes the user's turn and how the label is read. A prompt that a format can't express is
+    refused.
     """
     if alias is not None and number is not None:
         raise click.UsageError("expected --alias or --version, got both")
