@@ -256,7 +256,7 @@ def test_new_rows_are_seen_before_they_are_run(project):
 
 def filled_in(sheet, text):
     """The YAML sheet after review: the first instruction edited to `text`, the others approved."""
-    value = yaml.safe_load(sheet) | {"reviewer": "Ada"}
+    value = yaml.load(sheet, yaml.BaseLoader) | {"reviewer": "Ada"}
     first, *others = value["instructions"]
     reviewed = [first | {"verdict": "edit", "text": text}, *(item | {"verdict": "approve"} for item in others)]
     return yaml.safe_dump(value | {"instructions": reviewed}, sort_keys=False)

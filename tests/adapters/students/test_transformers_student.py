@@ -132,7 +132,7 @@ def test_scores_do_not_depend_on_what_was_scored_before(tiny_folder, make_studen
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_bits(smollm):
+def test_two_processes_give_the_same_bits(make_student):
     code = """
 import sys
 sys.path.insert(0, "tests")
@@ -145,9 +145,10 @@ for one in (student, student.for_search()):
     print(one.score(messages, ["Nuns pray.", "", "3 dresses"], ["gender", "religion", "religious"]).tobytes().hex())
 """
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    student = make_student()  # one whose cache no other test has filled
     here = [
         one.score(SYSTEM, ["Nuns pray.", "", "3 dresses"], LABELS).tobytes().hex()
-        for one in (smollm, smollm.for_search())
+        for one in (student, student.for_search())
     ]
     assert other == here
 
