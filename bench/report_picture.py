@@ -2,7 +2,7 @@
 
     python bench/report_picture.py
 
-It needs Chromium on PATH (Debian: apt-get install chromium) and the report (dvc repro report).
+It needs Chromium on PATH (Debian: apt-get install chromium) and the report (make repro).
 """
 
 import shutil

@@ -136,7 +136,7 @@ def test_the_page_starts_with_what_ships_and_what_is_better(browser, written):
         "Not said: 2 finished, and 4 are the fewest that say something",
         "40 training examples that it was asked about (7 more were not: extraction.examples)",
         "Chosen by their number: min_cluster_size 500, init pca.",
-        "A part of the text is left out in 1 of 9 validation and 2 of 9 test examples, as task.reader says",
+        "A part of the text is left out in 1 of 9 validation and 2 of 9 test examples, as set in task.reader",
     ):
         assert words in body
     opened.page.locator("#instruction-1 summary").nth(1).click()

@@ -138,7 +138,7 @@ def data_findings(splits: SplitSummary) -> list[str]:
         return []
     of = [f"{count:,} of {sum(splits.counts[split].values()):,} {split}" for split, count in cut.items()]
     return [
-        f"A part of the text is left out in {_listed(of)} examples, as task.reader says: neither the Student nor the "
+        f"A part of the text is left out in {_listed(of)} examples, as set in task.reader: neither the Student nor the "
         "Teacher saw it."
     ]
 

@@ -113,11 +113,10 @@ def map_chart(
     spec["params"] = [{"name": "chosen_cluster", "value": None}, {"name": "chosen_label", "value": None}]
     return Chart(
         name="rules",
-        about=f"{len(marks)} rules of the Teacher: near one another where they say alike",
+        about=f"{len(marks)} rules of the Teacher; nearby rules say similar things",
         description=(
             f"Map of {len(marks)} rules in two dimensions, coloured by cluster, shaped by label. "
-            "Clusters and labels are counted in the table below; every rule stands as text in the list of "
-            "instructions and after it."
+            "Clusters and labels are counted in the table below; all rules are listed as text."
         ),
         spec=spec,
         rows=marks,
