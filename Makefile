@@ -36,8 +36,8 @@ PYTEST := pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 test: lint ## lint, then all tests but the slow ones (6 minutes on 2 cores)
 	@$(PYTEST) -m "not slow"
 
-test-full: test ## make test, then the slow ones: benches, kills, scale, real servers
-	@$(PYTEST) -m slow
+test-full: lint ## lint, then all tests, also the slow ones: benches, kills, scale, real servers
+	@$(PYTEST)
 
 params: setup ## compose params.yaml and conf/ into artifacts/config.yaml, and check every value
 	@PYTHONPATH=src python -m pld.stages config

@@ -132,7 +132,7 @@ def test_scores_do_not_depend_on_what_was_scored_before(tiny_folder, make_studen
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_bits(make_student):
+def test_two_processes_give_the_same_bits():
     code = """
 import sys
 sys.path.insert(0, "tests")
@@ -144,13 +144,9 @@ for one in (student, student.for_search()):
     messages = [Message(role="system", content="Answer in one word: gender or religion.")]
     print(one.score(messages, ["Nuns pray.", "", "3 dresses"], ["gender", "religion", "religious"]).tobytes().hex())
 """
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    student = make_student()  # one whose cache no other test has filled
-    here = [
-        one.score(SYSTEM, ["Nuns pray.", "", "3 dresses"], LABELS).tobytes().hex()
-        for one in (student, student.for_search())
-    ]
-    assert other == here
+    first, second = (subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in "12")
+    assert first == second
+    assert first.count(b"\n") == 2
 
 
 def test_the_student_for_search_uses_bfloat16_where_the_machine_has_it_and_scores_close_to_float32(tiny, make_student):
