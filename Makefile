@@ -33,7 +33,7 @@ lint: setup ## lint, format, types, layers
 	@ruff check . && ruff format --check . && mypy && lint-imports --no-cache
 
 PYTEST := pytest -q -n 2 --dist loadfile --no-loadscope-reorder
-test: lint ## lint, then all tests but the slow ones (6 minutes on 2 cores)
+test: lint ## lint, then all tests but the slow ones
 	@$(PYTEST) -m "not slow"
 
 test-full: lint ## lint, then all tests, also the slow ones: benches, kills, scale, real servers
