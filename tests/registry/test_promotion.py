@@ -1,4 +1,4 @@
-"""Moves in a store that shows each single call; test_registry.py and test_tracking_server.py use real ones."""
+"""Moves in a store that shows each single call; the other files of this folder use a real one."""
 
 import threading
 from collections.abc import Callable

@@ -6,13 +6,17 @@ from unittest import mock
 
 from pld.artifacts import SHIPS, read_record, write_json
 from pld.config.settings import load_config
+from pld.params import Config
 from pld.records import EvaluationReport, sha256
 from pld.registry import packaging
 from pld.registry.registry import Outcome, Registry
 from pld.registry.result import PipelineResult, read_result
 from pld.registry.store import Store, experiment_id
+from pld.registry.versions import Version
 from support.artifact_tree import PROMPT, write_artifacts
 
+# what registry_fixtures.filled_shelf makes
+AS_FILLED = {"production": 2, "previous": 1, "candidate": 3}
 BETTER, WORSE = PROMPT + "- thanks: praise\n", PROMPT + "- anything: praise\n"
 
 
@@ -57,3 +61,17 @@ def raw_aliases(registry: Registry) -> dict[str, int]:
     """The model's, without opening the registry, which would finish an interrupted move."""
     found = registry.store.client.get_registered_model(registry.model).aliases
     return {alias: int(number) for alias, number in found.items()}
+
+
+def of(registry: Registry, number: int) -> Version:
+    return next(version for version in registry.versions() if version.number == number)
+
+
+def with_gates(**changes: Any) -> Config:
+    config = load_config()
+    return config.model_copy(update={"promotion": config.promotion.model_copy(update=changes)})
+
+
+def any_gates() -> Config:
+    """Without the gates that compare figures."""
+    return with_gates(better_than_zero_shot=False, not_worse_than_production=False)
