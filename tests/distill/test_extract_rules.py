@@ -1,8 +1,6 @@
 """Extraction: what the Teacher is asked, and which of its answers become rules."""
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -10,48 +8,9 @@ from hypothesis import strategies as st
 
 from pld.distill import extract
 from pld.errors import ConfigError, ExtractionError
-from pld.params import ExtractionParams
-from pld.ports import TeacherAnswer, TeacherRequest
-from pld.records import Example, Task, content_id
-
-TASK = Task(
-    name="colours",
-    labels=("red", "blue"),
-    fields=("note", "place"),
-    input_template="{{ note }} {{ place }}",
-    base_instruction="Say whether the note is red or blue.",
-)
-PARAMS = ExtractionParams(
-    examples=None, draws=1, personal_data="allow", max_words=30, max_copied_words=7, max_rejected_fraction=0.2
-)
-SOURCE = "the kettle on the old iron stove was humming loudly"
-
-
-def example(number: int, label: str = "red", note: str = SOURCE) -> Example:
-    return Example(id=f"e{number}", inputs={"note": note, "place": "a kitchen"}, label=label, split="train")
-
-
-class Playback:
-    """A Teacher that says what a test wants said."""
-
-    name = "playback"
-
-    def __init__(self, answers: Sequence[TeacherAnswer]) -> None:
-        self.answers = answers
-        self.requests: list[TeacherRequest] = []
-
-    def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
-        self.requests += requests
-        wanted = {request.key for request in requests}
-        yield from (answer for answer in self.answers if answer.key in wanted)
-
-
-def said(number: int, rule: str = "If it is warm, answer red.", label: str = "red", why: str = "Warm.", **more: object):
-    return TeacherAnswer(f"e{number}", {"rationale": why, "rule": rule, "label": label}, **more)
-
-
-def extracted(answers: Sequence[TeacherAnswer], examples: Sequence[Example]):
-    return extract.extract(TASK, examples, PARAMS, Playback(answers), 1)
+from pld.ports import TeacherAnswer
+from pld.records import content_id
+from support.extraction import DRAWS, PARAMS, SOURCE, TASK, Correcting, Playback, example, extracted, said
 
 
 def test_a_good_answer_becomes_a_rule_on_one_line():
@@ -209,25 +168,8 @@ def test_no_text_of_an_example_can_leave_its_block_or_be_evaluated(text, more):
     assert request.system == extract.extraction_requests(TASK, [example(2)], PARAMS)[0].system
 
 
-class Mending:
-    """A Teacher that says `first`, and, told what was wrong with it, `then`, with the number of the draw in it."""
-
-    name = "mending"
-
-    def __init__(self, first: str, then: str) -> None:
-        self.first, self.then = first, then
-        self.requests: list[TeacherRequest] = []
-
-    def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
-        self.requests += requests
-        for request in reversed(requests):
-            rule = self.then if "refused" in request.prompt else self.first
-            content = {"rationale": "Warm.", "rule": rule.format(draw=request.draw), "label": "red"}
-            yield TeacherAnswer(request.key, content, usage={"output_tokens": 5})
-
-
 def test_a_refused_answer_is_asked_for_again_and_the_summary_counts_it():
-    teacher = Mending("red " * 31, "If it is warm, answer red.")
+    teacher = Correcting("red " * 31, "If it is warm, answer red.")
     rules, rejections, summary = extract.extract(TASK, [example(0), example(1)], PARAMS, teacher, 3)
     assert (len(rules), rejections, len(teacher.requests)) == (2, [], 4)
     assert (summary.answered, summary.retries, summary.calls) == (2, 2, 4)
@@ -245,7 +187,7 @@ def test_a_refused_answer_is_asked_for_again_and_the_summary_counts_it():
     ],
 )
 def test_every_refusal_is_told_and_none_repeats_the_example_outside_its_block(first, reason):
-    teacher = Mending(first, "If it is warm, answer red.")
+    teacher = Correcting(first, "If it is warm, answer red.")
     rules, _, _ = extract.extract(TASK, [example(0)], PARAMS, teacher, 2)
     assert len(rules) == 1
     first_prompt, second = (request.prompt for request in teacher.requests)
@@ -254,16 +196,13 @@ def test_every_refusal_is_told_and_none_repeats_the_example_outside_its_block(fi
 
 
 def test_after_several_attempts_a_rejection_says_so():
-    _, (rejection,), _ = extract.extract(TASK, [example(0)], PARAMS, Mending("nothing", "red " * 40), 3)
+    _, (rejection,), _ = extract.extract(TASK, [example(0)], PARAMS, Correcting("nothing", "red " * 40), 3)
     assert (rejection.reason, rejection.detail) == ("too_long", "40 words, over 30 (after 3 attempts)")
 
 
 def test_a_summary_without_retries_and_draws_has_the_keys_that_it_always_had():
     _, _, summary = extracted([said(1)], [example(1)])
     assert list(summary.model_dump(mode="json"))[-1] == "usage"
-
-
-DRAWS = PARAMS.model_copy(update={"draws": 3})
 
 
 def test_every_example_is_asked_for_each_draw_as_a_question_of_its_own():
@@ -313,97 +252,9 @@ def test_a_recording_without_the_further_draws_is_one_line_that_says_what_to_do(
 
 def test_progress_counts_every_draw():
     done: list[int] = []
-    teacher = Mending("nothing", "If it is warm, answer red.")
+    teacher = Correcting("nothing", "If it is warm, answer red.")
     extract.extract(TASK, [example(0), example(1)], DRAWS, teacher, 2, done.append)
     assert sum(done) == 6
-
-
-SOME = st.lists(st.sampled_from(["red", "blue", "grey"]), max_size=24).map(
-    lambda labels: [example(number, label) for number, label in enumerate(labels)]
-)
-THREE = TASK.model_copy(update={"labels": ("red", "blue", "grey")})
-
-
-def drawn(number: int | None, examples: Sequence[Example], task: Task = THREE) -> list[str]:
-    params = PARAMS.model_copy(update={"examples": number})
-    return [item.id for item in extract.asked_about(task, examples, params)]
-
-
-@given(SOME, st.integers(1, 26))
-def test_a_larger_number_of_examples_keeps_the_ones_that_a_smaller_one_had(examples, number):
-    fewer, more = drawn(number, examples), drawn(number + 1, examples)
-    assert len(fewer) == min(number, len(examples))
-    assert set(fewer) <= set(more)
-
-
-@given(SOME, st.integers(1, 26))
-def test_as_many_of_each_label_are_drawn_as_can_be_and_room_that_is_left_goes_to_labels_that_have_more(
-    examples, number
-):
-    there = Counter(item.label for item in examples)
-    counts = Counter(item.label for item in examples if item.id in drawn(number, examples))
-    wanted = dict.fromkeys(THREE.labels, 0)
-    while sum(wanted.values()) < min(number, len(examples)):
-        open_to = [label for label in THREE.labels if wanted[label] < there[label]]
-        wanted[min(open_to, key=lambda label: (wanted[label], THREE.labels.index(label)))] += 1
-    assert counts == Counter(wanted)
-
-
-@given(SOME, st.integers(1, 26), st.randoms(use_true_random=False))
-def test_the_order_of_the_file_is_no_matter_and_is_kept(examples, number, random):
-    mixed = random.sample(examples, len(examples))
-    assert set(drawn(number, mixed)) == set(drawn(number, examples))
-    assert drawn(number, mixed) == [item.id for item in mixed if item.id in drawn(number, mixed)]
-
-
-@given(SOME, st.integers(1, 26), st.sampled_from(THREE.labels))
-def test_an_added_example_takes_the_place_of_one_other_at_most(examples, number, label):
-    before, after = set(drawn(number, examples)), set(drawn(number, [example(99, label), *examples]))
-    assert after <= before | {"e99"}
-    assert len(before - after) <= 1
-
-
-def test_without_a_number_or_with_a_larger_one_the_teacher_is_asked_about_all():
-    examples = [example(number) for number in range(5)]
-    assert drawn(None, examples) == drawn(5, examples) == drawn(6, examples) == ["e0", "e1", "e2", "e3", "e4"]
-
-
-def test_which_examples_are_drawn_never_changes():
-    """Answers are paid for by example: another draw would ask about others."""
-    examples = [example(number, ("red", "blue")[number % 2]) for number in range(30)]
-    assert drawn(5, examples, TASK) == ["e1", "e2", "e5", "e8", "e16"]
-
-
-def test_the_teacher_is_asked_about_the_drawn_examples_alone_and_the_summary_says_of_how_many():
-    examples = [example(number, ("red", "blue")[number % 2]) for number in range(30)]
-    params = DRAWS.model_copy(update={"examples": 4, "draws": 2})
-    teacher = Mending("red " * 31, "If it is warm, answer red.")
-    done: list[int] = []
-    _, _, summary = extract.extract(TASK, examples, params, teacher, 1, done.append)
-    assert [request.key for request in teacher.requests] == [
-        request.key for request in extract.extraction_requests(TASK, examples, params)
-    ]
-    assert len({request.key.partition("/")[0] for request in teacher.requests}) == 4
-    assert (len(teacher.requests), sum(done), summary.examples, summary.not_asked) == (8, 8, 4, 26)
-    assert list(summary.model_dump(mode="json"))[-1] == "not_asked"
-    assert extract.coverage(summary) == (
-        "asked about 4 of 30 training examples (extraction.examples), of which 4 have an answer"
-    )
-
-
-def test_of_the_drawn_examples_those_without_a_recorded_answer_are_told_apart_from_those_not_asked_about():
-    examples = [example(number, "red") for number in range(30)]
-    params = PARAMS.model_copy(update={"examples": 3})
-    key = extract.asked_about(TASK, examples, params)[0].id
-    answers = [TeacherAnswer(key, {"rationale": "w", "rule": "If warm, answer red.", "label": "red"}, recorded=True)]
-    _, _, summary = extract.extract(TASK, examples, params, Playback(answers), 1)
-    assert extract.coverage(summary) == (
-        "asked about 3 of 30 training examples (extraction.examples), of which 1 has a recorded answer; the other 2 "
-        "are left out"
-    )
-    _, rejections, nothing = extract.extract(TASK, examples, params, Playback([]), 1)
-    with pytest.raises(ExtractionError, match=r"got none \(conf/teacher/, extraction\.examples\); "):
-        extract.check_answers(nothing, rejections, params)
 
 
 def find_address(text: str) -> str | None:
