@@ -1,80 +1,22 @@
 """`way: batches` behind the real SDK, against a local server that speaks the Message Batches API."""
 
 import json
-import os
 import random
-import signal
 import threading
 import time
-from collections.abc import Sequence
 
 import pytest
 
 from pld.adapters.teachers import batches
-from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore, Spent
-from pld.adapters.teachers.paid_teacher import Terms, most_tokens
-from pld.config.assets import cache_folder
+from pld.adapters.teachers.answer_store import Spent
+from pld.adapters.teachers.paid_teacher import most_tokens
 from pld.errors import BudgetError, TeacherError
-from pld.params import BudgetParams, ModelPrice, PricesParams
-from pld.ports import TeacherAnswer, TeacherRequest
 from pld.pricing import worst_usd
 from support.anthropic_server import answer, error
+from support.asked_batches import ONE_USD, PRICE, answers_of, ask, rules, spent
 from support.batch_desk import wait_until
-from support.batch_misbehaviour import run_batch_faults
-from support.batch_run import requests, start, teacher
+from support.batch_run import requests
 from support.http_reply import Reply
-
-PRICE = ModelPrice(
-    input=1000.0,
-    output=1000.0,
-    cache_write_5m=1000.0,
-    cache_write_1h=1000.0,
-    cache_read=1000.0,
-    batch=0.5,
-    cacheable_tokens=0,
-    up_to=None,
-)
-PRICES = PricesParams(as_of="2026-01-01", source="a test", models={"claude-test": PRICE})
-ONE_USD = (100 + 20) * 1000 / 1e6 * 0.5  # what the server's answer costs in a batch
-
-
-@pytest.fixture(autouse=True)
-def _no_long_waits(monkeypatch):
-    monkeypatch.setattr(batches, "_SETTLE_S", 0.05)
-
-
-@pytest.fixture
-def server(anthropic_server):
-    return anthropic_server(lambda body, _: answer({"rule": body["messages"][0]["content"]}))
-
-
-def ask(
-    wanted: Sequence[TeacherRequest], calls: int | None = None, usd: float | None = None, **settings: object
-) -> dict[str, TeacherAnswer]:
-    terms = Terms("t", BudgetParams(usd=usd, calls=calls), PRICES)
-    return {found.key: found for found in teacher(terms, **settings).ask(wanted)}
-
-
-def answers_of(count: int, first: int = 0) -> dict[str, str]:
-    return {str(i): f"question {i}" for i in range(first, first + count)}
-
-
-def rules(found: dict[str, TeacherAnswer]) -> dict[str, str]:
-    return {key: item.content["rule"] for key, item in found.items()}
-
-
-def spent() -> Spent:
-    return AnswerStore(cache_folder() / FILE_NAME).spent("t")
-
-
-def leave_a_batch(server, count: int) -> None:
-    """A run that ends while its batch is under way."""
-    server.desk.on_create = lambda number: setattr(server, "down", True) or True
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "_SILENCE_S", -1.0)
-        with pytest.raises(TeacherError):
-            ask(requests(count), max_retries=0)
-    server.down, server.desk.on_create = False, lambda number: True
 
 
 def test_requests_are_handed_in_together_and_each_gets_its_own_answer_for_half_the_price(server):
@@ -352,152 +294,3 @@ def test_what_the_budget_does_not_allow_at_once_follows_when_real_costs_are_know
     assert len(server.desk.sizes) > 2
     assert server.desk.sizes[0] == 8
     assert set(server.desk.paid.values()) == {1}
-
-
-def test_an_open_batch_of_other_settings_is_read_too_and_frees_its_part_of_the_budget(server):
-    leave_a_batch(server, 6)
-    assert len(ask(requests(4), effort="high", calls=10)) == 4
-    assert server.desk.sizes == [6, 4]
-    assert rules(ask(requests(6))) == answers_of(6)
-    assert server.desk.sizes == [6, 4]
-    assert spent().calls == 10
-
-
-def test_money_that_a_batch_at_another_endpoint_reserves_is_not_waited_for(server, anthropic_server):
-    leave_a_batch(server, 6)
-    anthropic_server(server.respond)
-    with pytest.raises(BudgetError, match=r"budget\.calls 8 "):
-        ask(requests(4), calls=8)
-    with pytest.raises(BudgetError, match=r"budget\.calls 10 "):
-        ask(requests(5), calls=10, way="messages")
-
-
-def test_messages_wait_for_what_an_open_batch_asks(server):
-    leave_a_batch(server, 6)
-    server.desk.ends_after = 3
-    assert rules(ask(requests(8), way="messages")) == answers_of(8)
-    assert sorted(server.prompts) == ["question 6", "question 7"]
-    assert server.desk.sizes == [6]
-    assert spent().calls == 8
-
-
-def test_messages_ask_what_an_open_batch_did_not_answer(server):
-    leave_a_batch(server, 6)
-    server.desk.fate = lambda key, times: "expired"
-    assert rules(ask(requests(6), way="messages")) == answers_of(6)
-    assert len(server.bodies) == 6
-    assert spent().calls == 6
-
-
-def test_a_batch_whose_results_are_gone_counts_as_paid_for_and_is_asked_again(server, monkeypatch):
-    leave_a_batch(server, 6)
-    server.desk.batches.clear()
-    with pytest.raises(TeacherError, match=r"in flight for task 't' .* use the key that submitted its batch"):
-        ask(requests(6))
-    monkeypatch.setattr(batches, "_RESULTS_LAST_S", 0.0)
-    assert rules(ask(requests(6))) == answers_of(6)
-    assert (spent().calls, spent().lost, spent().open_calls) == (6, 6, 0)
-
-
-@pytest.mark.parametrize("way", ["batches", "messages"])
-def test_a_batch_that_this_key_does_not_reach_stops_only_a_run_that_wants_something_of_it(server, way, capsys):
-    leave_a_batch(server, 6)
-    away = dict(server.desk.batches)
-    server.desk.batches.clear()
-    assert rules(ask(requests(3, first=6), way=way)) == answers_of(3, first=6)
-    with pytest.raises(BudgetError, match=r"got 9 calls .*budget\.calls 9 "):
-        ask(requests(3, first=9), way=way, calls=9)
-    assert "batch msgbatch_001 is out of reach" in capsys.readouterr().err
-    server.desk.batches |= away
-    assert rules(ask(requests(6), way=way)) == answers_of(6)
-    assert not server.prompts or "question 0" not in server.prompts
-
-
-def test_a_caller_that_stops_early_leaves_the_batch_to_the_next_run(server, capsys, monkeypatch):
-    monkeypatch.setattr(batches, "_MOST_REQUESTS", 4)
-    answers = teacher(Terms("t", BudgetParams(usd=None, calls=None), None)).ask(requests(8))
-    next(answers)
-    answers.close()
-    assert "the next run fetches its answers" in capsys.readouterr().err
-    assert rules(ask(requests(8))) == answers_of(8)
-    assert server.desk.sizes == [4, 4]
-    assert set(server.desk.paid.values()) == {1}
-
-
-def test_ctrl_c_cancels_the_batch_and_the_next_run_fetches_what_was_answered(server, tmp_path):
-    server.desk.ends_after = 10**9
-    run = start(10, said := tmp_path / "said")
-    wait_until(lambda: len(server.desk.seen) > 3)
-    os.kill(run.pid, signal.SIGINT)
-    run.join(20)
-    assert run.exitcode
-    assert "batch msgbatch_001 is cancelled\n" in said.read_text()
-    assert "the next run fetches its answers" in said.read_text()
-    server.desk.ends_after = 1
-    assert rules(ask(requests(10))) == answers_of(10)
-    assert server.desk.sizes == [10, 5]
-    assert set(server.desk.paid.values()) == {1}
-    assert spent() == Spent(calls=10, usd=pytest.approx(10 * ONE_USD))
-
-
-@pytest.mark.parametrize(
-    "moment",
-    ["taken, not confirmed", "in progress", pytest.param("in the middle of the results", marks=pytest.mark.slow)],
-)
-def test_a_process_that_is_killed_leaves_a_batch_that_the_next_one_takes_up(server, moment, tmp_path):
-    confirm = threading.Event()
-    if moment == "taken, not confirmed":
-        server.desk.on_create = lambda number: confirm.wait(10)
-    elif moment == "in progress":
-        server.desk.ends_after = 10**9
-    else:
-        server.desk.results_delay_s = 5.0
-    run = start(20, tmp_path / "said", _AT_ONCE=4)
-    if moment == "in the middle of the results":
-        wait_until(lambda: spent().calls)
-    else:
-        wait_until(lambda: server.desk.batches if moment.startswith("taken") else len(server.desk.seen) > 3)
-    run.kill()
-    run.join()
-    confirm.set()
-    server.desk.ends_after, server.desk.results_delay_s = 1, 0.0
-    assert rules(ask(requests(20))) == answers_of(20)
-    assert server.desk.sizes == [20]
-    assert (spent().calls, spent().all_calls) == (20, 20)
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_answers_each_paid_for_once(tmp_path):
-    for row in run_batch_faults(10, tmp_path, ("kill",), pause_s=0.02, kills=5):
-        assert row.same_answers, row
-        assert (row.paid_twice, row.counted) == (0, 10), row
-
-
-def test_a_second_process_waits_and_hands_in_only_what_the_first_did_not_ask(server, tmp_path):
-    server.desk.ends_after = 10**9
-    run = start(12, said := tmp_path / "said")
-    wait_until(lambda: len(server.desk.batches) == 1)
-    threading.Timer(0.5, lambda: setattr(server.desk, "ends_after", 1)).start()
-    assert rules(ask(requests(15))) == answers_of(15)
-    run.join(20)
-    assert run.exitcode == 0
-    assert said.read_text().count("question") == 12
-    assert server.desk.sizes == [12, 3]
-    assert spent().calls == 15
-
-
-def test_a_batch_whose_process_is_killed_is_taken_up_by_the_one_that_waits(server, tmp_path):
-    server.desk.ends_after = 10**9
-    run = start(12, tmp_path / "said")
-    wait_until(lambda: len(server.desk.batches) == 1)
-
-    def kill() -> None:
-        time.sleep(0.4)
-        run.kill()
-        run.join()
-        server.desk.ends_after = 1
-
-    threading.Thread(target=kill, daemon=True).start()
-    assert rules(ask(requests(12), way="messages")) == answers_of(12)
-    assert server.desk.sizes == [12]
-    assert not server.bodies
