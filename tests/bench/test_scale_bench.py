@@ -25,11 +25,11 @@ def test_made_rules_are_different_and_the_first_ones_are_the_same_for_every_numb
 
 def test_clusters_are_scored_by_the_topics_that_the_rules_have(bench, tmp_path, monkeypatch):
     import numpy as np
-    from scale import _quality
+    from scale_steps import quality
 
     monkeypatch.chdir(tmp_path)
     Path("topics.json").write_text("[3, 3, 3, 5, -1, 5]")
-    found = _quality(np.array([0, 0, 1, 1, 1, -1]), ["a", "a", "b", "b", "a", "a"])
+    found = quality(np.array([0, 0, 1, 1, 1, -1]), ["a", "a", "b", "b", "a", "a"])
     assert found["clusters"] == 2
     assert found["noise"] == pytest.approx(1 / 6)
     assert found["largest"] == 0.5
@@ -39,7 +39,8 @@ def test_clusters_are_scored_by_the_topics_that_the_rules_have(bench, tmp_path, 
 
 
 def test_growth_is_told_where_there_is_something_to_divide(bench):
-    from scale import Step, _text
+    from scale import _text
+    from scale_steps import Step
 
     def step(rules, cpu_s, peak):
         return Step("embed", rules, 2 * cpu_s, cpu_s, 100.0, peak, {"vectors": cpu_s}, {})
