@@ -26,19 +26,9 @@ from pld.params import TaskParams
 from pld.records import SPLITS, Example
 from pld.stages.__main__ import main
 from support.artifact_tree import composed
-from support.malformed import (
-    FILLER,
-    FINE,
-    MESSAGES,
-    REFUSED,
-    UNREADABLE,
-    File,
-    Fine,
-    Refused,
-    filled_csv,
-    filled_jsonl,
-    filled_table,
-)
+from support.data_files import FILLER, File, filled_csv, filled_jsonl, filled_table
+from support.malformed import MESSAGES, REFUSED, UNREADABLE, Refused
+from support.unusual import FINE, Fine
 
 ROOT = Path(__file__).parents[2]
 RECORDS = Path("data/records")
