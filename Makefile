@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 UV := $(VENV)/bin/uv pip
 
-.PHONY: help setup repro lint test test-full params docs ui bench clean lock asset-1.5b
+.PHONY: help setup repro lint test test-full params docs ui bench clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,12 +63,9 @@ bench: setup ## the Student against its rivals, into bench/results.md (OPTIONS='
 	@if [ -z "$(OPTIONS)" ]; then python bench/breakdown.py; fi
 	@if [ -z "$(OPTIONS)" ] && [ -d artifacts/embeddings ]; then python bench/sweep.py; fi
 
-asset-1.5b: setup ## install the optional 1.5B Student
-	@$(UV) install --no-deps --require-hashes -r assets-1.5b.lock
-
 lock: setup ## pin again from pyproject.toml and the *.in files
 	@$(UV) compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras --group build pyproject.toml -o requirements.lock
-	@for name in bootstrap assets assets-1.5b; do \
+	@for name in bootstrap assets; do \
 	  $(UV) compile -q --no-deps --python-version 3.11 --generate-hashes --no-emit-index-url $$name.in -o $$name.lock; done
 	@$(UV) compile -q --python-version 3.11 --generate-hashes --no-emit-index-url -c requirements.lock bench.in -o bench.lock
 

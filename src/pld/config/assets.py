@@ -38,14 +38,13 @@ class Piece:
 class Asset:
     """Weights from installed packages: several pieces are joined in order into `file_name`.
 
-    `folder`: what is asked for is the folder of the one piece, not the file. `install` is the make target.
+    `folder`: what is asked for is the folder of the one piece, not the file.
     """
 
     pieces: tuple[Piece, ...]
     file_name: str
     size: int
     sha256: str
-    install: str = "make setup"
     folder: bool = False
 
 
@@ -78,7 +77,6 @@ ASSETS: dict[str, Asset] = {
         file_name="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         size=1_117_320_768,
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-        install="make asset-1.5b",
     ),
 }
 
@@ -130,7 +128,7 @@ def asset_folder_or_file(reference: str) -> Path:
     wanted = asset(reference)
     if len(wanted.pieces) > 1:
         return _joined(reference, wanted)
-    file = _installed(reference, wanted, wanted.pieces[0])
+    file = _installed(reference, wanted.pieces[0])
     _check(reference, wanted, [file], _sha256_of([file]))
     return file.parent if wanted.folder else file
 
@@ -143,22 +141,22 @@ def _joined(reference: str, wanted: Asset) -> Path:
     with FileLock(target.with_name(f"{target.name}.lock")):
         if target.exists() and target.stat().st_size == wanted.size and _sha256_of([target]) == wanted.sha256:
             return target
-        files = [_installed(reference, wanted, piece) for piece in wanted.pieces]
+        files = [_installed(reference, piece) for piece in wanted.pieces]
         with atomic_path(target) as temporary:
             _check(reference, wanted, files, _sha256_of(files, temporary))
     return target
 
 
-def _installed(reference: str, wanted: Asset, piece: Piece) -> Path:
+def _installed(reference: str, piece: Piece) -> Path:
     name = f"{piece.distribution}=={piece.version}"
     spec = importlib.util.find_spec(piece.package)
     if spec is None or not spec.submodule_search_locations:
-        raise AssetError(f"expected the package {name}, got none installed ({reference}); run `{wanted.install}`")
+        raise AssetError(f"expected the package {name}, got none installed ({reference}); run `make setup`")
     found = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob(piece.pattern))
     if len(found) != 1:
         raise AssetError(
             f"expected one file {piece.pattern} in the package {name}, got {len(found)} ({reference}); reinstall "
-            f"{name}, or run `{wanted.install}`"
+            f"{name}, or run `make setup`"
         )
     return found[0]
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from pld.adapters.students import transformers
 from pld.adapters.students.engine.label_tree import common_length
 from pld.adapters.students.engine.machine import exact_products, has_bfloat16
 from pld.errors import AssetError, StudentError
@@ -181,8 +182,12 @@ def test_the_student_for_search_loads_the_weights_at_its_own_dtype(tiny_folder, 
     assert set(search.timings()) == {"load", "render", "prefill", "score"}
 
 
-def test_dtype_auto_is_what_the_model_was_saved_in(tiny_folder, make_student):
-    assert make_student(model=tiny_folder("llama"), dtype="auto").describe()["dtype"] == "float32"
+@pytest.mark.parametrize(("hardware", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_dtype_auto_is_bfloat16_in_hardware_that_has_it(hardware, dtype, tiny_folder, make_student, monkeypatch):
+    monkeypatch.setattr(transformers, "has_bfloat16", lambda _device: hardware)
+    student = make_student(model=tiny_folder("llama"), dtype="auto", search_dtype="auto")
+    assert (student.describe()["dtype"], student._scorer.dtype) == (dtype, dtype)
+    assert student.for_search() is student
 
 
 def test_describe_names_what_determines_the_scores(smollm):

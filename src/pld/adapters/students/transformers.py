@@ -32,8 +32,9 @@ Device = Literal["auto", "cpu", "cuda"]
 class TransformersStudent:
     """`model` is `asset:<name>`, a local folder or a Hugging Face id, with `gguf_file` a GGUF file in it.
 
-    `dtype` is used for reported scores, `search_dtype` for `for_search()`. `pack_tokens`: tokens per forward pass, None
-    for as many as suit the machine; `batch_size`: chats that are generated together. Loaded on first use, thread-safe.
+    `dtype` is used for reported scores, `search_dtype` for `for_search()`; auto: bfloat16 where the device multiplies
+    it in hardware, else float32. `pack_tokens`: tokens per forward pass, None for as many as suit the machine;
+    `batch_size`: chats that are generated together. Loaded on first use, thread-safe.
     The same calls in the same order give the same bits in every process on one machine; in float32, in any order.
     """
 
@@ -108,7 +109,7 @@ class TransformersStudent:
         return {
             "model": self._model if self._gguf_file is None else f"{self._model}/{self._gguf_file}",
             "sha256": self._source.sha256 or "unknown",
-            "dtype": self._scorer.dtype if self._dtype == "auto" else self._dtype,
+            "dtype": self._precision(self._dtype),
             "quantization": self._quantization,
             "device": choose_device(self._device),
             "engine": self._scorer.engine,
@@ -122,10 +123,8 @@ class TransformersStudent:
 
     @functools.cached_property
     def _for_search(self) -> "TransformersStudent":
-        dtype = self._search_dtype
-        if dtype == "auto":
-            dtype = "bfloat16" if has_bfloat16(choose_device(self._device)) else "float32"
-        if dtype == self._dtype or (self._dtype == "auto" and self.describe()["dtype"] == dtype):
+        dtype = self._precision(self._search_dtype)
+        if dtype == self._precision(self._dtype):
             return self
         other = copy.copy(self)
         for loaded in ("_loaded", "_scorer"):
@@ -133,6 +132,11 @@ class TransformersStudent:
         other._dtype = other._search_dtype = dtype
         other._seconds, other._lock = defaultdict(float), threading.RLock()
         return other
+
+    def _precision(self, dtype: Dtype) -> Dtype:
+        if dtype != "auto":
+            return dtype
+        return "bfloat16" if has_bfloat16(choose_device(self._device)) else "float32"
 
     @functools.cached_property
     def _source(self) -> Source:
@@ -155,7 +159,7 @@ class TransformersStudent:
         from pld.adapters.students.engine.attention import IMPLEMENTATION, register
 
         register()
-        dtype = "auto" if self._dtype == "auto" else getattr(torch, self._dtype)
+        dtype = getattr(torch, self._precision(self._dtype))
         load = functools.partial(load_model, self._source, dtype, self._quantization, choose_device(self._device))
         with self._timed("load"):
             model = load(IMPLEMENTATION)

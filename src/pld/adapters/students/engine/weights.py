@@ -59,7 +59,7 @@ def load_tokenizer(source: Source) -> Any:
 
 
 def load_model(source: Source, dtype: Any, quantization: Quantization, device: str, attention: str | None) -> Any:
-    """The model in evaluation mode on `device`. `dtype`: a torch dtype or "auto"; `attention`: a name that transformers
+    """The model in evaluation mode on `device`. `dtype`: a torch dtype; `attention`: a name that transformers
     knows, or None for its own choice. Raises StudentError."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -74,15 +74,13 @@ def load_model(source: Source, dtype: Any, quantization: Quantization, device: s
 
 
 def _bitsandbytes(quantization: Quantization, dtype: Any) -> Any:
-    import torch
     from transformers import BitsAndBytesConfig
 
     # bitsandbytes 0.50 warns at every matrix product that int8 casts its inputs to float16
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    compute = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def _load(source: Source, load_from: Any) -> Any:
