@@ -185,7 +185,8 @@ def wrong(kept: Kept, expected: Mapping[str, Answer]) -> list[str]:
 
 def _register(scratch: Path, name: str) -> None:
     from pld.config.build import build
-    from support.artifact_tree import LABELS, composed
+    from support.artifact_tree import composed
+    from support.mails import LABELS
     from support.model_server import registered
 
     section = yaml.safe_load((ROOT / f"conf/student/{name}.yaml").read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from pld.ports import Generation, TeacherAnswer
 from pld.records import SPLITS, Example, inputs_id
 from pld.reporting.provenance import InstructionOrigin
 from pld.serving.model import Release
-from support.registry_fixtures import filled_shelf, fresh_database, shelf  # noqa: F401
+from support.shelf import filled_shelf, fresh_database, shelf  # noqa: F401
 from support.word_student import CUES, WordStudent, embed, examples
 
 SMALL = [

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-from pld.metrics import calibrate, calibration_of, choose, compare, indices, predictions, system_report
-from pld.records import Calibration, Example
+from pld.metrics import choose, compare, indices, predictions, system_report
+from pld.records import Example
 
 LABELS = ("a", "b", "c")
 ANSWERS = st.integers(1, 30).flatmap(
@@ -72,18 +72,6 @@ def test_ties_go_to_the_label_declared_first_and_nan_rows_are_unparsable():
     assert choose(scores).tolist() == [0, -1, 1]
     examples = [Example(id=str(i), inputs={"t": str(i)}, label="a", split="test") for i in range(3)]
     assert [item.predicted for item in predictions(examples, "s", scores, LABELS)] == ["a", None, "b"]
-
-
-def test_calibration_subtracts_label_means_without_nan_rows():
-    scores = np.array([[-1.0, -5.0], [-3.0, -7.0], [np.nan, 0.0]])
-    calibration = calibration_of(scores, ("a", "b"))
-    assert calibration == Calibration(labels=("a", "b"), mean_log_scores=(-2.0, -6.0), examples=2)
-    assert calibrate(scores, calibration)[:2].tolist() == [[1.0, 1.0], [-1.0, -1.0]]
-
-
-def test_calibration_on_no_examples_changes_nothing():
-    scores = np.array([[-1.0, -5.0]])
-    assert calibrate(scores, calibration_of(np.empty((0, 2)), ("a", "b"))).tolist() == scores.tolist()
 
 
 @given(ANSWERS, st.data())

@@ -1,4 +1,4 @@
 from support.new_task import file, here
-from support.registry_fixtures import filled_shelf, fresh_database, shelf, store
+from support.shelf import filled_shelf, fresh_database, shelf, store
 
 __all__ = ["file", "filled_shelf", "fresh_database", "here", "shelf", "store"]

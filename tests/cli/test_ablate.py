@@ -7,7 +7,8 @@ from click.testing import CliRunner
 from pld.artifacts import write_text
 from pld.cli.ablate import could_go, summary_lines
 from pld.cli.main import main, pld
-from support.two_rounds import EFFECTS, FINAL, write_two_rounds
+from support.artifact_tree import write_artifacts
+from support.stories import EFFECTS, FINAL, TWO_ROUNDS
 from support.word_student import WordStudent
 
 
@@ -21,7 +22,7 @@ def effect(label, low, high, identity="x" * 12):
 
 
 def test_the_table_says_of_each_instruction_what_it_does_in_120_columns(project):
-    write_two_rounds(project / "artifacts")
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS)
     output = shown()
     assert max(map(len, output.splitlines())) <= 120
     row = next(line for line in output.splitlines() if FINAL[2].id[:8] in line)
@@ -44,7 +45,7 @@ def test_an_instruction_could_go_if_its_effect_is_not_clear_and_its_label_has_an
 
 
 def test_a_program_gets_effects_and_front_as_one_object(project):
-    write_two_rounds(project / "artifacts")
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS)
     found = json.loads(shown("--json"))
     assert found["effects"] == [own.model_dump(mode="json") for own in EFFECTS]
     assert (found["measured_now"], found["could_go"]) == (False, [])  # each is the only one of its label
@@ -53,7 +54,7 @@ def test_a_program_gets_effects_and_front_as_one_object(project):
 
 def test_effects_that_the_stage_did_not_measure_are_measured_now_and_not_written(project, monkeypatch):
     monkeypatch.setattr("pld.resolve.inputs.build", lambda section, role: WordStudent())
-    write_two_rounds(project / "artifacts", ablated=False)
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS, ablated=False)
     before = {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()}
     found = json.loads(shown("--json"))
     assert found["measured_now"]
@@ -65,7 +66,7 @@ def test_effects_that_the_stage_did_not_measure_are_measured_now_and_not_written
 @pytest.mark.parametrize("measured", ["nothing", "another list"])
 def test_a_list_that_does_not_render_to_the_shipped_prompt_is_not_measured(project, capsys, monkeypatch, measured):
     monkeypatch.setattr("pld.resolve.inputs.build", lambda section, role: WordStudent())
-    write_two_rounds(project / "artifacts", ablated=measured != "nothing")
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS, ablated=measured != "nothing")
     if measured == "another list":
         path = Path("artifacts/review/final/ablation.jsonl")
         write_text(path, path.read_text().split("\n", 1)[1])

@@ -10,10 +10,11 @@ from pld.registry.packaging import spec_of
 from pld.registry.result import read_result
 from pld.registry.store import Store
 from pld.serving.model import PromptClassifier
-from support.artifact_tree import LABELS, PROMPT, TASK, write_artifacts
+from support.artifact_tree import write_artifacts
 from support.mail_student import MailStudent
-from support.mails import mails
+from support.mails import LABELS, TASK, mails
 from support.shelf import register
+from support.stories import PROMPT
 
 READER = RecordsReader(
     format="records",

@@ -14,11 +14,9 @@ from pld.cli.diff import difference, show
 from pld.cli.main import main, pld
 from pld.metrics import predictions
 from pld.records import Prediction, sha256
-from support.artifact_tree import PROMPT
-from support.evaluated import write_evaluated
+from support.artifact_tree import write_artifacts
 from support.mails import LABELS, mails, scores
-from support.resolve_tree import ADDED, CLUSTERED, KEPT
-from support.two_rounds import CAME_IN, FINAL, write_two_rounds
+from support.stories import ADDED, CAME_IN, CLUSTERED, FINAL, KEPT, PROMPT, TWO_ROUNDS
 
 VALIDATION = mails("validation", 9)
 
@@ -50,7 +48,7 @@ def add_trial(trial, share, instructions=(KEPT,)):
 
 
 def test_the_shipped_prompt_is_compared_with_the_winner_of_the_sweep_on_test(project):
-    write_evaluated(project / "artifacts", groups=True)
+    write_artifacts(project / "artifacts", groups=True)
     told = found("best", "artifacts")
     assert [side["prompt_sha256"] for side in (told["a"], told["b"])] == [sha256(CLUSTERED), sha256(PROMPT)]
     assert [side["prompt_tokens"] for side in (told["a"], told["b"])] == [55, 60]
@@ -66,14 +64,14 @@ def test_the_shipped_prompt_is_compared_with_the_winner_of_the_sweep_on_test(pro
 
 
 def test_the_text_fits_into_80_columns(project):
-    write_evaluated(project / "artifacts")
+    write_artifacts(project / "artifacts")
     page = io.StringIO()
     show(difference("best", "artifacts"), True, Console(width=80, file=page))
     lines = page.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     text = " ".join(page.getvalue().split())
     assert "1 added, 0 removed, 0 reworded, 1 unchanged" in text
-    assert f"+ {ADDED.id} (delivery) {ADDED.text}" in text
+    assert f"+ {ADDED.id[:8]} (delivery) {ADDED.text}" in text
     answers = found("best", "artifacts")["answers"]
     assert f"answers on test, n = 60: {len(answers['fixed'])} fixed, 0 broken, 0 wrong in another way" in text
     for change in answers["fixed"]:
@@ -83,13 +81,13 @@ def test_the_text_fits_into_80_columns(project):
 
 
 def test_ids_are_listed_only_where_they_are_asked_for(project):
-    write_evaluated(project / "artifacts")
+    write_artifacts(project / "artifacts")
     assert "fixed test-" not in shown("best", "artifacts")
     assert "fixed test-" in shown("best", "artifacts", "--ids")
 
 
 def test_a_side_does_not_differ_from_itself(project):
-    write_evaluated(project / "artifacts")
+    write_artifacts(project / "artifacts")
     for side in ("artifacts", "best", "resolve"):
         told = found(side, side)
         assert (told["settings"], told["answers"]["fixed"], told["answers"]["n"]) == ([], [], 60)
@@ -98,7 +96,7 @@ def test_a_side_does_not_differ_from_itself(project):
 
 
 def test_trials_are_compared_on_validation_with_the_settings_that_they_tried(project):
-    write_evaluated(project / "artifacts")
+    write_artifacts(project / "artifacts")
     for trial, share in (("aaaa11", 0.2), ("bbbb22", 0.9)):
         add_trial(trial, share)
     told = found("aaaa", "bbbb22")  # the beginning of an id is enough
@@ -110,7 +108,7 @@ def test_trials_are_compared_on_validation_with_the_settings_that_they_tried(pro
 
 
 def test_a_folder_with_a_list_is_a_side_and_missing_answers_are_named(project):
-    write_evaluated(project / "artifacts")
+    write_artifacts(project / "artifacts")
     shutil.copytree("artifacts/review/final", "elsewhere")
     reworded = KEPT.model_copy(update={"id": "i3", "text": "money back, {{ curly }} and everything"})
     write_jsonl(Path("elsewhere/instructions.jsonl"), [reworded, ADDED])
@@ -126,7 +124,7 @@ def test_a_folder_with_a_list_is_a_side_and_missing_answers_are_named(project):
 
 
 def test_answers_of_another_prompt_or_of_another_task_are_not_compared(project):
-    write_evaluated(project / "artifacts")
+    write_artifacts(project / "artifacts")
     write_json(Path("artifacts/evaluation/prompts.json"), {"clustered": [{"role": "system", "content": "another"}]})
     assert "got those on no split (best)" in found("best", "artifacts")["missing"]
     rows = read_jsonl(Path("artifacts/review/final/predictions.jsonl"), Prediction)
@@ -137,7 +135,7 @@ def test_answers_of_another_prompt_or_of_another_task_are_not_compared(project):
 
 
 def test_an_instruction_that_the_loop_revised_is_reworded(project):
-    write_two_rounds(project / "artifacts")
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS)
     told = found("best", "resolve")
     assert [(own["before"]["id"], own["after"]["id"]) for own in told["instructions"]["reworded"]] == [
         (CAME_IN[0].id, FINAL[0].id)
@@ -146,7 +144,7 @@ def test_an_instruction_that_the_loop_revised_is_reworded(project):
 
 
 def test_nothing_is_written(project):
-    write_two_rounds(project / "artifacts")
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS)
     before = {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()}
     shown("best", "resolve")
     assert {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()} == before
@@ -154,7 +152,7 @@ def test_nothing_is_written(project):
 
 @pytest.mark.parametrize("wanted", ["nothing", "bbb", "aaaa"])
 def test_an_unknown_side_is_one_line_that_names_the_sides_that_there_are(project, capsys, wanted):
-    write_evaluated(project / "artifacts")
+    write_artifacts(project / "artifacts")
     for trial in ("aaaa11", "aaaa22", "bbbb22"):
         add_trial(trial, 0.5)
     told = fails(capsys, wanted, "artifacts")

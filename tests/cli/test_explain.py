@@ -6,12 +6,13 @@ import yaml
 from click.testing import CliRunner
 
 from pld.cli.main import main, pld
-from support.two_rounds import EFFECTS, FINAL, PRAISE, REFUND, REVISED, RULES, write_two_rounds
+from support.artifact_tree import write_artifacts
+from support.stories import EFFECTS, FINAL, NARROW, PRAISE, REVISED, RULES, TWO_ROUNDS
 
 
 @pytest.fixture(autouse=True)
 def tree(project):
-    write_two_rounds(project / "artifacts")
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS)
     Path("artifacts/splits/test.jsonl").unlink()  # not looked at
 
 
@@ -44,7 +45,7 @@ def test_an_instruction_is_followed_from_its_examples_through_its_edits_to_its_e
     for part in (
         f"{own.id}: instruction 1 of 3, leads to refund {own.text}",
         "origin: medoid; 4 rules behind it, cluster 0",
-        f"round 1: revise of {REFUND.id} (Edit {REVISED.id}, by search) because: too narrow; accepted: macro-F1",
+        f"round 1: revise of {NARROW.id} (Edit {REVISED.id}, by search) because: too narrow; accepted: macro-F1",
         "+0.0200 [+0.0100, +0.0500], a gain has probability 0.9800",
         "macro-F1 +0.120 [+0.110, +0.150]; F1 of refund +0.120, delivery +0.000",
         "turns right 12: validation-0, validation-1,",
@@ -61,7 +62,7 @@ def test_json_holds_what_the_text_says():
     found = as_json(FINAL[0].id)
     assert (found["kind"], found["id"], found["clusters"]) == ("instruction", FINAL[0].id, [0])
     assert [example["example_id"] for example in found["examples"]] == ["train-0", "train-3", "train-6", "train-9"]
-    assert [(step["op"], step["from_id"]) for step in found["edits"]] == [("revise", REFUND.id)]
+    assert [(step["op"], step["from_id"]) for step in found["edits"]] == [("revise", NARROW.id)]
     assert found["effect"] == EFFECTS[0].model_dump(mode="json")
 
 
@@ -102,7 +103,7 @@ def test_a_validation_example_names_the_instructions_that_turn_it_right_and_wron
 
 
 def test_without_an_ablation_the_effect_is_reported_as_not_measured(project):
-    write_two_rounds(project / "artifacts", ablated=False)
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS, ablated=False)
     assert "effect: not measured (resolution.ablation); run `pld ablate`" in words(FINAL[0].id)
     assert "turn it right: not measured" in words("validation-2")
 

@@ -12,8 +12,10 @@ from pld.records import Calibration, sha256
 from pld.registry import release
 from pld.serving.export import FORMATS
 from pld.serving.model import Release, ServedSpec
-from support.artifact_tree import LABELS, PROMPT, TASK, composed, write_artifacts
+from support.artifact_tree import composed, write_artifacts
+from support.mails import LABELS, TASK
 from support.modelfile import parse_modelfile
+from support.stories import PROMPT
 
 ODD = ' leading, "quoted" \\ {{ curly }} 漢字\r\n\n'
 

@@ -9,10 +9,11 @@ from pld.cli.main import main, pld
 from pld.cli.monitor import DRIFTED
 from pld.records import Prediction, inputs_id, sha256
 from pld.registry.store import Store
-from support.artifact_tree import PROMPT, write_artifacts
+from support.artifact_tree import write_artifacts
 from support.mails import LABELS
 from support.served import served, write_log
 from support.shelf import register
+from support.stories import PROMPT
 
 HERE = ("--evaluation", "artifacts/evaluation")
 

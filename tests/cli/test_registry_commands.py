@@ -11,8 +11,9 @@ from pld.cli.main import main, pld
 from pld.cli.registry import history, promote, rollback, status
 from pld.records import sha256
 from pld.registry.store import Store
-from support.artifact_tree import PROMPT, write_artifacts
+from support.artifact_tree import write_artifacts
 from support.shelf import register
+from support.stories import PROMPT
 
 
 def ran(command: click.Command, *arguments: str) -> Result:

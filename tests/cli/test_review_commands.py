@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import stat
 import subprocess
@@ -10,13 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
+from pld.artifacts import SHIPS, read_record, write_json, write_jsonl, write_text
 from pld.cli.main import main, pld
 from pld.records import Reviewed, sha256
 from pld.review.decisions import apply_decisions
 from pld.review.log import read_log, standing_of
-from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, fill, write_review_tree
-from support.two_rounds import FINAL
+from support.artifact_tree import write_artifacts
+from support.stories import DELIVERY, FINAL, NEW_ID, NEW_TEXT, PRAISE, REFUND, TWO_ROUNDS
 
 LOG = Path("reviews/mail.jsonl")
 FORCED = "expected no file, or this very sheet not filled in, got another file"
@@ -26,7 +27,8 @@ EDIT, APPROVE, REJECT = {"verdict": "edit", "text": NEW_TEXT}, {"verdict": "appr
 @pytest.fixture(autouse=True)
 def digest(project, monkeypatch):
     monkeypatch.setattr("pld.registry.registry.review_anchors", lambda config: [])
-    return write_review_tree(project / "artifacts")
+    write_artifacts(project / "artifacts", story=TWO_ROUNDS)
+    return read_record(Path("artifacts/review/review.json"), Reviewed).ships
 
 
 @pytest.fixture
@@ -34,6 +36,23 @@ def sheet(digest):
     """The exported sheet, to be filled in."""
     ran("export")
     return Path(f"review-mail-{digest[:12]}.yaml")
+
+
+def fill(path: Path, *rest: dict[str, str], reviewer: str = "", **everywhere: str) -> Path:
+    """Fill in a sheet as a person does: `everywhere` in each entry, `rest` in the entries in order. A `text` replaces
+    the old one."""
+    head, *entries = path.read_text().split("- instruction: ")
+    filled = [head.replace("reviewer:\n", f"reviewer: {reviewer}\n")]
+    for place, entry in enumerate(entries):
+        values = everywhere | (rest[place] if place < len(rest) else {})
+        for name, value in values.items():
+            ends = "(?=\n\n|\\Z)" if name == "text" else "$"
+            pattern = rf"^    {name}:.*?{ends}"
+            flags = re.MULTILINE | re.DOTALL
+            entry = re.sub(pattern, lambda _, line=f"    {name}: {value}": line, entry, count=1, flags=flags)
+        filled.append(entry)
+    path.write_text("- instruction: ".join(filled))
+    return path
 
 
 def ran(*arguments):

@@ -22,8 +22,7 @@ from pld.records import (
     Task,
     TrainingCost,
 )
-from support.artifact_tree import composed
-from support.resolve_tree import resolution_report
+from support.artifact_tree import composed, resolution_report
 
 TASK = Task(
     name="t", labels=("a", "b", "c"), fields=("x",), input_template="{{ x }}", base_instruction="Say a, b or c."
@@ -166,14 +165,14 @@ def instruction(name, label, rules, origin="medoid"):
 )
 def test_a_prompt_is_described_by_its_numbers_of_instructions_and_examples(exemplars, per, told):
     rendering = RenderingParams(
-        frame="list", order="support", exemplars=exemplars, exemplars_per=per, token_budget=None
+        frame="list", order="support", exemplars=exemplars, exemplars_per=per, exemplars_as="inline", token_budget=None
     )
     lines = [
         instruction("one", "a", ("r1", "r2", "r3")),
         instruction("two", "a", ("r1", "r3")),
         instruction("three", "b", ("r4",)),
     ]
-    assert readable_prompt(lines, rendering) == told
+    assert readable_prompt(lines, (), rendering) == told
 
 
 def test_distillation_cost_counts_rules_merges_and_sweep_answers():

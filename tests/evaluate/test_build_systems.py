@@ -12,9 +12,10 @@ from pld.evaluate.baselines import gepa, lora
 from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, build_systems
 from pld.evaluate.measure import answers_of, evaluation_report, twin_of
 from pld.records import Calibration, TrainingCost
-from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
-from support.resolve_tree import resolution_report
+from support.artifact_tree import composed, resolution_report
+from support.mails import LABELS, mails
 from support.scripted_student import LetterEmbedder, ScriptedStudent
+from support.stories import CLUSTERED, PROMPT
 
 LORA = "{rank:4,alpha:8,dropout:0.0,learning_rate:1e-3,epochs:1,batch_size:4,max_tokens:200,seed:0}"
 GEPA = "{max_metric_calls:40,max_teacher_calls:null,seed:0}"

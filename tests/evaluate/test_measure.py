@@ -11,7 +11,7 @@ from pld.evaluate.systems import Prompted, Replies, System
 from pld.metrics import calibration_of
 from pld.ports import Generation
 from pld.records import Calibration, Example, Message, SystemCost, Task, TrainingCost
-from support.resolve_tree import resolution_report
+from support.artifact_tree import resolution_report
 
 LABELS = ("a", "b")
 COST = SystemCost(tokens_per_request=7, training=TrainingCost(), readable="all of it")

@@ -1,3 +1,3 @@
-from support.registry_fixtures import filled_shelf, fresh_database, shelf, store
+from support.shelf import filled_shelf, fresh_database, shelf, store
 
 __all__ = ["filled_shelf", "fresh_database", "shelf", "store"]

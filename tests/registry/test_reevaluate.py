@@ -11,7 +11,7 @@ from pld.registry.registry import Registry
 from pld.registry.release import fetch_release
 from support.artifact_tree import composed, write_artifacts
 from support.mail_student import MailStudent
-from support.shelf import BETTER, WORSE, aliases, register, write_tree
+from support.shelf import BETTER, WORSE, aliases, register
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_production_is_measured_again_where_the_student_is_another_one(
 
 
 def test_an_older_version_that_is_asked_for_is_measured_again_too(shelf: Registry, students: list[MailStudent]) -> None:
-    write_tree(prompt=BETTER, test_size=63)
+    write_artifacts(Path("artifacts"), prompt=BETTER, test_size=63)
     found = figures(shelf, 1)
     assert len(students) == 2, "it and production"
     assert "against production on 63 test examples" in found["not_worse_than_production"]
@@ -80,7 +80,7 @@ def test_a_calibrated_version_that_is_measured_again_is_compared_with_the_calibr
     batch = composed().calibration.model_copy(update={"method": "batch"})
     config = composed().model_copy(update={"calibration": batch})
     register(shelf.store, config=config, prompt=WORSE, right=0.4)
-    write_tree(prompt=BETTER, test_size=63)
+    write_artifacts(Path("artifacts"), prompt=BETTER, test_size=63)
     shown = figures(shelf, 4, load_config())["better_than_zero_shot"]
     assert "against zero_shot_calibrated" in shown
     assert len(students) == 2
@@ -107,7 +107,7 @@ def test_a_student_that_can_not_be_loaded_any_more_fails_the_gate_in_one_line(
 
 
 def test_other_labels_fail_the_gate_in_one_line(shelf: Registry, students: list[MailStudent]) -> None:
-    write_tree(test_size=63)
+    write_artifacts(Path("artifacts"), test_size=63)
     config = load_config()
     turned = config.task.model_copy(update={"labels": config.task.labels[::-1]})
     with pytest.raises(RegistryError, match=r"can't be now: it answers with the labels refund, delivery, praise, and"):
@@ -118,7 +118,7 @@ def test_other_labels_fail_the_gate_in_one_line(shelf: Registry, students: list[
 def test_a_test_set_that_is_not_the_evaluated_one_measures_nothing(
     shelf: Registry, students: list[MailStudent]
 ) -> None:
-    write_tree(test_size=63)
+    write_artifacts(Path("artifacts"), test_size=63)
     test = Path("artifacts/splits/test.jsonl")
     test.write_text(test.read_text().replace("parcel", "packet"))
     with pytest.raises(RegistryError, match=r"expected the test set that was evaluated \(md5 .*splits/test.jsonl\)"):

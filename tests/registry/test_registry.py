@@ -13,8 +13,9 @@ from pld.registry.registry import Outcome, Registry, review_anchors
 from pld.registry.release import fetch_release
 from pld.registry.store import Store
 from pld.review.decisions import ReviewStanding
-from support.artifact_tree import CLUSTERED, PROMPT, write_artifacts
+from support.artifact_tree import write_artifacts
 from support.shelf import AS_FILLED, BETTER, WORSE, aliases, any_gates, of, raw_aliases, register, with_gates
+from support.stories import ADDED, CLUSTERED, KEPT, PROMPT
 
 Register = Callable[..., Outcome]
 
@@ -218,7 +219,7 @@ def test_where_a_review_is_required_only_an_approved_prompt_is_promoted_and_wher
         lambda *arguments: (seen.append(arguments), review(True)())[1],
     )
     assert shelf.promote(asked).alias == "production"
-    assert seen[0] == ("mail", sha256(WORSE), ("i1", "i2"))
+    assert seen[0] == ("mail", sha256(WORSE), (KEPT.id, ADDED.id))
     assert review_anchors(load_config()) == [(3, 2, "f" * 64)]
 
 

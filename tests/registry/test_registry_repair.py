@@ -13,8 +13,8 @@ from pld.registry.promotion_gates import judge
 from pld.registry.registry import Registry
 from pld.registry.release import fetch_release
 from pld.registry.store import connect
-from support.artifact_tree import PROMPT
 from support.shelf import AS_FILLED, aliases, any_gates, of, raw_aliases, register
+from support.stories import PROMPT
 
 
 def test_promotions_at_once_leave_one_production_and_one_previous(

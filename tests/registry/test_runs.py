@@ -16,7 +16,8 @@ from pld.registry.registry import Registry
 from pld.registry.result import PipelineResult, flattened, read_result, settings
 from pld.registry.runs import LoggedRun, log_result
 from pld.registry.store import Store, connect, experiment_id
-from support.artifact_tree import CLUSTERED, PROMPT, composed, write_artifacts
+from support.artifact_tree import composed, write_artifacts
+from support.stories import CLUSTERED, PROMPT
 
 COMPARABLE = {"macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "prompt_tokens"}
 TIMED = {"latency_p50_ms", "latency_p95_ms", "prefill_ms"}

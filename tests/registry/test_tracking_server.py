@@ -21,9 +21,10 @@ from pld.registry.release import fetch_release
 from pld.registry.result import read_result
 from pld.registry.runs import log_result
 from pld.registry.store import connect
-from support.artifact_tree import PROMPT, write_artifacts
+from support.artifact_tree import write_artifacts
 from support.mails import TASK
 from support.shelf import BETTER, WORSE, aliases, raw_aliases, register
+from support.stories import PROMPT
 
 pytestmark = pytest.mark.slow
 

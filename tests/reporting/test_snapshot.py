@@ -10,9 +10,8 @@ from pld.records import sha256
 from pld.reporting import snapshot
 from pld.serving.model import Release, ServedSpec
 from pld.stages.track import track
-from support.artifact_tree import PROMPT, composed, write_artifacts
-from support.evaluated import write_evaluated
-from support.resolve_tree import ADDED, KEPT
+from support.artifact_tree import composed, write_artifacts
+from support.stories import ADDED, KEPT, PROMPT
 
 
 def ran(*arguments):
@@ -33,7 +32,7 @@ def test_a_version_whose_run_is_gone_has_a_prompt_but_no_instructions_and_no_ans
 def test_a_registered_version_is_compared_on_the_test_set_that_both_were_measured_on(store, project):
     track(write_artifacts(project / "artifacts", right=0.7))
     batch = composed().model_copy(update={"calibration": composed().calibration.model_copy(update={"method": "batch"})})
-    write_evaluated(project / "artifacts", config=batch, prompt="new", right=0.9)
+    write_artifacts(project / "artifacts", config=batch, prompt="new", right=0.9)
     told = json.loads(ran("diff", "production", "artifacts", "--json"))
     assert told["a"]["what"] == "pld-mail version 1"
     assert told["a"]["prompt_sha256"] == sha256(PROMPT)
@@ -43,5 +42,5 @@ def test_a_registered_version_is_compared_on_the_test_set_that_both_were_measure
     assert len(told["answers"]["fixed"]) > len(told["answers"]["broken"])
     assert ran("export", "--alias", "production") == PROMPT
 
-    write_evaluated(project / "artifacts", prompt="new", test_size=57)
+    write_artifacts(project / "artifacts", prompt="new", test_size=57)
     assert "got those on test (1)" in json.loads(ran("diff", "1", "artifacts", "--json"))["missing"]

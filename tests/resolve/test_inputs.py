@@ -8,7 +8,8 @@ from pld.artifacts import write_json, write_jsonl, write_text
 from pld.config.settings import load_config
 from pld.errors import ArtifactError
 from pld.resolve.inputs import load_inputs
-from support.two_rounds import CAME_IN, RULES, write_two_rounds
+from support.artifact_tree import write_artifacts
+from support.stories import CAME_IN, RULES, TWO_ROUNDS
 from support.word_student import WordStudent
 
 ARTIFACTS = Path("artifacts")
@@ -17,7 +18,7 @@ ARTIFACTS = Path("artifacts")
 @pytest.fixture(autouse=True)
 def tree(project, monkeypatch):
     monkeypatch.setattr("pld.resolve.inputs.build", lambda section, role: WordStudent())
-    write_two_rounds(ARTIFACTS)
+    write_artifacts(ARTIFACTS, story=TWO_ROUNDS)
     (ARTIFACTS / "splits/test.jsonl").unlink()  # not looked at
 
 

@@ -9,6 +9,7 @@ from pld.resolve.records import Descent
 from pld.review.decisions import (
     GENESIS,
     ORIGIN,
+    ReviewEntry,
     applied_entries,
     apply_decisions,
     descents_after,
@@ -17,10 +18,19 @@ from pld.review.decisions import (
     same_again,
     standing,
 )
-from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, decision, entries
-from support.two_rounds import EFFECTS, FINAL
+from support.stories import DELIVERY, EFFECTS, FINAL, NEW_ID, NEW_TEXT, PRAISE, REFUND, decision
 
 APPROVED = [decision(own) for own in FINAL]
+
+
+def entries(*steps: tuple[str, str]) -> list[ReviewEntry]:
+    """A log in which each sheet is about a prompt and makes another (or the same) one, each named by a letter."""
+    log: list[ReviewEntry] = []
+    for prompt, makes in steps:
+        verdict = decision(REFUND) if prompt == makes else decision(REFUND, "reject")
+        last = log[-1] if log else None
+        log.append(entry_after(last, "2026-01-02T03:04:05Z", "mail", sha256(prompt), [verdict], sha256(makes)))
+    return log
 
 
 def numbers(applied):

@@ -12,7 +12,7 @@ from pld.review.decisions import apply_decisions
 from pld.review.inputs import ReviewItem
 from pld.review.sheet import Sheet, read_sheet, write_sheet
 from support.mails import TASK
-from support.two_rounds import FINAL, RULES
+from support.stories import FINAL, RULES
 
 HEAD = ("mail", "ab" * 32, ("macro-F1 on test 0.5 [0.4, 0.6]",))
 anything = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)

@@ -6,8 +6,7 @@ import pytest
 from pld.review.checks import SheetRules, check_sheet
 from pld.review.sheet import SheetContent, SheetItem
 from support.mails import TASK
-from support.review_tree import DELIVERY, NEW_TEXT, PRAISE, REFUND
-from support.two_rounds import FINAL, TRAIN
+from support.stories import DELIVERY, FINAL, NEW_TEXT, PRAISE, REFUND, TRAIN
 
 COPIED = "If it says please send my money for order train 0 back, answer refund."
 RULES = SheetRules(

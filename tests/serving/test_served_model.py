@@ -24,10 +24,11 @@ from pld.registry.packaging import spec_of
 from pld.registry.result import read_result
 from pld.serving.log import read
 from pld.serving.model import ServedSpec
-from support.artifact_tree import LABELS, PROMPT, TASK, composed
+from support.artifact_tree import composed
 from support.bare_environment import link_distributions
-from support.mails import mails
+from support.mails import LABELS, TASK, mails
 from support.model_server import MODEL, ModelServer, registered
+from support.stories import PROMPT
 
 pytestmark = pytest.mark.slow
 

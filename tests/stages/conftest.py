@@ -1,4 +1,4 @@
 from support.anthropic_server import anthropic_server
-from support.registry_fixtures import fresh_database, store
+from support.shelf import fresh_database, store
 
 __all__ = ["anthropic_server", "fresh_database", "store"]

@@ -9,7 +9,9 @@ from pld.artifacts import write_text
 from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, distilled_systems
 from pld.records import Calibration, TrainingCost
 from pld.stages import evaluate
-from support.artifact_tree import CLUSTERED, LABELS, PROMPT, composed, mails
+from support.artifact_tree import composed
+from support.mails import LABELS, mails
+from support.stories import CLUSTERED, PROMPT
 from support.word_student import WordStudent
 
 
@@ -59,7 +61,7 @@ def measured(small_student, monkeypatch):
 
 
 def distilled(prompt, mean, training):
-    calibration = Calibration(labels=LABELS, mean_log_scores=(mean,) * 3, examples=3)
+    calibration = Calibration(labels=LABELS, method="batch", scale=1.0, bias=(-mean,) * 3, examples=3)
     return DistilledPrompt(prompt, calibration, "some instructions", training)
 
 

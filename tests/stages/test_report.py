@@ -4,19 +4,29 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from pld.artifacts import SHIPS, read_jsonl, read_record, write_json, write_jsonl
+from pld.params import Config
+from pld.records import Reviewed, Rule, TrialReport, sha256
+from pld.resolve.records import Descent, Step
 from pld.stages import report
-from support.report_tree import HOSTILE, TEST_TEXT, write_report_tree
+from support.artifact_tree import composed, write_artifacts
+from support.mails import LABELS, mails
+from support.stories import MAIL, Story, cluster, effect, instruction
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: apt-get install chromium)")
+TEST_TEXT = mails("test", 1)[0].inputs["text"]
+HOSTILE = '</script><script>window.broken = 1</script><img src="https://example.org/x.png" onerror="window.broken = 2">'
 ODD = ("<b>bold</b>", 'it\'s "odd"', "a, b & {{ c }}", "日本語", "…", "$x_1$", "\\n", "7", "null", "a/b", "x" * 60, "-")
 
 
@@ -25,9 +35,85 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def hostile_story(labels: tuple[str, ...], rules: int, instructions: int, trials: Sequence[dict[str, Any]]) -> Story:
+    """`rules` in clusters by label, all of them hostile, around one axis for each label; `instructions` rest on them in
+    turn, but for the last rule."""
+    of_label = [labels[n % len(labels)] for n in range(rules)]
+    made = [
+        Rule(
+            id=f"rule-{n}",
+            example_id=f"train-{n}",
+            label=label,
+            rationale="It says so.",
+            text=f"As in {n}, answer {label}. {HOSTILE}",
+            teacher="t",
+            doubtful=n == 1,
+        )
+        for n, label in enumerate(of_label)
+    ]
+    held = [[rule for rule in made if rule.label == label] for label in labels]
+    ships = [
+        instruction(
+            labels[n % len(labels)],
+            f"{HOSTILE} as told in {n}" if n == 1 else f"If it is told as in {n}, answer so.",
+            made[n:-1:instructions] or made[:1],
+            f"i{n}",
+        )
+        for n in range(instructions)
+    ]
+    rows = np.eye(16)[[labels.index(label) for label in of_label]]
+    rows = rows + np.random.default_rng(0).normal(scale=0.15, size=(rules, 16))
+    return replace(
+        MAIL,
+        labels=labels,
+        rules=made,
+        clusters=[cluster(place, own) for place, own in enumerate(held) if own],
+        came_in=ships,
+        rounds=[[]],
+        effects=[effect(own, 0.1 - 0.08 * n, n, fixed=70) for n, own in enumerate(ships)],
+        vectors=(rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32),
+        trials=trials,
+    )
+
+
+def write_tree(
+    folder: Path,
+    labels: tuple[str, ...] = LABELS,
+    rules: int = 36,
+    instructions: int = 3,
+    resolver: str = "search",
+    clusterer: str = "umap_hdbscan",
+    reviewed: bool = False,
+    **options: bool,
+) -> None:
+    """`reviewed`: a reviewer reworded the first instruction."""
+    target = {"_target_": "pld.adapters.clusterers.dbscan.DbscanClusterer"}
+    clusterers = {"dbscan": {**target, "eps": 0.4, "min_samples": 2, "grow_from": None}}
+    config = composed().model_dump(mode="python") | {"resolver": {"kind": resolver}}
+    config = Config.model_validate(config | ({"clusterer": clusterers[clusterer]} if clusterer in clusterers else {}))
+    trials = [{"rendering.order": order} for order in ("label", "support")] if clusterer == "dbscan" else MAIL.trials
+    story = hostile_story(labels, rules, instructions, trials)
+    write_artifacts(folder, config, story, right=0.7, rival=1.0, **{"timed": True, **options})
+    trial = read_record(folder / "best/trial.json", TrialReport)
+    write_json(
+        folder / "best/trial.json", trial.model_copy(update={"by_size": {"min_cluster_size": 500, "init": "pca"}})
+    )
+    if reviewed:
+        left = story.came_in[0].model_copy(update={"id": "before", "text": "As the loop left it."})
+        write_jsonl(folder / "resolve/final/instructions.jsonl", [left, *story.came_in[1:]])
+        step = Step(
+            round=0, edit_id="sheet 2", op="revise", proposer="Ada", reason="reads better", from_id="before",
+            verdict="decided",
+        )  # fmt: skip
+        first, *rest = read_jsonl(folder / SHIPS / "descent.jsonl", Descent)
+        write_jsonl(folder / SHIPS / "descent.jsonl", [first.model_copy(update={"edits": (step,)}), *rest])
+        ships = sha256((folder / SHIPS / "system_prompt.md").read_text())
+        write_json(folder / "review/review.json", Reviewed(came_in=sha256("x"), ships=ships, sheets=(1, 2)))
+
+
 def made(folder: Path, **tree: object) -> Path:
     """The stage's folder for a tree that is written to `folder`."""
-    write_report_tree(folder / "artifacts", **tree)
+    write_tree(folder / "artifacts", **tree)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         report.run()

@@ -9,9 +9,8 @@ from pld.params import NoResolver, SearchResolver
 from pld.records import Instruction
 from pld.resolve.records import EditResult, ResolutionReport, RoundReport
 from pld.stages import resolve
-from support.artifact_tree import composed
-from support.review_tree import write_review_tree
-from support.two_rounds import CAME_IN
+from support.artifact_tree import composed, write_artifacts
+from support.stories import CAME_IN, TWO_ROUNDS
 from support.word_student import WordStudent
 
 FOLDER = Path("artifacts/resolve")
@@ -28,7 +27,7 @@ ROUND = {
 
 @pytest.fixture(autouse=True)
 def tree(project):
-    write_review_tree(Path("artifacts"))
+    write_artifacts(Path("artifacts"), story=TWO_ROUNDS)
 
 
 def run_stage(resolver="search", **changes):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from pld.review.decisions import apply_decisions
 from pld.review.inputs import ReviewedList
 from pld.review.log import read_log, record
 from pld.stages import review
-from support.review_tree import DELIVERY, NEW_ID, NEW_TEXT, PRAISE, REFUND, decision, write_review_tree
-from support.two_rounds import FINAL
+from support.artifact_tree import write_artifacts
+from support.stories import DELIVERY, FINAL, NEW_ID, NEW_TEXT, PRAISE, REFUND, TWO_ROUNDS, decision
 from support.word_student import WordStudent
 
 LEFT, FINAL_FOLDER = Path("artifacts/resolve/final"), Path("artifacts") / SHIPS
@@ -25,7 +26,8 @@ EDITED = [decision(REFUND, "edit", NEW_TEXT), decision(DELIVERY, "reject"), deci
 
 @pytest.fixture(autouse=True)
 def digest(project):
-    return write_review_tree(project / "artifacts", size=9)
+    write_artifacts(project / "artifacts", story=replace(TWO_ROUNDS, validation=9))
+    return reviewed().ships
 
 
 def run_stage():

@@ -4,7 +4,8 @@ import pytest
 
 from pld.registry.store import Store
 from pld.stages import track
-from support.artifact_tree import PROMPT, write_artifacts
+from support.artifact_tree import write_artifacts
+from support.stories import PROMPT
 
 
 def test_it_prints_the_run_the_promotion_and_how_to_open_mlflow(

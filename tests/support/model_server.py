@@ -16,7 +16,7 @@ from typing import Any
 from pld.params import Config
 from pld.stages.track import track
 from support.artifact_tree import write_artifacts
-from support.resolve_tree import PROMPT
+from support.stories import PROMPT
 
 MODEL = "pld-mail"
 
