@@ -1,4 +1,4 @@
-"""Calibration, predictions, and figures with bootstrap intervals (definitions in docs/reference/statistics.md)."""
+"""Predictions, and figures with bootstrap intervals (definitions in docs/reference/statistics.md)."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.ports import Scores
-from pld.records import Calibration, Comparison, Example, Interval, LabelScore, Prediction, SystemReport
+from pld.records import Comparison, Example, Interval, LabelScore, Prediction, SystemReport
 
 Indices = npt.NDArray[np.int64]
 """Per example an index into the declared labels; -1: unparsable."""
 
 _CHUNK = 4_000_000  # resample weights held at once: 32 MB
-
-
-def calibrate(scores: Scores, calibration: Calibration) -> Scores:
-    """`scores` [n, k] minus each label's mean log-score (batch calibration, Zhou et al. 2024, arXiv 2309.17249)."""
-    means: Scores = np.asarray(calibration.mean_log_scores, dtype=np.float64)
-    return np.subtract(scores, means)
-
-
-def calibration_of(scores: Scores, labels: Sequence[str]) -> Calibration:
-    """Mean per label of the `scores` [n, k] of training examples, without unparsable rows."""
-    held = scores[~np.isnan(scores).any(axis=1)]
-    means = tuple(float(mean) for mean in held.mean(axis=0)) if len(held) else (0.0,) * len(labels)
-    return Calibration(labels=tuple(labels), mean_log_scores=means, examples=len(held))
 
 
 def choose(scores: Scores) -> Indices:

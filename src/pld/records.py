@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -29,7 +29,10 @@ UNREVIEWED = "unreviewed"
 DISTILLED = "distilled"
 """What ships: the result of the loop, after review."""
 
-WITHOUT_LLM = (MAJORITY, TFIDF_LOGREG, EMBEDDING_LOGREG)
+EXPLAINED = "_explained"
+"""Suffix of the name of a classifier that is trained only on the examples that the Teacher explained."""
+LOGREGS = (TFIDF_LOGREG, EMBEDDING_LOGREG, TFIDF_LOGREG + EXPLAINED, EMBEDDING_LOGREG + EXPLAINED)
+WITHOUT_LLM = (MAJORITY, *LOGREGS)
 
 
 class Record(BaseModel):
@@ -128,21 +131,44 @@ class Cut(Record):
     reason: str
 
 
-class SystemPrompt(Record):
-    """The exact text that is measured and shipped; `tokens` under the Student's tokenizer."""
-
-    text: str
-    instruction_ids: tuple[str, ...]
-    sha256: str
-    tokens: int
-    cut: tuple[Cut, ...] = ()
-
-
 class Message(Record):
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+Messages = Sequence[Message]
+"""A prompt: the system message, then example turns (user, assistant), if there are any."""
+
+
+def prompt_sha256(messages: Messages) -> str:
+    """Hash of a prompt: of its text where it is a system message alone, else of the canonical JSON of all messages."""
+    if len(messages) == 1:
+        return sha256(messages[0].content)
+    return sha256(canonical_json([message.model_dump() for message in messages]))
+
+
+class SystemPrompt(Record):
+    """Exactly what is measured and shipped: the system message `text`, then `turns` (a training example as the user's,
+    its label as the assistant's). `example_ids`: training examples that either shows; `cut_turns`: examples left out
+    for the token budget; `tokens` of all messages, under the Student's tokenizer."""
+
+    text: str
+    turns: tuple[Message, ...] = Field(default=(), exclude_if=lambda turns: not turns)
+    instruction_ids: tuple[str, ...]
+    tokens: int
+    cut: tuple[Cut, ...] = ()
+    example_ids: tuple[str, ...] = ()
+    cut_turns: int = 0
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return (Message(role="system", content=self.text), *self.turns)
+
+    @property
+    def sha256(self) -> str:
+        return prompt_sha256(self.messages)
 
 
 class Prediction(Record):
@@ -159,11 +185,24 @@ class Prediction(Record):
 
 
 class Calibration(Record):
-    """Mean log-score per declared label over training examples, subtracted from scores (batch calibration)."""
+    """Makes scores calibrated: `scale` * score + `bias` of the label; `examples` it was fitted on.
 
+    Older files hold `mean_log_scores`, which batch calibration subtracts; they are still read.
+    """
+
+    method: Literal["batch", "affine"]
     labels: tuple[str, ...]
-    mean_log_scores: tuple[float, ...]
+    scale: Annotated[float, Field(gt=0)]
+    bias: tuple[float, ...]
     examples: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _means_are_biases(cls, found: Any) -> Any:
+        if not isinstance(found, dict) or "mean_log_scores" not in found:
+            return found
+        others = {key: value for key, value in found.items() if key != "mean_log_scores"}
+        return {"method": "batch", "scale": 1.0, "bias": [-mean for mean in found["mean_log_scores"]], **others}
 
 
 class Interval(Record):
@@ -224,11 +263,22 @@ class LoopEffect(Record):
     test: Comparison
 
 
+class Recommendation(Record):
+    """What to do with the distilled prompt, in plain sentences. `ships`: the gates on this report's comparisons hold;
+    `better`: the system to use in its place (None: none)."""
+
+    ships: bool
+    better: str | None
+    decision: str
+    why: str
+    instead: str
+
+
 class EvaluationReport(Record):
     """artifacts/evaluation/report.json. `shipped` names the system whose prompt and calibration are registered;
     `comparisons` compare it with every other system (both calibrated or both not, where possible); `findings`:
     sentences on systems without an LLM that do better; `student`: what determines its scores; `loop`: None when it was
-    not run.
+    not run; `verdict`: None in reports of earlier versions.
     """
 
     task: str
@@ -242,6 +292,7 @@ class EvaluationReport(Record):
     findings: tuple[str, ...] = ()
     student: dict[str, str] = {}
     loop: LoopEffect | None = None
+    verdict: Recommendation | None = None
 
 
 class TrainingCost(Record):
@@ -303,12 +354,15 @@ class Reviewed(Record):
 class SystemCost(Record):
     """Cost and readability of one system. `tokens_per_request`: median over test examples of all tokens that the
     Student reads and writes (prompt, input, reasoning), without the label; `readable`: what a person can read of it;
-    `cut_share`: share of its chains of thought that were cut off at the limit."""
+    `cut_share`: share of its chains of thought that were cut off at the limit; `labels_used`: labelled training
+    examples behind it, `labels_used_calibrated`: those of its calibrated variant (None: there is none)."""
 
     tokens_per_request: int
     training: TrainingCost
     readable: str
     cut_share: float | None = None
+    labels_used: int = 0
+    labels_used_calibrated: int | None = None
 
 
 class CostReport(Record):
@@ -349,9 +403,18 @@ class LatencyReport(Record):
     trials: dict[str, Latency] = {}
 
 
+class Standing(Record):
+    """How far a prompt went in the sweep. `rung`: the last part of validation that it answered (1: the first); `gap`:
+    macro-F1 of that part's leader minus its own on the same examples; `se`: the paired bootstrap's standard error."""
+
+    rung: int
+    gap: float
+    se: float
+
+
 class TrialReport(Record):
-    """artifacts/trials/<id>/report.json: the trial on validation. `by_size`: clusterer settings that depend on the
-    number of rules and differ from the configured ones."""
+    """artifacts/trials/<id>/report.json: the trial on validation, or on the part of it (`report.n`) that it reached.
+    `by_size`: clusterer settings that depend on the number of rules and differ from the configured ones."""
 
     trial_id: str
     settings: dict[str, str | int | float | bool | None]
@@ -362,6 +425,7 @@ class TrialReport(Record):
     labels_without_instruction: tuple[str, ...]
     cut: tuple[Cut, ...]
     by_size: dict[str, int | str] = Field(default={}, exclude_if=lambda chosen: not chosen)
+    standing: Standing | None = Field(default=None, exclude_if=lambda standing: standing is None)
 
 
 def inputs_id(inputs: Mapping[str, str]) -> str:

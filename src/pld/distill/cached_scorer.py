@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pld.artifacts import read_text
+from pld.artifacts import MESSAGES_FILE, read_prompt
+from pld.calibration import calibrate, fit_batch
 from pld.distill.consolidate import weigher
-from pld.distill.render import exemplars_of, frame_system_prompt, prompt_messages
+from pld.distill.render import exemplars_of, frame_system_prompt
 from pld.distill.trial import groups_of, score_examples
 from pld.errors import ArtifactError
-from pld.metrics import Indices, calibrate, calibration_of, choose, indices, system_report
+from pld.metrics import Indices, choose, indices, system_report
 from pld.params import Config
 from pld.ports import OnProgress, Scores, Student
 from pld.records import Calibration, Example, Instruction, Rule, SystemPrompt, SystemReport
@@ -43,18 +44,18 @@ class CachedScorer:
         """The prompt of `instructions` in this order."""
         key = tuple(instructions)
         if key not in self._prompts:
-            exemplars = exemplars_of(key, self.rules, self.train)
+            exemplars = exemplars_of(key, self.rules, self.train, self.config.rendering)
             self._prompts[key] = frame_system_prompt(
-                self.config.task, key, exemplars, self.config.rendering, self.student.count_text_tokens
+                self.config.task, key, exemplars, self.config.rendering, self.student.count_tokens
             )
         return self._prompts[key]
 
     def check_prompt(self, instructions: Sequence[Instruction], folder: Path) -> None:
         """Raises ArtifactError unless `instructions`, read from `folder`, render to the prompt beside them."""
-        path = folder / "system_prompt.md"
-        if self.prompt(instructions).text != read_text(path):
+        if self.prompt(instructions).messages != read_prompt(folder):
             raise ArtifactError(
-                f"expected the text that {folder}/instructions.jsonl makes, got another ({path}); run `dvc repro`"
+                f"expected the prompt that {folder}/instructions.jsonl makes, got another ({folder / MESSAGES_FILE}); "
+                "run `dvc repro`"
             )
 
     def scores(self, prompt: SystemPrompt, examples: Sequence[Example], *, searching: bool = False) -> Scores:
@@ -69,7 +70,7 @@ class CachedScorer:
         return choose(self.scores(prompt, examples, searching=searching))
 
     def calibration(self, prompt: SystemPrompt, *, searching: bool = False) -> Calibration:
-        return calibration_of(self.raw_scores(prompt, self.calibrated_on, searching=searching), self.config.task.labels)
+        return fit_batch(self.raw_scores(prompt, self.calibrated_on, searching=searching), self.config.task.labels)
 
     def report(self, prompt: SystemPrompt, examples: Sequence[Example]) -> SystemReport:
         """All figures on `examples` at the reporting precision."""
@@ -81,7 +82,7 @@ class CachedScorer:
             groups_of(examples),
             settings.resamples,
             settings.seed,
-            self.student.count_tokens(prompt_messages(prompt.text)),
+            self.student.count_tokens(prompt.messages),
         )
 
     def gold(self, examples: Sequence[Example]) -> Indices:
@@ -95,7 +96,7 @@ class CachedScorer:
         new = list({example.id: example for example in examples if example.id not in held}.values())
         if new:
             student = self._searching if searching else self.student
-            scored = score_examples(student, self.config.task, prompt_messages(prompt.text), new, self.on_progress)
+            scored = score_examples(student, self.config.task, prompt.messages, new, self.on_progress)
             held.update(zip((example.id for example in new), scored, strict=True))
             self.asked += len(new)
         return np.array([held[example.id] for example in examples]).reshape(len(examples), len(self.config.task.labels))

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pld.calibration import calibrate, cross_fitted, fit_batch
 from pld.distill.cluster import Clustering, chosen_rules, cluster_rules
 from pld.distill.consolidate import labels_without_instruction, medoids, rule_groups, weigher
-from pld.distill.render import exemplars_of, prompt_messages, render_input, render_system_prompt
+from pld.distill.render import exemplars_of, render_input, render_system_prompt
 from pld.distill.teacher_consolidation import merge
 from pld.errors import ConfigError
-from pld.metrics import calibrate, calibration_of, choose, indices, predictions, system_report
+from pld.metrics import Indices, choose, indices, predictions, system_report
 from pld.params import Config, Scalar, TeacherConsolidator
 from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
 from pld.records import (
@@ -76,45 +77,43 @@ def draft(config: Config, material: Material, clusterer: Clusterer, student: Stu
     else:
         raise ConfigError("expected a Teacher to merge rules, got none (groups.consolidator=teacher)")
     by_id = {rule.id: rule for rule in rules}
-    exemplars = exemplars_of(instructions, by_id, material.train)
-    prompt = render_system_prompt(config.task, instructions, exemplars, config.rendering, student.count_text_tokens)
+    exemplars = exemplars_of(instructions, by_id, material.train, config.rendering)
+    prompt = render_system_prompt(config.task, instructions, exemplars, config.rendering, student.count_tokens)
     return Draft(clustering, instructions, prompt)
+
+
+def comparable(config: Config, scores: Scores, examples: Sequence[Example]) -> Scores:
+    """`scores` [n, k] of validation examples as the calibration that ships would leave them, for comparing prompts: it
+    takes no answers besides these (affine: cross-fitted; batch: their own mean is subtracted)."""
+    task, method = config.task, config.calibration.method
+    if method == "none":
+        return scores
+    if method == "batch":
+        return calibrate(scores, fit_batch(scores, task.labels))
+    return cross_fitted(scores, gold_of(task, examples), [example.id for example in examples], task.labels)
 
 
 def measure(
     config: Config,
     settings: Mapping[str, Scalar],
     drafted: Draft,
-    material: Material,
-    student: Student,
-    on_progress: OnProgress | None = None,
-    *,
-    always_calibrated: bool = False,
-) -> Outcome:
-    """Measure `drafted` on validation, with calibrated scores if these ship.
-
-    The calibration is computed if it is used or with `always_calibrated`; otherwise it has 0 examples.
-    """
-    task, labels = config.task, config.task.labels
-    messages = prompt_messages(drafted.prompt.text)
-    scores = score_examples(student, task, messages, material.validation, on_progress)
-    batch = config.calibration.method == "batch"
-    trained = material.calibration if batch or always_calibrated else ()
-    calibration = calibration_of(score_examples(student, task, messages, trained), labels)
-    if batch:
-        scores = calibrate(scores, calibration)
-    identity = trial_id(settings)
+    examples: Sequence[Example],
+    scores: Scores,
+    prompt_tokens: int,
+) -> tuple[TrialReport, list[Prediction]]:
+    """The trial's figures and predictions on `examples`, from scores [n, k] of which the highest decides."""
+    labels, identity = config.task.labels, trial_id(settings)
     report = TrialReport(
         trial_id=identity,
         settings=dict(settings),
         report=system_report(
-            indices([example.label for example in material.validation], labels),
+            gold_of(config.task, examples),
             choose(scores),
             labels,
-            groups_of(material.validation),
+            groups_of(examples),
             config.evaluation.resamples,
             config.evaluation.seed,
-            student.count_tokens(messages),
+            prompt_tokens,
         ),
         instructions=len(drafted.prompt.instruction_ids),
         clusters=sum(not cluster.noise for cluster in drafted.clustering.clusters),
@@ -123,7 +122,12 @@ def measure(
         cut=drafted.prompt.cut,
         by_size=dict(drafted.clustering.by_size),
     )
-    return Outcome(drafted, report, predictions(material.validation, identity, scores, labels), calibration)
+    return report, predictions(examples, identity, scores, labels)
+
+
+def gold_of(task: Task, examples: Sequence[Example]) -> Indices:
+    """[n] indices of the gold labels."""
+    return indices([example.label for example in examples], task.labels)
 
 
 def score_examples(

@@ -4,13 +4,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pld.calibration import calibrate, fit_batch
 from pld.distill.trial import groups_of, sample
 from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings
 from pld.evaluate.systems import Prompted, Replies, System
 from pld.metrics import (
     Indices,
-    calibrate,
-    calibration_of,
     choose,
     compare,
     indices,
@@ -60,11 +59,13 @@ def asked_of(system: System, test: Sequence[Example], seed: int) -> list[Example
 def answers_of(
     system: System, asked: Sequence[Example], labels: Sequence[str], on_progress: OnProgress | None = None
 ) -> Answers:
-    """Ask `system` about `asked`, and about the training examples that calibrate it (`on_progress` counts both)."""
-    replies = system.answer(asked, on_progress)
-    calibration = system.calibration
-    if calibration is None and system.calibrated_on:
-        calibration = calibration_of(system.answer(system.calibrated_on, on_progress).scores, labels)
+    """Ask `system` in one call about `asked` and the training examples that calibrate it (`on_progress` counts both)."""
+    fitted_on = system.to_calibrate
+    replies = system.answer([*asked, *fitted_on], on_progress)
+    n, calibration = len(asked), system.calibration
+    if fitted_on:
+        calibration = fit_batch(replies.scores[n:], labels)
+    replies = Replies(replies.scores[:n], replies.chats[:n], replies.chains[:n])
     return Answers(
         examples=asked,
         scores=replies.scores,
@@ -75,6 +76,8 @@ def answers_of(
             training=system.training,
             readable=system.readable,
             cut_share=_cut_share(replies),
+            labels_used=len(system.labelled),
+            labels_used_calibrated=_labels_used_calibrated(system),
         ),
         chains=tuple(
             Chain(example_id=example.id, text=chain.text, tokens=chain.tokens, finished=chain.finished)
@@ -93,7 +96,13 @@ def twin_of(system: System, earlier: Sequence[System]) -> System | None:
 
 def answers_of_twin(system: System, found: Answers) -> Answers:
     """The answers `found` of `system`'s twin, with `system`'s own calibration, training cost and description."""
-    cost = found.cost.model_copy(update={"training": system.training, "readable": system.readable})
+    own = {
+        "training": system.training,
+        "readable": system.readable,
+        "labels_used": len(system.labelled),
+        "labels_used_calibrated": _labels_used_calibrated(system),
+    }
+    cost = found.cost.model_copy(update=own)
     return replace(found, calibration=system.calibration, cost=cost)
 
 
@@ -199,6 +208,12 @@ def _tokens_per_request(system: System, replies: Replies) -> int:
     if system.student is None or not replies.chats:
         return 0
     return round(statistics.median(system.student.count_tokens(chat) for chat in replies.chats))
+
+
+def _labels_used_calibrated(system: System) -> int | None:
+    if system.calibration is None and not system.calibrated_on:
+        return None
+    return len(system.labelled | {example.id for example in system.calibrated_on})
 
 
 def _cut_share(replies: Replies) -> float | None:

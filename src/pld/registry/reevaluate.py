@@ -212,8 +212,10 @@ def _zero_shot_calibration(spec: ServedSpec, stored: Evidence | None) -> Calibra
         calibrated = rows.get((ZERO_SHOT + CALIBRATED, example))
         if system == ZERO_SHOT and calibrated:
             return Calibration(
+                method="batch",
                 labels=spec.task.labels,
-                mean_log_scores=tuple(a - b for a, b in zip(plain, calibrated, strict=True)),
+                scale=1.0,
+                bias=tuple(b - a for a, b in zip(plain, calibrated, strict=True)),
                 examples=spec.calibration.examples,
             )
     return None

@@ -160,7 +160,7 @@ def _settings(
 ) -> dict[str, str]:
     method = "batch" if calibrated else "none"
     if calibration is not None:
-        means = zip(calibration.labels, calibration.mean_log_scores, strict=True)
+        means = zip(calibration.labels, (-bias for bias in calibration.bias), strict=True)
         method = f"batch, {', '.join(f'{label} {mean:.6g}' for label, mean in means)}"
     return {**flattened({"task": task.model_dump(mode="json"), "student": dict(student)}), "calibration": method}
 

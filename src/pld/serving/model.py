@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from pld.artifacts import read_record, read_text, write_json, write_text
+from pld.calibration import calibrate
 from pld.config.build import build
 from pld.distill.render import prompt_messages, render_input
 from pld.errors import RegistryError
-from pld.metrics import calibrate, choose
+from pld.metrics import choose
 from pld.ports import OnProgress, Scores, Student
 from pld.records import Calibration, Instruction, Prediction, Record, Task, content_id, sha256
 
-PROMPT_FILE = "system_prompt.md"
 SPEC_FILE = "served.json"
 
 
@@ -40,14 +40,14 @@ class ServedSpec(Record):
 @dataclass(frozen=True)
 class Release:
     """A prompt to serve or export: a registered version (`number` of the registered `model`), or (None) what the
-    artifacts ship now. `prompt` has the sha256 that `spec` names.
+    artifacts ship now. `messages` have the sha256 that `spec` names.
 
     For a version, `instructions` are those of the run that produced it, `predictions` those of the shipped system on
     the test set (md5 `test_digest`) on which it was measured last.
     """
 
     spec: ServedSpec
-    prompt: str
+    messages: tuple[Message, ...]
     model: str | None = None
     number: int | None = None
     aliases: frozenset[str] = frozenset()
@@ -55,6 +55,11 @@ class Release:
     predictions: tuple[Prediction, ...] = ()
     test_digest: str = ""
     prompt_tokens: int = 0
+
+    @property
+    def prompt(self) -> str:
+        """The text of the system message."""
+        return self.messages[0].content
 
 
 @dataclass(frozen=True)
@@ -68,20 +73,20 @@ class Classified:
 class PromptClassifier:
     """Classifies records exactly as `evaluate` measured."""
 
-    def __init__(self, spec: ServedSpec, prompt: str, student: Student | None = None) -> None:
-        if sha256(prompt) != spec.prompt_sha256:
+    def __init__(self, spec: ServedSpec, messages: Messages, student: Student | None = None) -> None:
+        if (digest := prompt_sha256(messages)) != spec.prompt_sha256:
             raise RegistryError(
-                f"expected the text with sha256 {spec.prompt_sha256[:12]}, got {sha256(prompt)[:12]} "
-                f"({PROMPT_FILE}); register the prompt again"
+                f"expected the prompt with sha256 {spec.prompt_sha256[:12]}, got {digest[:12]} ({MESSAGES_FILE}); "
+                "register the prompt again"
             )
         self.spec = spec
-        self._messages = prompt_messages(prompt)
+        self._messages = messages
         self._student: Student = student or build(spec.student, "student")
 
     @classmethod
     def load(cls, folder: Path) -> "PromptClassifier":
-        """From the two files that `write_files` wrote."""
-        return cls(read_record(folder / SPEC_FILE, ServedSpec), read_text(folder / PROMPT_FILE))
+        """From the files that `write_files` wrote."""
+        return cls(read_record(folder / SPEC_FILE, ServedSpec), read_served_prompt(folder))
 
     def warm_up(self) -> None:
         """Load the weights and fill the system prompt's cache."""
