@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import yaml
 
-from pld.artifacts import SHIPS, read_jsonl, read_record, read_text, write_jsonl, write_text
+from pld.artifacts import SHIPS, read_jsonl, read_record, write_jsonl, write_text
 from pld.config.build import TARGETS, build
 from pld.config.defaults import Choice, default_config, records_task
 from pld.config.settings import load_config
 from pld.data.readers.in_memory import SPLIT_COLUMN, Examples, add_splits, named_as_examples, rows_of
 from pld.data.splits import guess_label
 from pld.data.task_drafting import draft_instruction, draft_template, field_names
-from pld.distill.render import prompt_messages
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError, ConfigError, DataError
 from pld.metrics import choose, indices, system_report
@@ -34,7 +33,7 @@ from pld.records import EvaluationReport, Example, Instruction, SystemReport, in
 from pld.registry.release import fetch_release, read_release
 from pld.reporting.provenance import ExampleUse, InstructionOrigin, Provenance
 from pld.resolve.records import ResolutionReport
-from pld.serving.model import PROMPT_FILE, SPEC_FILE, PromptClassifier, Release, ServedSpec, write_files
+from pld.serving.model import SPEC_FILE, PromptClassifier, Release, ServedSpec, read_served_prompt, write_files
 from pld.serving.requests import read_records
 from pld.stages import embed, evaluate, extract, prepare, resolve, review, sweep
 
@@ -174,7 +173,7 @@ def load(source: Path | str, student: Student | None = None, tracking_uri: str |
     if (folder / SPEC_FILE).exists():
         release = Release(
             read_record(folder / SPEC_FILE, ServedSpec),
-            read_text(folder / PROMPT_FILE),
+            read_served_prompt(folder),
             instructions=tuple(read_jsonl(folder / _INSTRUCTIONS, Instruction)),
         )
         return Distilled(release, student=student)
@@ -192,6 +191,7 @@ class Distilled:
 
     Attributes:
         prompt: the exact text of the system prompt.
+        messages: the whole prompt: the system prompt, then example turns, if it has any.
         instructions: its lines, each with the ids of the rules behind it; `lineage` follows them to the examples.
         spec: the task, Student, calibration and prompt hash that answers depend on.
         folder: the artifacts; None for a registered version.
@@ -212,6 +212,7 @@ class Distilled:
                 "pld.load(..., student=...)"
             )
         self.prompt = release.prompt
+        self.messages = release.messages
         self.spec = release.spec
         self.folder = folder
         self.instructions = (
@@ -219,7 +220,7 @@ class Distilled:
         )
         self._config = config
         self._student: Student = student or build(release.spec.student, "student")
-        self._classifier = PromptClassifier(release.spec, release.prompt, self._student)
+        self._classifier = PromptClassifier(release.spec, release.messages, self._student)
 
     def __repr__(self) -> str:
         count, sha256 = len(self.instructions), self.spec.prompt_sha256
@@ -242,7 +243,7 @@ class Distilled:
 
         Args:
             texts: a list or a column of texts (if the task has one field), records by column name, or a DataFrame.
-            scores: return a DataFrame instead, with `label`, `score_<label>` (calibrated log-probability) for every
+            scores: return a DataFrame instead, with `label`, `score_<label>` (calibrated score) for every
                 label, and the prompt's hash and version.
 
         A label is None if the Student could not score the text (longer than its context). Raises DataError.
@@ -279,7 +280,7 @@ class Distilled:
             groups_of(gold),
             config.evaluation.resamples,
             config.evaluation.seed,
-            self._student.count_tokens(prompt_messages(self.prompt)),
+            self._student.count_tokens(self.messages),
         )
 
     def benchmark(self, *, verbose: bool = True) -> EvaluationReport:
@@ -308,7 +309,7 @@ class Distilled:
         `pld.load` reads; the Student's weights are not copied. Returns the folder. Raises ConfigError."""
         target = _new_folder(path, "save")
         if self.folder is None:
-            write_files(target, self.spec, self.prompt)
+            write_files(target, self.spec, self.messages)
             write_jsonl(target / _INSTRUCTIONS, self.instructions)
             return target
         for name in _SAVED:

@@ -9,7 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
 
-from pld.records import SPLITS, Split, Task
+from pld.records import (
+    CHAIN_OF_THOUGHT,
+    CLUSTERED,
+    FEW_SHOT,
+    FEW_SHOT_NEAREST,
+    GEPA,
+    LOGREGS,
+    LORA,
+    MAJORITY,
+    SPLITS,
+    Split,
+    Task,
+)
 
 Target = dict[str, Any]
 Scalar = str | int | float | bool | None
@@ -179,34 +191,55 @@ class MedoidConsolidator(Section):
 
 
 class TeacherConsolidator(Section):
-    """One structured Teacher call per cluster and label, with up to `max_rules` rules; `max_calls` per trial."""
+    """Instructions by the Teacher. `scope`: `label` asks for up to `instructions` per label with all of its rules in
+    view, and for a checklist of at most `max_steps` where rendering.frame is one; `cluster` merges each label's rules in
+    a cluster (`min_share` of it at least), in up to `max_calls` calls per trial. A question shows up to `max_rules`
+    rules in about `max_characters`."""
 
     kind: Literal["teacher"]
+    scope: Literal["label", "cluster"]
+    instructions: Annotated[int, Field(gt=0)]
+    max_steps: Annotated[int, Field(gt=0)]
     min_share: Share
     max_rules: Annotated[int, Field(gt=0)]
+    max_characters: Annotated[int, Field(gt=0)]
     max_words: Annotated[int, Field(gt=0)]
     max_calls: Annotated[int, Field(gt=0)]
 
 
 class RenderingParams(Section):
-    """How instructions become the system prompt. `frame` names a template of pld.prompts; `exemplars`: training
-    examples shown with each instruction or label; `token_budget` (null: none) counts Student tokens."""
+    """How instructions become the prompt. `frame` names a template of pld.prompts; `exemplars`: training examples shown
+    with each instruction or label, or in the whole prompt, in the system message or as turns of the chat after it;
+    `token_budget` (null: none) counts Student tokens of all messages."""
 
     frame: str
-    order: Literal["support", "support_last", "label"]
+    order: Literal["support", "support_last", "label", "given"]
     exemplars: Annotated[int, Field(ge=0)]
-    exemplars_per: Literal["instruction", "label"]
+    exemplars_per: Literal["instruction", "label", "prompt"]
+    exemplars_as: Literal["inline", "turns"]
     token_budget: Annotated[int, Field(gt=0)] | None
 
 
-class SweepParams(Section):
-    """The search. `space` maps section → setting → the values to try; `trials` bounds the tpe sampler; `storage` (null:
-    in memory) is an Optuna storage URL that several workers share; the best `finalists` are scored again at the
-    reporting precision, and the winner is chosen among them."""
+class RaceParams(Section):
+    """The sampler `race`. The first part of validation has `first` examples a label, each further one is `factor` times
+    larger; at most the share `keep` of the prompts (and never fewer than `finalists`) goes on to the next part, and none
+    that is behind the leader with probability 1 - `alpha`."""
 
-    sampler: Literal["grid", "tpe"]
+    first: Annotated[int, Field(gt=0)]
+    factor: Annotated[int, Field(gt=1)]
+    keep: Annotated[float, Field(gt=0, le=1)]
+    alpha: Annotated[float, Field(gt=0, le=1)]
+
+
+class SweepParams(Section):
+    """The search. `space` maps section → setting → the values to try; `trials` bounds the tpe sampler, `race` belongs
+    to the sampler of that name; `storage` (null: in memory) is an Optuna storage URL that several workers share (grid
+    and tpe); the winner is chosen among the best `finalists`, at the reporting precision."""
+
+    sampler: Literal["race", "grid", "tpe"]
     seed: int
     trials: Annotated[int, Field(gt=0)] | None
+    race: RaceParams | None
     storage: str | None
     finalists: Annotated[int, Field(gt=0)]
     space: dict[SearchedSection, dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]]]
@@ -215,6 +248,14 @@ class SweepParams(Section):
     def _tpe_is_bounded(self) -> "SweepParams":
         if self.sampler == "tpe" and self.trials is None:
             raise ValueError("expected trials with sampler tpe, got null")
+        return self
+
+    @model_validator(mode="after")
+    def _race_is_whole(self) -> "SweepParams":
+        if self.sampler == "race" and self.race is None:
+            raise ValueError("expected race with sampler race, got null")
+        if self.sampler == "race" and self.storage is not None:
+            raise ValueError("expected storage null with sampler race, which runs in one process, got a URL")
         return self
 
     @model_validator(mode="after")
@@ -227,9 +268,10 @@ class SweepParams(Section):
 
 
 class CalibrationParams(Section):
-    """`method` is what ships; both are always reported. `examples`: training examples that the calibration scores."""
+    """`method` is what ships; scores with and without it are always reported (with `none`, affine is). `examples`: how
+    many training examples it is fitted on, at most."""
 
-    method: Literal["none", "batch"]
+    method: Literal["none", "batch", "affine"]
     examples: Annotated[int, Field(gt=0)]
 
 
@@ -309,6 +351,13 @@ class ChainOfThoughtParams(Section):
     latency_requests: Annotated[int, Field(gt=0)]
 
 
+class NearestParams(Section):
+    """`shown`: training examples, the nearest to each input; on `examples` of the test set (null: all)."""
+
+    shown: Annotated[int, Field(gt=0)]
+    examples: Annotated[int, Field(gt=0)] | None
+
+
 class LoraParams(Section):
     """LoRA fine-tuning of the Student on the training examples; an example above `max_tokens` is left out."""
 
@@ -331,15 +380,26 @@ class GepaParams(Section):
 
 
 class BaselinesParams(Section):
-    """What the distilled prompt is compared with. `few_shot`, `few_shot_nearest`: number of training examples shown.
-    `lora` and `gepa` (null: don't run) train for minutes; `gepa` needs a Teacher that answers new questions."""
+    """What the distilled prompt is compared with. `few_shot`: numbers of training examples shown, ascending, a system
+    each. `lora` and `gepa` (null: don't run) train for minutes; `gepa` needs a Teacher that answers new questions."""
 
     seed: int
-    few_shot: Annotated[int, Field(gt=0)]
-    few_shot_nearest: Annotated[int, Field(gt=0)]
+    few_shot: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    few_shot_nearest: NearestParams
     chain_of_thought: ChainOfThoughtParams
     lora: LoraParams | None
     gepa: GepaParams | None
+
+    @property
+    def few_shot_systems(self) -> dict[str, int]:
+        """System → number of examples shown; the name has the number in it for all but the first."""
+        return {f"{FEW_SHOT}_{size}" if place else FEW_SHOT: size for place, size in enumerate(self.few_shot)}
+
+    @model_validator(mode="after")
+    def _few_shot_ascends(self) -> "BaselinesParams":
+        if list(self.few_shot) != sorted(set(self.few_shot)):
+            raise ValueError(f"expected few_shot to ascend, got {list(self.few_shot)}")
+        return self
 
 
 class TrackingParams(Section):
@@ -349,9 +409,10 @@ class TrackingParams(Section):
 
 
 class PromotionParams(Section):
-    """Promotion gates; null switches one off."""
+    """Promotion gates; null switches one off. `rivals`: systems that a candidate must not be clearly worse than."""
 
     better_than_zero_shot: bool
+    rivals: tuple[str, ...]
     not_worse_than_production: bool
     max_p95_ms: Annotated[float, Field(gt=0)] | None
     max_prompt_tokens: Annotated[int, Field(gt=0)] | None
@@ -391,6 +452,23 @@ class Config(Section):
         if not isinstance(value.get("_target_"), str):
             raise ValueError("expected a _target_, got none")
         return value
+
+    @model_validator(mode="after")
+    def _rivals_are_systems(self) -> "Config":
+        systems = (
+            MAJORITY,
+            *self.baselines.few_shot_systems,
+            FEW_SHOT_NEAREST,
+            CHAIN_OF_THOUGHT,
+            *LOGREGS,
+            LORA,
+            GEPA,
+            CLUSTERED,
+        )
+        for rival in self.promotion.rivals:
+            if rival not in systems:
+                raise ValueError(f"expected promotion.rivals among {', '.join(systems)}, got {rival!r}")
+        return self
 
     @model_validator(mode="after")
     def _draw_is_made(self) -> "Config":

@@ -278,7 +278,8 @@ class EvaluationReport(Record):
     """artifacts/evaluation/report.json. `shipped` names the system whose prompt and calibration are registered;
     `comparisons` compare it with every other system (both calibrated or both not, where possible); `findings`:
     sentences on systems without an LLM that do better; `student`: what determines its scores; `loop`: None when it was
-    not run; `verdict`: None in reports of earlier versions.
+    not run; `verdict`: None in reports of earlier versions; `calibrations`: those of the calibrated variants, by the
+    system's own name.
     """
 
     task: str
@@ -293,6 +294,7 @@ class EvaluationReport(Record):
     student: dict[str, str] = {}
     loop: LoopEffect | None = None
     verdict: Recommendation | None = None
+    calibrations: dict[str, Calibration] = {}
 
 
 class TrainingCost(Record):

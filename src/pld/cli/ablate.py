@@ -100,9 +100,7 @@ def _measured(instructions: Sequence[Instruction]) -> list[Effect]:
     inputs = load_inputs(load_config(), ARTIFACTS)
     scorer = inputs.scorer
     scorer.check_prompt(instructions, FINAL)
-    batch = inputs.config.calibration.method == "batch"
-    asked = len(inputs.validation) + len(scorer.calibrated_on) * batch
-    with progress("ablate", (len(instructions) + 1) * asked) as advance:
+    with progress("ablate", (len(instructions) + 1) * len(inputs.validation)) as advance:
         scorer.on_progress = advance
         return ablation.ablate(instructions, scorer, inputs.validation)
 

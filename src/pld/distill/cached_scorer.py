@@ -1,35 +1,39 @@
 """Scores examples with the prompt of any list of instructions, each example once per prompt and precision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from pld.artifacts import MESSAGES_FILE, read_prompt
-from pld.calibration import calibrate, fit_batch
+from pld.calibration import calibrate
+from pld.distill.calibrating import calibration_parts, fitted
 from pld.distill.consolidate import weigher
 from pld.distill.render import exemplars_of, frame_system_prompt
-from pld.distill.trial import groups_of, score_examples
+from pld.distill.trial import comparable, groups_of, score_examples
 from pld.errors import ArtifactError
 from pld.metrics import Indices, choose, indices, system_report
 from pld.params import Config
 from pld.ports import OnProgress, Scores, Student
-from pld.records import Calibration, Example, Instruction, Rule, SystemPrompt, SystemReport
+from pld.records import Calibration, Example, Instruction, Message, Rule, SystemPrompt, SystemReport
 
 
 @dataclass
 class CachedScorer:
-    """`config`: with the settings of the trial that won; `rules` and `train` by id; `calibrated_on`: a part of train.
+    """`config`: with the settings of the trial that won; `rules` and `train` by id; `explained`: ids of the training
+    examples that the Teacher explained.
 
-    `searching` asks at the search's precision instead of the reporting one. Scores are calibrated if `config` says so.
+    `searching` asks at the search's precision instead of the reporting one. Scores are calibrated if `config` says so:
+    for comparing prompts by the very examples that are asked about (`comparable`), which takes no further answers; for
+    the prompt that ships by `calibration`, which is fitted on training examples.
     `weigh`: rule ids → their weight as support. `asked`: how many answers the Student gave.
     """
 
     config: Config
     rules: Mapping[str, Rule]
     train: Mapping[str, Example]
-    calibrated_on: Sequence[Example]
+    explained: Collection[str]
     student: Student
     on_progress: OnProgress | None = None
     asked: int = field(default=0, init=False)
@@ -59,18 +63,19 @@ class CachedScorer:
             )
 
     def scores(self, prompt: SystemPrompt, examples: Sequence[Example], *, searching: bool = False) -> Scores:
-        """[n, k] log-scores of the declared labels."""
-        raw = self.raw_scores(prompt, examples, searching=searching)
-        if self.config.calibration.method != "batch":
-            return raw
-        return calibrate(raw, self.calibration(prompt, searching=searching))
+        """[n, k] scores of the declared labels, for comparing prompts on the same `examples`."""
+        return comparable(self.config, self.raw_scores(prompt, examples, searching=searching), examples)
 
     def chosen(self, prompt: SystemPrompt, examples: Sequence[Example], *, searching: bool = False) -> Indices:
         """[n] indices of the declared labels, -1 if an example could not be scored."""
         return choose(self.scores(prompt, examples, searching=searching))
 
-    def calibration(self, prompt: SystemPrompt, *, searching: bool = False) -> Calibration:
-        return fit_batch(self.raw_scores(prompt, self.calibrated_on, searching=searching), self.config.task.labels)
+    def shipped_scores(self, prompt: SystemPrompt, examples: Sequence[Example]) -> tuple[Scores, Calibration]:
+        """[n, k] scores as they are served if `prompt` ships, and its calibration, fitted on training examples."""
+        config, raw = self.config, self.raw_scores(prompt, examples)
+        parts = calibration_parts(config.task, config.calibration, prompt.messages, self.train.values(), self.explained)
+        calibration = fitted(config.task, config.calibration, parts, self._scores_after)
+        return (raw if config.calibration.method == "none" else calibrate(raw, calibration)), calibration
 
     def report(self, prompt: SystemPrompt, examples: Sequence[Example]) -> SystemReport:
         """All figures on `examples` at the reporting precision."""
@@ -100,3 +105,7 @@ class CachedScorer:
             held.update(zip((example.id for example in new), scored, strict=True))
             self.asked += len(new)
         return np.array([held[example.id] for example in examples]).reshape(len(examples), len(self.config.task.labels))
+
+    def _scores_after(self, messages: Sequence[Message], examples: Sequence[Example]) -> Scores:
+        self.asked += len(examples)
+        return score_examples(self.student, self.config.task, messages, examples, self.on_progress)

@@ -2,13 +2,14 @@
 conflict loop. Also says what a distilled prompt cost."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pld.adapters.teachers.factory import create_teacher
 from pld.config.build import build
+from pld.distill.calibrating import Part, calibration_parts
 from pld.distill.extract import ExtractionSummary
 from pld.distill.render import base_messages, few_shot_messages, prompt_messages, render_input
 from pld.distill.teacher_consolidation import MERGED
@@ -24,7 +25,7 @@ from pld.records import (
     CLUSTERED,
     DISTILLED,
     EMBEDDING_LOGREG,
-    FEW_SHOT,
+    EXPLAINED,
     FEW_SHOT_NEAREST,
     GEPA,
     LORA,
@@ -36,6 +37,7 @@ from pld.records import (
     Example,
     Instruction,
     Message,
+    Messages,
     TrainingCost,
 )
 from pld.resolve.records import ResolutionReport
@@ -45,27 +47,35 @@ from pld.resolve.records import ResolutionReport
 class DistilledPrompt:
     """A prompt that the pipeline made, what a person can read of it, and its one-time cost."""
 
-    prompt: str
+    messages: tuple[Message, ...]
     calibration: Calibration
     readable: str
     training: TrainingCost
+    labelled: frozenset[str] = frozenset()
+    """Ids of the training examples whose labels made it."""
 
 
 @dataclass(frozen=True)
 class SystemInputs:
-    """What systems are built from. `calibrated_on` is a part of `train`; `clustered` won the sweep, `unreviewed` is
-    what the loop left (None: reviewers changed nothing), `distilled` ships. Models load once, on first use."""
+    """What systems are built from. `explained`, which the Teacher explained, is a part of `train`;
+    `shots`: those of each few-shot system; `clustered` won the sweep, `unreviewed` is what the loop left (None:
+    reviewers changed nothing), `distilled` ships. Models load once, on first use."""
 
     config: Config
     train: Sequence[Example]
     validation: Sequence[Example]
-    calibrated_on: Sequence[Example]
-    shots: Sequence[Example]
+    explained: Sequence[Example]
+    shots: Mapping[str, Sequence[Example]]
     clustered: DistilledPrompt
     distilled: DistilledPrompt
     unreviewed: DistilledPrompt | None = None
     given_student: Student | None = None
     """None: the one that `config` names."""
+
+    def calibration_parts(self, messages: Messages) -> list[Part]:
+        """What calibrates a system that begins with `messages`; the same examples for all but for what these show."""
+        explained, config = _ids(self.explained), self.config
+        return calibration_parts(config.task, config.calibration, messages, self.train, explained)
 
     @cached_property
     def student(self) -> Student:
@@ -104,13 +114,14 @@ def build_systems(inputs: SystemInputs) -> Iterator[System]:
         lora.check(inputs.config.student)
     if optional.gepa is not None:
         gepa.check(inputs.teacher)
-    yield System(MAJORITY, Majority(task, inputs.train), readable="one label")
+    yield System(MAJORITY, Majority(task, inputs.train), readable="one label", labelled=_ids(inputs.train))
     yield _baseline(inputs, ZERO_SHOT, base_messages(task), "the base instruction")
-    yield _baseline(inputs, FEW_SHOT, few_shot_messages(task, inputs.shots), f"{len(inputs.shots)} examples")
+    for name, shots in inputs.shots.items():
+        readable = _count(len(shots), "example")
+        yield _baseline(inputs, name, few_shot_messages(task, shots), readable, labelled=_ids(shots))
     yield _few_shot_nearest(inputs)
     yield _chain_of_thought(inputs)
-    yield _tfidf_logreg(inputs)
-    yield _embedding_logreg(inputs)
+    yield from _classifiers(inputs)
     if optional.lora is not None:
         yield _lora(inputs, optional.lora)
     if optional.gepa is not None:
@@ -123,21 +134,31 @@ def distilled_systems(inputs: SystemInputs) -> Iterator[System]:
     steps = {CLUSTERED: inputs.clustered, UNREVIEWED: inputs.unreviewed, DISTILLED: inputs.distilled}
     for name, own in steps.items():
         if own is not None:
-            messages = prompt_messages(own.prompt)
-            yield _prompted(inputs, name, messages, own.readable, training=own.training, calibration=own.calibration)
+            yield _prompted(
+                inputs,
+                name,
+                own.messages,
+                own.readable,
+                training=own.training,
+                calibration=own.calibration,
+                calibration_parts=inputs.calibration_parts(own.messages),
+                labelled=own.labelled,
+            )
 
 
 def _few_shot_nearest(inputs: SystemInputs) -> System:
-    task, size = inputs.config.task, inputs.config.baselines.few_shot_nearest
+    task, settings = inputs.config.task, inputs.config.baselines.few_shot_nearest
     vectors, seconds = inputs.embedded
     return System(
         FEW_SHOT_NEAREST,
-        NearestShots(task, inputs.student, inputs.embedder, inputs.train, vectors, size),
-        readable=f"{size} examples for each input",
+        NearestShots(task, inputs.student, inputs.embedder, inputs.train, vectors, settings.shown),
+        readable=f"{_count(settings.shown, 'example')} for each input",
         student=inputs.student,
         beginning=base_messages(task),
         training_seconds=seconds,
-        calibrated_on=inputs.calibrated_on,
+        calibration_parts=inputs.calibration_parts(base_messages(task)),
+        labelled=_ids(inputs.train),
+        sample=settings.examples,
     )
 
 
@@ -155,17 +176,31 @@ def _chain_of_thought(inputs: SystemInputs) -> System:
     )
 
 
-def _tfidf_logreg(inputs: SystemInputs) -> System:
-    trained = train_word_classifier(inputs.config.task, inputs.train)
-    return System(
-        TFIDF_LOGREG, trained, readable=f"weights of {trained.terms:,} terms", training_seconds=trained.seconds
-    )
-
-
-def _embedding_logreg(inputs: SystemInputs) -> System:
+def _classifiers(inputs: SystemInputs) -> Iterator[System]:
+    """Trained on all of `train`, and on just the examples that the Teacher explained, if these are fewer."""
+    task = inputs.config.task
     vectors, seconds = inputs.embedded
-    trained = train_embedding_classifier(inputs.config.task, inputs.train, vectors, inputs.embedder)
-    return System(EMBEDDING_LOGREG, trained, readable="nothing", training_seconds=seconds + trained.seconds)
+    own, explained = _ids(inputs.train), _ids(inputs.explained)
+    parts = {"": own} | ({EXPLAINED: explained} if explained and explained < own else {})
+    for suffix, ids in parts.items():
+        places = [place for place, example in enumerate(inputs.train) if example.id in ids]
+        train = [inputs.train[place] for place in places]
+        words = train_word_classifier(task, train)
+        yield System(
+            TFIDF_LOGREG + suffix,
+            words,
+            readable=f"weights of {words.terms:,} terms",
+            training_seconds=words.seconds,
+            labelled=ids,
+        )
+        embedded = train_embedding_classifier(task, train, vectors[places], inputs.embedder)
+        yield System(
+            EMBEDDING_LOGREG + suffix,
+            embedded,
+            readable="nothing",
+            training_seconds=seconds * len(places) / len(own) + embedded.seconds,
+            labelled=ids,
+        )
 
 
 def _lora(inputs: SystemInputs, params: LoraParams) -> System:
@@ -174,7 +209,15 @@ def _lora(inputs: SystemInputs, params: LoraParams) -> System:
     with progress("evaluate: lora, training", params.epochs * len(inputs.train)) as advance:
         tuned = lora.fine_tune(config.student, messages, inputs.rendered, answers, config.task.labels, params, advance)
     seconds = tuned.training.seconds
-    return _baseline(inputs, LORA, messages, "nothing", student=tuned.student, training_seconds=seconds)
+    return _prompted(  # without a calibration: it was trained on every example that could fit one
+        inputs,
+        LORA,
+        messages,
+        "nothing",
+        student=tuned.student,
+        training_seconds=seconds,
+        labelled=_ids(inputs.train),
+    )
 
 
 def _gepa(inputs: SystemInputs, params: GepaParams) -> System:
@@ -184,11 +227,20 @@ def _gepa(inputs: SystemInputs, params: GepaParams) -> System:
             task, inputs.train, inputs.validation, inputs.student, inputs.teacher, params, calls, advance
         )
     readable, messages = f"a prompt of {len(found.prompt.split()):,} words", prompt_messages(found.prompt)
-    return _baseline(inputs, GEPA, messages, readable, training=found.cost, training_seconds=found.seconds)
+    return _baseline(
+        inputs,
+        GEPA,
+        messages,
+        readable,
+        training=found.cost,
+        training_seconds=found.seconds,
+        labelled=_ids(inputs.train),
+    )
 
 
 def _baseline(inputs: SystemInputs, name: str, messages: tuple[Message, ...], readable: str, **own: Any) -> System:
-    return _prompted(inputs, name, messages, readable, calibrated_on=inputs.calibrated_on, **own)
+    parts = inputs.calibration_parts(messages)
+    return _prompted(inputs, name, messages, readable, calibration_parts=parts, **own)
 
 
 def _prompted(
@@ -205,9 +257,12 @@ def _prompted(
     )
 
 
-def readable_prompt(instructions: Sequence[Instruction], rendering: RenderingParams) -> str:
-    """What a person can read of a distilled prompt with these `instructions`."""
-    shown = sum(len(rules[: rendering.exemplars]) for rules in _exemplar_pools(instructions, rendering))
+def readable_prompt(instructions: Sequence[Instruction], messages: Messages, rendering: RenderingParams) -> str:
+    """What a person can read of the distilled prompt `messages` with these `instructions`."""
+    if rendering.exemplars_as == "turns":
+        shown = len(messages) // 2
+    else:
+        shown = sum(len(rules[: rendering.exemplars]) for rules in _exemplar_pools(instructions, rendering))
     listed = _count(len(instructions), "instruction")
     return f"{listed} with {_count(shown, 'example')}" if shown else listed
 
@@ -236,13 +291,17 @@ def resolution_cost(clustered: TrainingCost, resolution: ResolutionReport) -> Tr
 
 
 def _exemplar_pools(instructions: Sequence[Instruction], rendering: RenderingParams) -> list[list[str]]:
-    """The rules (each of one example) from which the rendering takes its exemplars, by instruction or by label."""
+    """The rules (each of one example) from which the rendering takes its exemplars, by instruction, by label or all together."""
     if rendering.exemplars_per == "instruction":
         return [list(instruction.rule_ids) for instruction in instructions]
     pools: dict[str, dict[str, None]] = {}
     for instruction in instructions:
-        pools.setdefault(instruction.label, {}).update(dict.fromkeys(instruction.rule_ids))
+        pools.setdefault(instruction.label if rendering.exemplars_per == "label" else "", {}).update(dict.fromkeys(instruction.rule_ids))
     return [list(pool) for pool in pools.values()]
+
+
+def _ids(examples: Sequence[Example]) -> frozenset[str]:
+    return frozenset(example.id for example in examples)
 
 
 def _count(number: int, noun: str) -> str:

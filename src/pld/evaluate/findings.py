@@ -10,7 +10,7 @@ Standing = Literal["better", "level", "worse"]
 
 def shipped_system(method: str) -> str:
     """The system that is registered, by `calibration.method`."""
-    return DISTILLED + (CALIBRATED if method == "batch" else "")
+    return DISTILLED + (CALIBRATED if method != "none" else "")
 
 
 def rivals(system: str, measured: Collection[str]) -> tuple[str, ...]:

@@ -4,9 +4,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pld.calibration import calibrate, fit_batch
+from pld.calibration import calibrate
+from pld.distill.calibrating import fitted
 from pld.distill.trial import groups_of, sample
 from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings
+from pld.evaluate.latency import measure_latency, time_prefill
 from pld.evaluate.systems import Prompted, Replies, System
 from pld.metrics import (
     Indices,
@@ -28,6 +30,7 @@ from pld.records import (
     Comparison,
     EvaluationReport,
     Example,
+    Latency,
     LoopEffect,
     Message,
     Prediction,
@@ -56,32 +59,54 @@ def asked_of(system: System, test: Sequence[Example], seed: int) -> list[Example
     return sample(test, len(test) if system.sample is None else system.sample, f"{system.name} {seed}")
 
 
+def measured(
+    system: System,
+    asked: Sequence[Example],
+    config: Config,
+    requests: int,
+    on_progress: OnProgress | None = None,
+) -> tuple[Answers, Latency]:
+    """Answers of `system` to `asked`, and how fast it gives them. The shared messages are computed once, for both."""
+    prefill_ms = time_prefill(system)
+    answers = answers_of(system, asked, config, on_progress)
+    return answers, measure_latency(system, asked, requests, prefill_ms)
+
+
 def answers_of(
-    system: System, asked: Sequence[Example], labels: Sequence[str], on_progress: OnProgress | None = None
+    system: System, asked: Sequence[Example], config: Config, on_progress: OnProgress | None = None
 ) -> Answers:
-    """Ask `system` in one call about `asked` and the training examples that calibrate it (`on_progress` counts both)."""
-    fitted_on = system.to_calibrate
-    replies = system.answer([*asked, *fitted_on], on_progress)
+    """Ask `system` about `asked` and the training examples that calibrate it (`on_progress` counts both), in one call
+    except for those that its prompt shows."""
     n, calibration = len(asked), system.calibration
-    if fitted_on:
-        calibration = fit_batch(replies.scores[n:], labels)
-    replies = Replies(replies.scores[:n], replies.chats[:n], replies.chains[:n])
+    parts = system.calibration_parts if calibration is None else ()
+    unseen = [example for part in parts if part.messages == system.beginning for example in part.examples]
+    replies = system.answer([*asked, *unseen], on_progress)
+
+    def score(messages: Sequence[Message], examples: Sequence[Example]) -> Scores:
+        if messages == system.beginning:
+            return replies.scores[n:]
+        assert isinstance(system.answer, Prompted)  # no other one shows examples in its beginning
+        return replace(system.answer, beginning=tuple(messages))(examples, on_progress).scores
+
+    if parts:
+        calibration = fitted(config.task, config.calibration, parts, score)
+    own = Replies(replies.scores[:n], replies.chats[:n], replies.chains[:n])
     return Answers(
         examples=asked,
-        scores=replies.scores,
+        scores=own.scores,
         calibration=calibration,
         prompt_tokens=system.student.count_tokens(system.beginning) if system.student else 0,
         cost=SystemCost(
-            tokens_per_request=_tokens_per_request(system, replies),
+            tokens_per_request=_tokens_per_request(system, own),
             training=system.training,
             readable=system.readable,
-            cut_share=_cut_share(replies),
+            cut_share=_cut_share(own),
             labels_used=len(system.labelled),
             labels_used_calibrated=_labels_used_calibrated(system),
         ),
         chains=tuple(
             Chain(example_id=example.id, text=chain.text, tokens=chain.tokens, finished=chain.finished)
-            for example, chain in zip(asked if replies.chains else (), replies.chains, strict=True)
+            for example, chain in zip(asked if own.chains else (), own.chains, strict=True)
         ),
         beginning=system.beginning,
     )
@@ -135,7 +160,7 @@ def evaluation_report(
         rows += predictions(found.examples, name, found.scores, task.labels)
     comparisons = tuple(
         _comparison(config, test, name, rival, variants)
-        for name in (shipped_system("none"), shipped_system("batch"))
+        for name in (shipped_system("none"), shipped_system("affine"))
         if name in variants
         for rival in rivals(name, variants)
     )
@@ -167,6 +192,7 @@ def evaluation_report(
         ),
         student=dict(student),
         loop=loop,
+        calibrations={name: found.calibration for name, found in answers.items() if found.calibration is not None},
     )
     return report, rows
 

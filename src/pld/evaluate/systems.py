@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pld.distill.calibrating import Part
 from pld.distill.render import render_input
 from pld.ports import Generation, OnProgress, Scores, Student
 from pld.records import Calibration, Example, Message, Task, TrainingCost
@@ -31,9 +32,10 @@ class System:
     """`student` (None: no LLM) answers after `beginning`, the messages that all requests share.
 
     `readable`: what a person can read of it. `training`, `training_seconds` (None: nothing is trained): its one-time
-    cost. Scores are calibrated by `calibration`, or by the system's answers on `calibrated_on` (neither: there is no
-    calibrated variant). Slow systems set `sample`, the number of test examples that they answer, and `requests`, the
-    number of requests that are timed (None: all, and `latency.requests`).
+    cost. Scores are calibrated by `calibration`, which was fitted on `calibration_parts`, or (None) is fitted to the
+    system's answers on them; without either there is no calibrated variant. `labelled`: ids of the labelled examples
+    behind it, without those of its calibration. Slow systems set `sample`, the number of test examples that they
+    answer, and `requests`, the number of requests that are timed (None: all, and `latency.requests`).
     """
 
     name: str
@@ -44,9 +46,20 @@ class System:
     training: TrainingCost = field(default_factory=TrainingCost)
     training_seconds: float | None = None
     calibration: Calibration | None = None
-    calibrated_on: Sequence[Example] = ()
+    calibration_parts: Sequence[Part] = ()
+    labelled: frozenset[str] = frozenset()
     sample: int | None = None
     requests: int | None = None
+
+    @property
+    def calibrated_on(self) -> tuple[Example, ...]:
+        """The training examples behind its calibration."""
+        return tuple(example for part in self.calibration_parts for example in part.examples)
+
+    @property
+    def to_calibrate(self) -> Sequence[Example]:
+        """The examples that it must answer so that its calibration can be fitted."""
+        return self.calibrated_on if self.calibration is None else ()
 
 
 @dataclass(frozen=True)

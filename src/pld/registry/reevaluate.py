@@ -5,18 +5,21 @@ A version is measured with its own prompt, calibration and Student, once for eac
 """
 
 import hashlib
+import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pld.artifacts import file_sha256, read_json, read_jsonl, read_record, write_json, write_jsonl
 from pld.config.build import build
-from pld.distill.render import base_messages, prompt_messages
+from pld.distill.render import base_messages
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError, PldError, RegistryError
-from pld.evaluate.latency import NOT_MEASURED, measure_latency, served_by
-from pld.evaluate.measure import answers_of, evaluation_report
+from pld.evaluate.latency import NOT_MEASURED, served_by
+from pld.evaluate.measure import Answers, evaluation_report, measured
 from pld.evaluate.systems import Prompted, System
 from pld.params import Config
 from pld.ports import Student
@@ -29,7 +32,10 @@ from pld.records import (
     EvaluationReport,
     Example,
     LatencyReport,
+    Message,
     Prediction,
+    SystemCost,
+    TrainingCost,
     content_id,
 )
 from pld.registry.promotion_gates import Evidence
@@ -38,7 +44,7 @@ from pld.registry.store import Store
 from pld.registry.versions import MACRO_F1, MEASURED, TEST_DIGEST, TOKENS, Version
 from pld.serving.model import ServedSpec
 
-Read = Callable[[Version], tuple[ServedSpec, str]]
+Read = Callable[[Version], tuple[ServedSpec, tuple[Message, ...]]]
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,16 @@ class Measurements:
         return found
 
     def _measure(self, version: Version, config: Config, conditions: Conditions, stored: Evidence | None) -> Evidence:
-        spec, prompt = self._read(version)
+        spec, messages = self._read(version)
         if spec.task.labels != config.task.labels:
             raise RegistryError(
                 f"it answers with the labels {', '.join(spec.task.labels)}, and the task's are now "
                 f"{', '.join(config.task.labels)}"
             )
         name = f"{self._model} version {version.number}"
-        return _measure(name, spec, prompt, conditions, config, _zero_shot_calibration(spec, stored))
+        # as fitted when the version was made: the training examples may be gone
+        zero_shot = stored.report.calibrations.get(ZERO_SHOT) if stored and spec.calibration else None
+        return _measure(name, spec, messages, conditions, config, zero_shot)
 
     def _keep(self, version: Version, folder: str, found: Evidence, conditions: Conditions) -> None:
         """Where the version's run is deleted for good, nothing is kept."""
@@ -179,22 +187,28 @@ def _read_test(conditions: Conditions) -> list[Example]:
 
 
 def _measure(
-    name: str, spec: ServedSpec, prompt: str, conditions: Conditions, config: Config, zero_shot: Calibration | None
+    name: str, spec: ServedSpec, messages: tuple[Message, ...], conditions: Conditions, config: Config, zero_shot: Calibration | None
 ) -> Evidence:
-    """Measure the version, and zero-shot with the calibration `zero_shot`, as `evaluate` does."""
+    """Measure the version, and zero-shot with the calibration `zero_shot`, as `evaluate` does. The rivals of the gates
+    answered the same test examples when the present artifacts were evaluated."""
     test = _read_test(conditions)
     student: Student = build(spec.student, "student")
     systems = [
-        System(base, Prompted(spec.task, student, messages), "", student, messages, calibration=calibration)
-        for base, messages, calibration in (
+        System(base, Prompted(spec.task, student, own), "", student, own, calibration=calibration)
+        for base, own, calibration in (
             (ZERO_SHOT, base_messages(spec.task), zero_shot),
-            (DISTILLED, prompt_messages(prompt), spec.calibration),
+            (DISTILLED, messages, spec.calibration),
         )
     ]
     with progress(f"{name}, on the present test set", 2 * len(test)) as advance:
-        answers = {system.name: answers_of(system, test, spec.task.labels, advance) for system in systems}
-        latency = {system.name: measure_latency(system, test, config.latency.requests) for system in systems}
-    calibration = config.calibration.model_copy(update={"method": "batch" if spec.calibration else "none"})
+        found = {
+            system.name: measured(system, test, config, config.latency.requests, advance)
+            for system in systems
+        }
+    answers = {system: own for system, (own, _) in found.items()} | _rivals(conditions, config, test)
+    latency = {system: timing for system, (_, timing) in found.items()}
+    method = spec.calibration.method if spec.calibration else "none"
+    calibration = config.calibration.model_copy(update={"method": method})
     config = config.model_copy(update={"calibration": calibration})
     report, rows = evaluation_report(config, spec.prompt_sha256, test, answers, student.describe(), None)
     timed = LatencyReport(machine=served_by(student), systems=latency)
@@ -202,20 +216,22 @@ def _measure(
     return Evidence(report, timed, rows, conditions.test_digest, dict(groups))
 
 
-def _zero_shot_calibration(spec: ServedSpec, stored: Evidence | None) -> Calibration | None:
-    """Zero-shot's calibration when the version was made: the difference between its plain and its calibrated scores.
-    The training examples that it was fitted to may be gone."""
-    if spec.calibration is None or stored is None:
-        return None
-    rows = {(row.system, row.example_id): row.scores for row in stored.rows if row.scores}
-    for (system, example), plain in rows.items():
-        calibrated = rows.get((ZERO_SHOT + CALIBRATED, example))
-        if system == ZERO_SHOT and calibrated:
-            return Calibration(
-                method="batch",
-                labels=spec.task.labels,
-                scale=1.0,
-                bias=tuple(b - a for a, b in zip(plain, calibrated, strict=True)),
-                examples=spec.calibration.examples,
-            )
-    return None
+def _rivals(conditions: Conditions, config: Config, test: Sequence[Example]) -> dict[str, Answers]:
+    """The stored answers of `promotion.rivals` and of their calibrated variants."""
+    labels, by_id = config.task.labels, {example.id: example for example in test}
+    rows: dict[str, list[Prediction]] = {}
+    for row in read_jsonl(conditions.folder / "evaluation/predictions.jsonl", Prediction):
+        if row.system.removesuffix(CALIBRATED) in config.promotion.rivals and row.example_id in by_id:
+            rows.setdefault(row.system, []).append(row)
+    nothing = (math.nan,) * len(labels)
+    cost = SystemCost(tokens_per_request=0, training=TrainingCost(), readable="")
+    return {
+        system: Answers(
+            [by_id[row.example_id] for row in own],
+            np.array([row.scores or nothing for row in own], dtype=np.float64),
+            None,
+            0,
+            cost,
+        )
+        for system, own in rows.items()
+    }

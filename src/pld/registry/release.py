@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pld.artifacts import SHIPS, read_jsonl, read_record, read_text
+from pld.artifacts import MESSAGES_FILE, SHIPS, read_jsonl, read_prompt, read_record
 from pld.errors import ArtifactError, RegistryError
 from pld.params import Config
-from pld.records import Calibration, EvaluationReport, Instruction, Prediction, Reviewed, sha256
+from pld.records import Calibration, EvaluationReport, Instruction, Prediction, Reviewed, prompt_sha256
 from pld.registry.registry import open_registry
 from pld.registry.store import Store, translated
 from pld.serving.model import Release, ServedSpec
@@ -24,7 +24,7 @@ def fetch_release(config: Config, alias_or_number: str) -> Release:
     registry = open_registry(config)
     version = registry.find(alias_or_number)
     with translated(registry.store.uri):
-        spec, prompt = registry.read(version)
+        spec, messages = registry.read(version)
     instructions: list[Instruction] = []
     predictions: list[Prediction] = []
     download = registry.store.client.download_artifacts
@@ -35,7 +35,7 @@ def fetch_release(config: Config, alias_or_number: str) -> Release:
             _, predictions = read_evaluation(Path(download(*version.measured_in, folder)))
     return Release(
         spec=spec,
-        prompt=prompt,
+        messages=messages,
         model=registry.model,
         number=version.number,
         aliases=version.aliases,
@@ -51,34 +51,26 @@ def read_release(config: Config, folder: Path) -> Release:
 
     Raises ArtifactError where the prompt is not the one that the stage `review` passed, or that was evaluated.
     """
-    path = folder / SHIPS / "system_prompt.md"
-    prompt = read_prompt(path)
+    messages = read_prompt(folder / SHIPS)
+    own = prompt_sha256(messages)
     expected = {"review/review.json": read_record(folder / "review/review.json", Reviewed).ships}
     if (folder / "evaluation/report.json").exists():
         report = read_record(folder / "evaluation/report.json", EvaluationReport)
         expected["evaluation/report.json"] = report.prompt_sha256
     for name, digest in expected.items():
-        if sha256(prompt) != digest:
+        if own != digest:
             raise ArtifactError(
-                f"expected the prompt of {folder / name} (sha256 {digest[:12]}), got another one "
-                f"({sha256(prompt)[:12]}) ({path}); run `dvc repro`"
+                f"expected the prompt of {folder / name} (sha256 {digest[:12]}), got another one ({own[:12]}) "
+                f"({folder / SHIPS / MESSAGES_FILE}); run `dvc repro`"
             )
-    calibrated = config.calibration.method == "batch"
+    calibrated = config.calibration.method != "none"
     spec = ServedSpec(
         task=config.task.bare,
         student=config.student,
         calibration=read_record(folder / SHIPS / "calibration.json", Calibration) if calibrated else None,
-        prompt_sha256=sha256(prompt),
+        prompt_sha256=own,
     )
-    return Release(spec, prompt)
-
-
-def read_prompt(path: Path) -> str:
-    """Raises ArtifactError where there is none, or it is not UTF-8."""
-    try:
-        return read_text(path)
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"expected UTF-8, got {error} ({path}); run `dvc repro` to make it again") from None
+    return Release(spec, messages)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pld.artifacts import SHIPS, read_json, read_jsonl, read_record
-from pld.distill.render import prompt_messages
+from pld.artifacts import SHIPS, read_json, read_jsonl, read_prompt, read_record
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError
 from pld.params import Config
@@ -19,12 +18,14 @@ from pld.records import (
     EvaluationReport,
     Example,
     Instruction,
+    Message,
+    Messages,
     Prediction,
     Split,
     Task,
     TrialReport,
 )
-from pld.registry.release import fetch_release, read_prompt
+from pld.registry.release import fetch_release
 from pld.registry.result import flattened
 
 ALIASES = ("production", "candidate", "previous")
@@ -44,7 +45,7 @@ class Snapshot:
 
     name: str
     what: str
-    prompt: str
+    messages: tuple[Message, ...]
     labels: tuple[str, ...]
     settings: Mapping[str, str]
     instructions: Sequence[Instruction] | None
@@ -57,7 +58,7 @@ class Snapshot:
 
 def read_snapshot(config: Config, artifacts: Path, name: str) -> Snapshot:
     """`name`: an alias or a number of the registry, `artifacts`, `best`, `resolve`, the beginning of a trial's id, or a
-    folder with instructions.jsonl and system_prompt.md.
+    folder with instructions.jsonl, system_prompt.md and messages.json.
 
     Raises ArtifactError for anything else and for missing files, RegistryError for a version that can't be read.
     """
@@ -100,24 +101,24 @@ def _in_folder(
     trial: TrialReport | None = None,
     searching: bool = False,
 ) -> Snapshot:
-    prompt = read_prompt(folder / "system_prompt.md")
+    messages = read_prompt(folder)
     answers: dict[Split, Sequence[Prediction]] = {}
     if (folder / "predictions.jsonl").exists():
         answers["validation"] = read_jsonl(folder / "predictions.jsonl", Prediction)
     tokens = trial.report.prompt_tokens if trial and searching else None
-    if evaluated := _evaluated(artifacts, prompt):
+    if evaluated := _evaluated(artifacts, messages):
         report, system = evaluated
         rows = read_jsonl(artifacts / "evaluation/predictions.jsonl", Prediction)
         answers["test"] = [row for row in rows if row.system == system]
         tokens = report.systems[system].prompt_tokens
-    calibrated, means = config.calibration.method == "batch", folder / "calibration.json"
-    calibration = read_record(means, Calibration) if calibrated and means.exists() else None
+    method, fitted = config.calibration.method, folder / "calibration.json"
+    calibration = read_record(fitted, Calibration) if method != "none" and fitted.exists() else None
     return Snapshot(
         name=name,
         what=what,
-        prompt=prompt,
+        messages=messages,
         labels=config.task.labels,
-        settings=_settings(config.task.bare, config.student, calibrated, calibration),
+        settings=_settings(config.task.bare, config.student, calibration, method),
         instructions=read_jsonl(folder / "instructions.jsonl", Instruction),
         tokens=tokens,
         answers=answers,
@@ -133,9 +134,9 @@ def _registered(config: Config, name: str) -> Snapshot:
     return Snapshot(
         name=name,
         what=f"{release.model} version {release.number}",
-        prompt=release.prompt,
+        messages=release.messages,
         labels=spec.task.labels,
-        settings=_settings(spec.task, spec.student, spec.calibration is not None, spec.calibration),
+        settings=_settings(spec.task, spec.student, spec.calibration),
         instructions=release.instructions or None,
         tokens=release.prompt_tokens,
         answers={"test": release.predictions} if release.predictions else {},
@@ -143,25 +144,25 @@ def _registered(config: Config, name: str) -> Snapshot:
     )
 
 
-def _evaluated(artifacts: Path, prompt: str) -> tuple[EvaluationReport, str] | None:
-    """The evaluation, and which of its systems answered test examples with `prompt`."""
+def _evaluated(artifacts: Path, messages: Messages) -> tuple[EvaluationReport, str] | None:
+    """The evaluation, and which of its systems answered test examples with `messages`."""
     report_file, prompts_file = artifacts / "evaluation/report.json", artifacts / "evaluation/prompts.json"
     if not (report_file.exists() and prompts_file.exists()):
         return None
-    report, messages = read_record(report_file, EvaluationReport), read_json(prompts_file)
-    own = [message.model_dump() for message in prompt_messages(prompt)]
+    report, asked = read_record(report_file, EvaluationReport), read_json(prompts_file)
+    own = [message.model_dump() for message in messages]
     suffix = CALIBRATED if report.shipped.endswith(CALIBRATED) else ""
-    system = next((name for name in (DISTILLED, UNREVIEWED, CLUSTERED) if messages.get(name) == own), None)
+    system = next((name for name in (DISTILLED, UNREVIEWED, CLUSTERED) if asked.get(name) == own), None)
     return (report, system + suffix) if system else None
 
 
 def _settings(
-    task: Task, student: Mapping[str, object], calibrated: bool, calibration: Calibration | None
+    task: Task, student: Mapping[str, object], calibration: Calibration | None, method: str = "none"
 ) -> dict[str, str]:
-    method = "batch" if calibrated else "none"
+    """`method` of a prompt whose calibration was not fitted."""
     if calibration is not None:
-        means = zip(calibration.labels, (-bias for bias in calibration.bias), strict=True)
-        method = f"batch, {', '.join(f'{label} {mean:.6g}' for label, mean in means)}"
+        biases = (f"{label} {bias:+.6g}" for label, bias in zip(calibration.labels, calibration.bias, strict=True))
+        method = f"{calibration.method}, scale {calibration.scale:g}, {', '.join(biases)}"
     return {**flattened({"task": task.model_dump(mode="json"), "student": dict(student)}), "calibration": method}
 
 

@@ -10,7 +10,6 @@ from pld.config.composition import with_settings
 from pld.distill.cached_scorer import CachedScorer
 from pld.distill.cluster import chosen_rules
 from pld.distill.embeddings import read_vectors
-from pld.distill.trial import sample
 from pld.errors import ArtifactError
 from pld.params import Config, TeacherResolver
 from pld.ports import Student, Vectors
@@ -60,7 +59,7 @@ def load_inputs(config: Config, folder: Path, student: Student | None = None) ->
         config=config,
         rules={rule.id: rule for rule in rules},
         train={example.id: example for example in train},
-        calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same as in the trial
+        explained={rule.example_id for rule in every},
         student=student or build(config.student, "student"),
     )
     scorer.check_prompt(instructions, folder / "best")

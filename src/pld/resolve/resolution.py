@@ -59,7 +59,7 @@ def resolve(
         points += ablated_points(instructions, scorer, validation)
     prompt = scorer.prompt(instructions)
     after = scorer.report(prompt, validation)
-    scores = scorer.scores(prompt, validation)
+    scores, calibration = scorer.shipped_scores(prompt, validation)
     settings, labels = inputs.config.evaluation, inputs.config.task.labels
     ours, theirs = (scorer.chosen(found, validation) for found in (prompt, came_in))
     groups, edits = groups_of(validation), [edit for played in rounds for edit in played.edits]
@@ -92,7 +92,7 @@ def resolve(
         ),
         instructions=tuple(instructions),
         prompt=prompt,
-        calibration=scorer.calibration(prompt),
+        calibration=calibration,
         predictions=predictions(validation, DISTILLED, scores, labels),
         effects=effects,
         descents=descents(instructions, inputs.instructions, edits, scorer.rules, inputs.clusters, effects),

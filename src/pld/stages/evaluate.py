@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pld.adapters.teachers.factory import write_spending
-from pld.artifacts import SHIPS, read_jsonl, read_record, read_text, write_json, write_jsonl, write_text
+from pld.artifacts import (
+    MESSAGES_FILE,
+    SHIPS,
+    read_jsonl,
+    read_prompt,
+    read_record,
+    read_text,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from pld.config.composition import with_settings
 from pld.config.settings import load_config
 from pld.distill.extract import ExtractionSummary
-from pld.distill.render import prompt_messages
 from pld.distill.trial import groups_of, sample
 from pld.evaluate.baselines.prompting import few_shot_examples
 from pld.evaluate.build_systems import (
@@ -21,8 +30,8 @@ from pld.evaluate.build_systems import (
     readable_prompt,
     resolution_cost,
 )
-from pld.evaluate.latency import measure_latency, report_sha256, served_by
-from pld.evaluate.measure import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
+from pld.evaluate.latency import measure_latency, report_sha256, served_by, time_prefill
+from pld.evaluate.measure import Answers, answers_of_twin, asked_of, evaluation_report, measured, twin_of
 from pld.evaluate.systems import Prompted, System
 from pld.params import Config, RenderingParams
 from pld.ports import Student
@@ -36,11 +45,13 @@ from pld.records import (
     Instruction,
     Latency,
     LatencyReport,
+    Message,
     Prediction,
     Reviewed,
+    Rule,
     TrainingCost,
     TrialReport,
-    sha256,
+    prompt_sha256,
 )
 from pld.resolve.records import ResolutionReport
 
@@ -59,7 +70,7 @@ def compute(config: Config, folder: Path, student: Student | None = None) -> Non
     test = read_jsonl(folder / "splits/test.jsonl", Example)
     answers, latency = _measured(config, inputs, test)
     report, predictions = evaluation_report(
-        config, sha256(inputs.distilled.prompt), test, answers, inputs.student.describe(), resolution
+        config, prompt_sha256(inputs.distilled.messages), test, answers, inputs.student.describe(), resolution
     )
     write_json(out / "report.json", report)
     write_jsonl(out / "predictions.jsonl", predictions)
@@ -70,7 +81,8 @@ def compute(config: Config, folder: Path, student: Student | None = None) -> Non
     # which examples are not independent of one another, for whoever compares these predictions with others
     groups = groups_of(test) or []
     write_json(out / "groups.json", dict(zip((example.id for example in test), groups, strict=False)))
-    write_json(out / "few_shot.json", {"example_ids": [example.id for example in inputs.shots]})
+    shown = {name: [example.id for example in shots] for name, shots in inputs.shots.items()}
+    write_json(out / "few_shot.json", shown)
     _write_views(out, report, predictions)
     timed = {"trials": _timed_trials(config, folder, inputs, test), "report_sha256": report_sha256(folder)}
     write_json(out / "latency.json", latency.model_copy(update=timed))
@@ -81,39 +93,48 @@ def _inputs(config: Config, folder: Path, resolution: ResolutionReport, student:
     train = read_jsonl(folder / "splits/train.jsonl", Example)
     winner = read_record(folder / "best/trial.json", TrialReport)
     rendering = with_settings(config, winner.settings).rendering
-    spent = _sweep_cost(folder, winner)
+    spent, baselines = _sweep_cost(folder), config.baselines
+    looped = resolution_cost(spent, resolution)
+    explained = frozenset(rule.example_id for rule in read_jsonl(folder / "rules/rules.jsonl", Rule))
+    pools = (folder / "resolve/rounds").glob("*/pool.jsonl")
+    pool = {row.example_id for path in pools for row in read_jsonl(path, Prediction)}
     return SystemInputs(
         config=config,
         train=train,
         validation=read_jsonl(folder / "splits/validation.jsonl", Example),
-        calibrated_on=sample(train, config.calibration.examples, "calibration"),  # the same ones as the trial's
-        shots=few_shot_examples(config.task, train, config.baselines.few_shot, config.baselines.seed),
-        clustered=_prompt_in(folder / "best", rendering, spent),
-        distilled=_prompt_in(folder / SHIPS, rendering, resolution_cost(spent, resolution)),
-        unreviewed=_prompt_in(folder / "resolve/final", rendering, resolution_cost(spent, resolution))
+        explained=[example for example in train if example.id in explained],
+        shots={
+            name: few_shot_examples(config.task, train, size, baselines.seed)
+            for name, size in baselines.few_shot_systems.items()
+        },
+        clustered=_prompt_in(folder / "best", rendering, spent, explained),
+        distilled=_prompt_in(folder / SHIPS, rendering, looped, explained | pool),
+        unreviewed=_prompt_in(folder / "resolve/final", rendering, looped, explained | pool)
         if read_record(folder / "review/review.json", Reviewed).sheets
         else None,
         given_student=student,
     )
 
 
-def _prompt_in(folder: Path, rendering: RenderingParams, training: TrainingCost) -> DistilledPrompt:
+def _prompt_in(
+    folder: Path, rendering: RenderingParams, training: TrainingCost, labelled: frozenset[str]
+) -> DistilledPrompt:
+    messages = read_prompt(folder)
     return DistilledPrompt(
-        prompt=read_text(folder / "system_prompt.md"),
+        messages=messages,
         calibration=read_record(folder / "calibration.json", Calibration),
-        readable=readable_prompt(read_jsonl(folder / "instructions.jsonl", Instruction), rendering),
+        readable=readable_prompt(read_jsonl(folder / "instructions.jsonl", Instruction), messages, rendering),
         training=training,
+        labelled=labelled,
     )
 
 
-def _sweep_cost(folder: Path, winner: TrialReport) -> TrainingCost:
+def _sweep_cost(folder: Path) -> TrainingCost:
     trials = list(csv.DictReader(io.StringIO(read_text(folder / "trials.csv"))))
-    searched = {row["prompt"] for row in trials if row["macro_f1"]}
-    scored = len(searched) + sum(bool(row["final_macro_f1"]) for row in trials)
     return distillation_cost(
         read_record(folder / "rules/summary.json", ExtractionSummary),
         read_jsonl(folder / "best/instructions.jsonl", Instruction),
-        scored * winner.report.n,
+        sum(int(row["asked"]) for row in trials),
     )
 
 
@@ -131,13 +152,14 @@ def _measured(
             answers[system.name] = answers_of_twin(system, answers[twin.name])
             latency[system.name] = latency[twin.name]
         else:
-            with progress(f"evaluate: {system.name}", len(asked) + len(system.calibrated_on)) as advance:
-                answers[system.name] = answers_of(system, asked, config.task.labels, advance)
-            latency[system.name] = measure_latency(system, test, config.latency.requests)
+            with progress(f"evaluate: {system.name}", len(asked) + len(system.to_calibrate)) as advance:
+                answers[system.name], latency[system.name] = measured(
+                    system, asked, config, config.latency.requests, advance
+                )
         if system.calibration is not None:
             own.append(system)  # no other one, so that what it is made of can be dropped
         if answers[system.name].calibration is not None:
-            # calibration subtracts one number per label: the same requests, the same latency
+            # calibrating is one multiplication and addition per label: the same requests, the same latency
             latency[system.name + CALIBRATED] = latency[system.name]
         if system.training_seconds is not None:
             seconds[system.name] = system.training_seconds
@@ -148,15 +170,16 @@ def _timed_trials(config: Config, folder: Path, inputs: SystemInputs, test: Sequ
     """Trial id → its prompt's latency; the same prompt is timed once."""
     if not config.latency.trial_requests:
         return {}
-    prompts = {path.parent.name: read_text(path) for path in sorted(folder.glob("trials/*/system_prompt.md"))}
-    timed: dict[str, Latency] = {}
-    different = sorted(set(prompts.values()))
+    prompts = {path.parent.name: read_prompt(path.parent) for path in sorted(folder.glob(f"trials/*/{MESSAGES_FILE}"))}
+    timed: dict[tuple[Message, ...], Latency] = {}
+    different = sorted(set(prompts.values()), key=prompt_sha256)
     with progress("evaluate: timing the prompts of the sweep", len(different)) as advance:
-        for prompt in different:
-            beginning = prompt_messages(prompt)
+        for beginning in different:
             answer = Prompted(config.task, inputs.student, beginning)
             system = System("trial", answer, readable="", student=inputs.student, beginning=beginning)
-            timed[prompt] = measure_latency(system, test, config.latency.trial_requests)
+            timed[beginning] = measure_latency(
+                system, test, config.latency.trial_requests, time_prefill(system)
+            )
             advance(1)
     return {trial: timed[prompt] for trial, prompt in prompts.items()}
 

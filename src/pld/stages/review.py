@@ -4,14 +4,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pld.artifacts import SHIPS, atomic_folder, read_jsonl, read_text, write_json, write_jsonl, write_text
+from pld.artifacts import SHIPS, atomic_folder, read_jsonl, read_prompt, write_json, write_jsonl, write_prompt
 from pld.config.settings import load_config
 from pld.errors import ArtifactError, ReviewError
 from pld.metrics import predictions
 from pld.params import Config
 from pld.ports import Student
 from pld.progress import progress
-from pld.records import DISTILLED, Instruction, Reviewed, sha256
+from pld.records import DISTILLED, Instruction, Reviewed, prompt_sha256
 from pld.resolve.ablation import ablate
 from pld.resolve.inputs import load_inputs
 from pld.resolve.lineage import with_effects
@@ -29,7 +29,7 @@ def run() -> None:
 
 def compute(config: Config, folder: Path, student: Student | None = None) -> None:
     """Write `folder`/review/. `student`: None for the one that `config` names, loaded only if there are edits."""
-    came_in = sha256(read_text(folder / LEFT / "system_prompt.md"))
+    came_in = prompt_sha256(read_prompt(folder / LEFT))
     log = read_log(config.task.name)
     applied = applied_entries(log, came_in)
     if applied:
@@ -64,17 +64,16 @@ def _write_edited(config: Config, folder: Path, student: Student | None, applied
                 f"settings changed since ({log_path(config.task.name)}); import a new sheet "
                 "(`pld review export --unreviewed`)"
             )
-    batch = config.calibration.method == "batch"
     lists_asked = 1 + config.resolution.ablation * len(instructions)
-    most = len(validation) * lists_asked + len(scorer.calibrated_on) * (lists_asked if batch else 1)
+    most = len(validation) * lists_asked + config.calibration.examples
     with progress("review: answers", most) as advance:
         scorer.on_progress = advance
         report = scorer.report(prompt, validation)
         effects = ablate(instructions, scorer, validation) if config.resolution.ablation else None
-        scores, calibration = scorer.scores(prompt, validation), scorer.calibration(prompt)
+        scores, calibration = scorer.shipped_scores(prompt, validation)
     with atomic_folder(folder / SHIPS) as written:
         write_jsonl(written / "instructions.jsonl", instructions)
-        write_text(written / "system_prompt.md", prompt.text)
+        write_prompt(written, prompt.messages)
         write_json(written / "calibration.json", calibration)
         write_jsonl(written / "predictions.jsonl", predictions(validation, DISTILLED, scores, config.task.labels))
         write_jsonl(written / "descent.jsonl", with_effects(descents, effects))
