@@ -34,7 +34,7 @@ def test_where_draws_were_searched_their_spread_is_told_and_kept_beside_the_winn
         rows = {row["trial_id"]: row for row in csv.DictReader(file)}
     assert {row["clustering.draw"] for row in rows.values()} == {"", "0", "1"}
     assert all(rows[item.trial_id]["macro_f1"] == f"{item.macro_f1:.4f}" for item in spread.draws)
-    assert found.finalists[0].report.settings["clustering.draw"] != 1
+    assert found.winner.report.settings["clustering.draw"] != 1
 
 
 def test_of_a_sweep_without_draws_nothing_is_told_and_nothing_of_an_earlier_one_stays(project, capsys):
@@ -49,8 +49,8 @@ def test_of_a_sweep_without_draws_nothing_is_told_and_nothing_of_an_earlier_one_
 def test_supports_that_are_no_whole_numbers_are_read_back_as_they_are(project):
     found = written(swept({"clustering.doubtful": "downweight"}))
     rows = [row["support"] for row in _lines(Path("artifacts/best/instructions.jsonl"))]
-    kept = {item.id: item.support for item in found.finalists[0].draft.instructions}
-    assert rows == [kept[identity] for identity in found.finalists[0].draft.prompt.instruction_ids]
+    kept = {item.id: item.support for item in found.winner.draft.instructions}
+    assert rows == [kept[identity] for identity in found.winner.draft.prompt.instruction_ids]
     assert any(isinstance(value, float) for value in rows)
 
 
@@ -69,7 +69,7 @@ def test_what_the_clusterer_chose_by_the_number_of_rules_is_told_and_stands_with
             assert row["by_size"] == f"min_samples {number}, init pca"
             report = json.loads(Path(f"artifacts/trials/{row['trial_id']}/report.json").read_text())
             assert report["by_size"] == {"min_samples": number, "init": "pca"}
-    winner = found.finalists[0].report
+    winner = found.winner.report
     told = f"sweep: chosen by the number of rules that {winner.trial_id} clusters: min_samples"
     assert told in capsys.readouterr().out
     written(swept(*points))

@@ -28,7 +28,6 @@ MATERIAL = Material(
     vectors=np.repeat(embed([example.inputs["text"] for example in TRAIN]), DRAWS, axis=0),
     train={example.id: example for example in TRAIN},
     validation=VALIDATION,
-    calibration=TRAIN[:3],
 )
 
 

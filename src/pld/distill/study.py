@@ -78,12 +78,13 @@ class OptunaStudy:
     def results(self) -> list[Result]:
         found = {}
         for trial in self._finished():
-            report, answers, error = json.loads(trial.user_attrs["result"])
+            report, answers, error, asked = json.loads(trial.user_attrs["result"])
             found[trial_id(trial.params)] = Result(
                 settings=dict(sorted(trial.params.items())),
                 report=TrialReport.model_validate(report) if report else None,
                 predictions=tuple(Prediction.model_validate(answer) for answer in answers),
                 error=error,
+                asked=asked,
             )
         return list(found.values())
 
@@ -99,4 +100,4 @@ class OptunaStudy:
 def _stored(result: Result) -> str:
     report = result.report.model_dump(mode="json") if result.report else None
     answers = [prediction.model_dump(mode="json") for prediction in result.predictions]
-    return json.dumps([report, answers, result.error])
+    return json.dumps([report, answers, result.error, result.asked])

@@ -1,20 +1,37 @@
-"""Search over prompts: measure a trial for every point of a study, then choose the winner among the best few, measured
-again at the reporting precision."""
+"""Search over prompts: measure a trial for every point, on as much of validation as the sampler wants, then choose the
+winner among the best few at the reporting precision."""
 
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pld.calibration import calibrate
+from pld.distill.calibrating import calibration_parts, fitted
 from pld.distill.cluster import ChoosesBySize
-from pld.distill.trial import Draft, Material, Outcome, draft, measure, objective, trial_id
+from pld.distill.race import Entrant, compare_with_leader, nested_parts, part_sizes, race, simplest
+from pld.distill.trial import (
+    Draft,
+    Material,
+    Outcome,
+    comparable,
+    draft,
+    measure,
+    objective,
+    score_examples,
+    trial_id,
+)
 from pld.errors import DistillError
-from pld.params import Config, Scalar
-from pld.ports import Clusterer, OnProgress, Student, Teacher, Vectors
-from pld.records import Prediction, Record, TrialReport, canonical_json
+from pld.metrics import Indices, choose
+from pld.params import Config, Scalar, SweepParams
+from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
+from pld.records import Example, Message, Messages, Prediction, Record, Standing, TrialReport, canonical_json
 
 Settings = Mapping[str, Scalar]
 DRAW = "clustering.draw"
@@ -22,12 +39,14 @@ DRAW = "clustering.draw"
 
 @dataclass(frozen=True)
 class Result:
-    """A finished trial as the study stores it: a report with its predictions, or an error."""
+    """A finished trial as the study stores it: a report with its predictions, or an error. `asked`: answers that the
+    Student gave for it (0 where another trial with the same prompt had them)."""
 
     settings: Settings
     report: TrialReport | None
     predictions: tuple[Prediction, ...]
     error: str | None
+    asked: int = 0
 
     @property
     def trial_id(self) -> str:
@@ -48,27 +67,38 @@ class Study(Protocol):
 
 @dataclass(frozen=True)
 class Swept:
-    """`results`: best first, failed ones last; `finalists`: at the reporting precision, best (the winner) first."""
+    """`results`: those that answered most of validation first, among these the best, failed ones last; `final`: trial
+    id of each finalist → its macro-F1 on all of validation at the reporting precision."""
 
     results: list[Result]
     drafts: Mapping[str, Draft]
-    finalists: list[Outcome]
+    final: Mapping[str, float]
+    winner: Outcome
 
 
 @dataclass
 class TrialRunner:
-    """Runs trials that share models, vectors, clusterings and answers."""
+    """Runs trials that share models, vectors, clusterings and answers. `on_progress` counts answers."""
 
     configured: Callable[[Settings], Config]
     build_clusterer: Callable[[Config], Clusterer]
     material: Material
     student: Student
     teacher: Teacher | None
+    on_progress: OnProgress | None = None
 
     def __post_init__(self) -> None:
         self._clusterers: dict[str, Clusterer] = {}
         self._drafts: dict[str, Draft] = {}
-        self._measured: dict[str, Outcome] = {}
+        searching = self.student.for_search()
+        self._searching = _Answers(searching, self.on_progress)
+        self._reporting = self._searching if searching is self.student else _Answers(self.student, self.on_progress)
+
+    @property
+    def asked(self) -> int:
+        """Answers that the Student gave so far, at either precision."""
+        both = {id(answers): answers for answers in (self._searching, self._reporting)}
+        return sum(answers.asked for answers in both.values())
 
     def draft(self, settings: Settings) -> Draft:
         identity = trial_id(settings)
@@ -76,69 +106,165 @@ class TrialRunner:
             config = self.configured(settings)
             key = canonical_json(config.clusterer)
             if key not in self._clusterers:
-                self._clusterers[key] = _CachedClusterer(self.build_clusterer(config))
+                self._clusterers[key] = CachedClusterer(self.build_clusterer(config))
             self._drafts[identity] = draft(config, self.material, self._clusterers[key], self.student, self.teacher)
         return self._drafts[identity]
 
-    def search(self, settings: Settings, student: Student, on_progress: OnProgress | None) -> Result:
-        """One trial at the precision for searching; a prompt is measured only once."""
+    def search(self, settings: Settings, examples: Sequence[Example]) -> Result:
+        """One trial on `examples` of validation at the precision for searching."""
+        before = self.asked
         try:
             drafted = self.draft(settings)
         except DistillError as error:
             return Result(settings, None, (), str(error))
-        known = self._measured.get(drafted.prompt.sha256)
-        if known is None:
-            known = measure(self.configured(settings), settings, drafted, self.material, student, on_progress)
-            self._measured[drafted.prompt.sha256] = known
-        identity = trial_id(settings)
-        report = known.report.model_copy(
-            update={
-                "trial_id": identity,
-                "settings": dict(settings),
-                "clusters": sum(not cluster.noise for cluster in drafted.clustering.clusters),
-                "noise_share": drafted.clustering.noise_share,
-                "by_size": dict(drafted.clustering.by_size),
-            }
-        )
-        answers = tuple(item.model_copy(update={"system": identity}) for item in known.predictions)
-        return Result(settings, report, answers, None)
+        config, scores = self.configured(settings), self._scores(settings, examples, self._searching)
+        report, answers = measure(config, settings, drafted, examples, scores, self.tokens(settings))
+        return Result(settings, report, tuple(answers), None, self.asked - before)
 
-    def final(self, settings: Settings, on_progress: OnProgress | None) -> Outcome:
-        """A finalist at the reporting precision, with its calibration."""
+    def tokens(self, settings: Settings) -> int:
+        return self.student.count_tokens(self.draft(settings).prompt.messages)
+
+    def chosen(self, settings: Settings, examples: Sequence[Example], *, finally_: bool = False) -> Indices:
+        """Labels [n] that the trial's prompt chooses for validation `examples` under the calibration that ships;
+        `finally_`: at the reporting precision."""
+        return choose(self._scores(settings, examples, self._reporting if finally_ else self._searching))
+
+    def outcome(self, settings: Settings) -> Outcome:
+        """The trial as it ships: on all of validation at the reporting precision, with its calibration."""
+        config, drafted, material = self.configured(settings), self.draft(settings), self.material
+        messages, explained = drafted.prompt.messages, {rule.example_id for rule in material.rules}
+        parts = calibration_parts(config.task, config.calibration, messages, material.train.values(), explained)
+        calibration = fitted(config.task, config.calibration, parts, functools.partial(self._reporting.scores, config))
+        scores = self._reporting.scores(config, messages, material.validation)
+        if config.calibration.method != "none":
+            scores = calibrate(scores, calibration)
+        report, answers = measure(config, settings, drafted, material.validation, scores, self.tokens(settings))
+        return Outcome(drafted, report, answers, calibration)
+
+    def _scores(self, settings: Settings, examples: Sequence[Example], answers: "_Answers") -> Scores:
         config = self.configured(settings)
-        return measure(
-            config, settings, self.draft(settings), self.material, self.student, on_progress, always_calibrated=True
-        )
+        return comparable(config, answers.scores(config, self.draft(settings).prompt.messages, examples), examples)
 
 
-def sweep(study: Study, runner: TrialRunner, finalists: int, on_progress: OnProgress | None = None) -> Swept:
-    """Try all points of `study`, then measure the best `finalists` again and rank them by the objective.
+def sweep(study: Study, runner: TrialRunner, finalists: int) -> Swept:
+    """Try all points of `study` on all of validation and choose among the best `finalists`.
 
-    `on_progress` counts answered validation examples. Raises DistillError when every trial failed.
+    Raises DistillError when every trial failed.
     """
-    searching = runner.student.for_search()
-    study.run(lambda settings: runner.search(settings, searching, on_progress))
-    results = sorted(study.results(), key=_rank)
-    reports = [result.report for result in results if result.report is not None]
-    if not reports:
+    study.run(lambda settings: runner.search(settings, runner.material.validation))
+    return _decided(study.results(), {}, runner, finalists)
+
+
+def race_sweep(points: Iterable[Settings], runner: TrialRunner, params: SweepParams) -> Swept:
+    """Race the prompts of `points`, in any order, then choose among the best `params.finalists`.
+
+    Raises DistillError when every trial failed.
+    """
+    assert params.race is not None  # checked with the rest of the settings
+    results, alike = [], defaultdict[str, list[Settings]](list)
+    for settings in sorted(points, key=trial_id):
+        try:
+            alike[runner.draft(settings).prompt.sha256].append(settings)
+        except DistillError as error:
+            results.append(Result(settings, None, (), str(error)))
+    # prompts that begin alike follow each other from short to long: the Student keeps the prefix that they share
+    first = sorted((same[0] for same in alike.values()), key=lambda settings: _beginning(runner.draft(settings)))
+    entrants = {_entrant(settings, runner): settings for settings in first}
+    labels, validation = runner.configured({}).task.labels, runner.material.validation
+    parts = nested_parts(validation, part_sizes(len(validation), len(labels), params.race), params.seed)
+    asked: dict[str, int] = defaultdict(int)
+
+    def answer(entrant: Entrant, part: Sequence[Example]) -> Indices:
+        before = runner.asked
+        chosen = runner.chosen(entrants[entrant], part)
+        asked[entrant.key] += runner.asked - before
+        return chosen
+
+    bootstrap = runner.configured({}).evaluation
+    standings = race(list(entrants), answer, parts, params.finalists, params.race, labels, bootstrap)
+    reached: dict[str, Standing] = {}
+    for entrant, settings in entrants.items():
+        for same in alike[runner.draft(settings).prompt.sha256]:
+            result = runner.search(same, parts[standings[entrant].rung - 1])
+            results.append(replace(result, asked=asked.pop(result.trial_id, 0)))
+            reached[result.trial_id] = standings[entrant]
+    return _decided(results, reached, runner, params.finalists)
+
+
+def grid(params: SweepParams) -> list[Settings]:
+    """All points of the space."""
+    space = {f"{section}.{key}": values for section, found in params.space.items() for key, values in found.items()}
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*space.values())]
+
+
+def _decided(
+    results: Sequence[Result], standings: Mapping[str, Standing], runner: TrialRunner, finalists: int
+) -> Swept:
+    """The winner: of the best `finalists`, the one with the fewest tokens within one standard error of the best."""
+    results, validation = sorted(results, key=_rank), runner.material.validation
+    finished = [result for result in results if result.report is not None]
+    if not finished:
         raise DistillError(f"all {len(results)} trials of the sweep failed; the first one: {results[0].error}")
-    best = [runner.final(report.settings, on_progress) for report in _different(reports, runner)[:finalists]]
-    drafts = {result.trial_id: runner.draft(result.settings) for result in results if result.report is not None}
-    return Swept(results, drafts, sorted(best, key=lambda outcome: objective(outcome.report)))
+    whole: dict[str, Result] = {}  # the first trial of each distinct prompt
+    for result in finished:
+        if result.report is not None and result.report.report.n == len(validation):
+            whole.setdefault(runner.draft(result.settings).prompt.sha256, result)
+    spent: dict[str, int] = {}
+    best, chosen = {}, {}
+    for result in itertools.islice(whole.values(), finalists):
+        before, entrant = runner.asked, _entrant(result.settings, runner)
+        best[entrant], chosen[entrant] = result, runner.chosen(result.settings, validation, finally_=True)
+        spent[result.trial_id] = runner.asked - before
+    config = runner.configured({})
+    places = compare_with_leader(chosen, validation, config.task.labels, config.evaluation)
+    won = best[simplest(places)]
+    before = runner.asked
+    winner = runner.outcome(won.settings)
+    spent[won.trial_id] += runner.asked - before
+    rung = max((standing.rung for standing in standings.values()), default=1)
+    reached = dict(standings) | {
+        best[one].trial_id: Standing(rung=rung, gap=place.gap, se=place.se) for one, place in places.items()
+    }
+    return Swept(
+        results=[_with(result, reached.get(result.trial_id), spent.get(result.trial_id, 0)) for result in results],
+        drafts={result.trial_id: runner.draft(result.settings) for result in finished},
+        final={best[one].trial_id: place.macro_f1 for one, place in places.items()},
+        winner=replace(winner, report=winner.report.model_copy(update={"standing": reached[won.trial_id]})),
+    )
+
+
+def _with(result: Result, standing: Standing | None, asked: int) -> Result:
+    report = result.report and result.report.model_copy(update={"standing": standing})
+    return replace(result, report=report, asked=result.asked + asked)
+
+
+def _entrant(settings: Settings, runner: TrialRunner) -> Entrant:
+    return Entrant(trial_id(settings), runner.tokens(settings))
+
+
+def _beginning(drafted: Draft) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in drafted.prompt.messages]
+
+
+def _rank(result: Result) -> tuple[bool, int, tuple[float, int, str], str]:
+    if result.report is None:
+        return (True, 0, (0.0, 0, ""), result.trial_id)
+    return (False, -result.report.report.n, objective(result.report), result.trial_id)
 
 
 class BestOfDraw(Record):
-    """The best trial with the rules of one draw (None: of all draws), by macro-F1 on validation at the precision for
-    searching; None when all of them failed."""
+    """The best trial with the rules of one draw (None: of all draws), by macro-F1 at the precision for searching on the
+    `n` validation examples that it answered; None when all of them failed."""
 
     draw: int | None
     trial_id: str | None
     macro_f1: float | None
+    n: int | None
 
 
 class DrawSpread(Record):
     """artifacts/best/draws.json. `spread`: macro-F1 of the best draw minus that of the worst (None with fewer than
-    two)."""
+    two, and where a race dropped one of them before it had answered as many examples)."""
 
     draws: tuple[BestOfDraw, ...]
     spread: float | None
@@ -167,27 +293,35 @@ def draw_spread(results: Sequence[Result]) -> DrawSpread | None:
                 draw=draw,
                 trial_id=trial.trial_id if trial else None,
                 macro_f1=trial.report.macro_f1.value if trial else None,
+                n=trial.report.n if trial else None,
             )
     draws = sorted(best.values(), key=lambda item: -1 if item.draw is None else item.draw)
-    single = [item.macro_f1 for item in draws if item.draw is not None and item.macro_f1 is not None]
-    return DrawSpread(draws=tuple(draws), spread=max(single) - min(single) if len(single) > 1 else None)
+    single = [item for item in draws if item.draw is not None and item.macro_f1 is not None]
+    figures = [item.macro_f1 for item in single if item.macro_f1 is not None]
+    alike = len(single) > 1 and len({item.n for item in single}) == 1
+    return DrawSpread(draws=tuple(draws), spread=max(figures) - min(figures) if alike else None)
 
 
-def _rank(result: Result) -> tuple[bool, tuple[float, int, str], str]:
-    if result.report is None:
-        return (True, (0.0, 0, ""), result.trial_id)
-    return (False, objective(result.report), result.trial_id)
+class _Answers:
+    """One Student's log-scores: of a prompt it is asked for each example once. `asked` counts."""
+
+    def __init__(self, student: Student, on_progress: OnProgress | None) -> None:
+        self._student = student
+        self._on_progress = on_progress
+        self._held: dict[Messages, dict[str, npt.NDArray[np.float64]]] = defaultdict(dict)
+        self.asked = 0
+
+    def scores(self, config: Config, messages: Sequence[Message], examples: Sequence[Example]) -> Scores:
+        """[n, k] log-scores of the declared labels."""
+        held = self._held[tuple(messages)]
+        if new := [example for example in examples if example.id not in held]:
+            found = score_examples(self._student, config.task, messages, new, self._on_progress)
+            held.update(zip((example.id for example in new), found, strict=True))
+            self.asked += len(new)
+        return np.array([held[example.id] for example in examples]).reshape(len(examples), len(config.task.labels))
 
 
-def _different(reports: Sequence[TrialReport], runner: TrialRunner) -> list[TrialReport]:
-    """The first trial of each distinct prompt."""
-    found: dict[str, TrialReport] = {}
-    for report in reports:
-        found.setdefault(runner.draft(report.settings).prompt.sha256, report)
-    return list(found.values())
-
-
-class _CachedClusterer:
+class CachedClusterer:
     """Caches a clusterer's result per set of vectors: trials differ in the rules that they cluster."""
 
     def __init__(self, clusterer: Clusterer) -> None:

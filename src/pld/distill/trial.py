@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pld.calibration import calibrate, cross_fitted, fit_batch
-from pld.distill.cluster import Clustering, chosen_rules, cluster_rules
-from pld.distill.consolidate import labels_without_instruction, medoids, rule_groups, weigher
+from pld.distill.cluster import Clustering
+from pld.distill.consolidate import labels_without_instruction
+from pld.distill.consolidation import consolidated
 from pld.distill.render import exemplars_of, render_input, render_system_prompt
-from pld.distill.teacher_consolidation import merge
-from pld.errors import ConfigError
 from pld.metrics import Indices, choose, indices, predictions, system_report
-from pld.params import Config, Scalar, TeacherConsolidator
+from pld.params import Config, Scalar
 from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
 from pld.records import (
     Calibration,
@@ -28,13 +27,12 @@ from pld.records import (
 
 @dataclass(frozen=True)
 class Material:
-    """The inputs of every trial; `vectors` [n, d] belong to `rules` [n], `calibration` is a part of train."""
+    """The inputs of every trial; `vectors` [n, d] belong to `rules` [n]."""
 
     rules: Sequence[Rule]
     vectors: Vectors
     train: Mapping[str, Example]
     validation: Sequence[Example]
-    calibration: Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,12 @@ def draft(config: Config, material: Material, clusterer: Clusterer, student: Stu
 
     Raises DistillError when clustering or rendering leaves nothing.
     """
-    rules, vectors = chosen_rules(material.rules, material.vectors, config.clustering)
-    weigh = weigher(rules, config.clustering)
-    clustering = cluster_rules(rules, vectors, clusterer, config.clustering.noise)
-    groups = rule_groups(clustering.clusters, rules, vectors, config.consolidator.min_share, weigh)
-    if not isinstance(config.consolidator, TeacherConsolidator):
-        instructions = medoids(groups, weigh)
-    elif teacher is not None:
-        instructions = merge(config.task, groups, config.consolidator, teacher, config.asking.attempts, weigh=weigh)
-    else:
-        raise ConfigError("expected a Teacher to merge rules, got none (groups.consolidator=teacher)")
-    by_id = {rule.id: rule for rule in rules}
-    exemplars = exemplars_of(instructions, by_id, material.train, config.rendering)
-    prompt = render_system_prompt(config.task, instructions, exemplars, config.rendering, student.count_tokens)
-    return Draft(clustering, instructions, prompt)
+    found = consolidated(config, material.rules, material.vectors, material.train, clusterer, teacher)
+    rendering = config.rendering.model_copy(update={"order": "given"}) if found.in_order else config.rendering
+    by_id = {rule.id: rule for rule in material.rules}
+    exemplars = exemplars_of(found.instructions, by_id, material.train, rendering)
+    prompt = render_system_prompt(config.task, found.instructions, exemplars, rendering, student.count_tokens)
+    return Draft(found.clustering, found.instructions, prompt)
 
 
 def comparable(config: Config, scores: Scores, examples: Sequence[Example]) -> Scores:
@@ -150,8 +140,9 @@ def groups_of(examples: Sequence[Example]) -> list[str] | None:
 
 
 def objective(report: TrialReport) -> tuple[float, int, str]:
-    """Sorts the best trial first: macro-F1 on validation, then fewer prompt tokens, then the trial id."""
-    return (-report.report.macro_f1.value, report.report.prompt_tokens, report.trial_id)
+    """Sorts the best trial first: macro-F1 on the examples that it answered, then fewer prompt tokens, then the trial
+    id."""
+    return (-round(report.report.macro_f1.value, 6), report.report.prompt_tokens, report.trial_id)
 
 
 def sample(examples: Sequence[Example], size: int, purpose: str) -> list[Example]:

@@ -3,7 +3,6 @@
 Successive halving: Karnin et al. 2013; as a race among configurations: Jamieson and Talwalkar 2016, arXiv 1502.07943.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.distill.cached_scorer import CachedScorer
+from pld.distill.race import nested_parts
 from pld.distill.trial import groups_of
 from pld.metrics import Indices, interval, label_scores, macro_f1, paired_gains
 from pld.params import GateParams
-from pld.records import Example, SystemPrompt, content_id
+from pld.records import Example, SystemPrompt
 from pld.resolve.records import GateResult, Rung
 
 PARTS = (0.25, 0.5, 1.0)
@@ -33,23 +33,10 @@ class Race:
 
 
 def growing_parts(validation: Sequence[Example], seed: int) -> list[list[Example]]:
-    """Nested parts of `validation`, the last one all of it, in seeded order: stratified by label, or whole groups if
-    the data set has groups. Each has at least `LEAST` examples and is smaller than the next."""
-    groups = groups_of(validation)
+    """Nested parts of `validation`, the last one all of it (`nested_parts`). Each has at least `LEAST` examples and is
+    smaller than the next."""
     sizes = sorted({min(len(validation), max(LEAST, round(part * len(validation)))) for part in PARTS})
-    if groups is None:
-        ordered = _stratified(validation, seed)
-        return [ordered[:size] for size in sizes]
-    counts = Counter(groups)
-    held: set[str] = set()
-    parts: dict[int, list[Example]] = {}
-    ordered_groups = iter(sorted(counts, key=lambda group: content_id([seed, "race", group])))
-    for size in sizes:
-        while sum(counts[group] for group in held) < size:
-            held.add(next(ordered_groups))
-        part = [example for example, group in zip(validation, groups, strict=True) if group in held]
-        parts[len(part)] = part
-    return list(parts.values())
+    return nested_parts(validation, sizes, seed)
 
 
 def screen(
@@ -186,12 +173,3 @@ def _simplest_first(
 
 def ids_where(examples: Sequence[Example], held: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     return tuple(example.id for example, is_held in zip(examples, held, strict=True) if is_held)
-
-
-def _stratified(examples: Sequence[Example], seed: int) -> list[Example]:
-    """A seeded order whose every prefix is stratified by label."""
-    by_label: dict[str, list[Example]] = {}
-    for example in sorted(examples, key=lambda example: content_id([seed, "race", example.id])):
-        by_label.setdefault(example.label, []).append(example)
-    placed = [((at + 0.5) / len(own), example) for own in by_label.values() for at, example in enumerate(own)]
-    return [example for _, example in sorted(placed, key=lambda item: (item[0], item[1].id))]

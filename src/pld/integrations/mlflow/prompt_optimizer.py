@@ -37,7 +37,7 @@ from pld.integrations.mlflow.train_data import Labelled, read_records
 from pld.params import Config
 from pld.ports import Clusterer, Embedder, Teacher
 from pld.progress import progress
-from pld.records import Example, Instruction, Rejection, Rule, Task
+from pld.records import Example, Instruction, Messages, Rejection, Rule, Task
 
 EvalFn = Callable[[dict[str, str], list[dict[str, Any]]], list[EvaluationResultRecord]]
 
@@ -160,8 +160,10 @@ class PldPromptOptimizer(BasePromptOptimizer):  # type: ignore[misc]
         )
         choices = {role: given for role, given in self._given.items() if isinstance(given, str | Path | Mapping)}
         choices["consolidator"] = "teacher" if self._merge else "medoid"
-        seed = [f"clusterer.seed={self._seed}"] if self._given["clusterer"] is None else []
-        return default_config(task, choices, seed, "PldPromptOptimizer")
+        # predict_fn renders the inputs, so there are no turns
+        fixed = ["rendering.exemplars_as=inline"]
+        fixed += [f"clusterer.seed={self._seed}"] if self._given["clusterer"] is None else []
+        return default_config(task, choices, fixed, "PldPromptOptimizer")
 
     def _name(self, target_prompts: Mapping[str, str]) -> str:
         names = ", ".join(target_prompts)
@@ -212,7 +214,7 @@ class PldPromptOptimizer(BasePromptOptimizer):  # type: ignore[misc]
         embedder: Embedder = self._object("embedder") or build(config.embedder, "embedder")
         vectors = embedder.embed([rule.text for rule in kept])
         train = {example.id: example for example in examples}
-        return _Found(teacher, Material(kept, vectors, train, validation=(), calibration=()), rejections)
+        return _Found(teacher, Material(kept, vectors, train, validation=()), rejections)
 
     def _object(self, role: str) -> Any:
         """The adapter that was given ready-made, else None."""
@@ -320,8 +322,8 @@ class _Judge:
 class _Characters:
     """Counts characters: the user's model may have any tokenizer."""
 
-    def count_text_tokens(self, text: str) -> int:
-        return len(text)
+    def count_tokens(self, messages: Messages) -> int:
+        return sum(len(message.content) for message in messages)
 
 
 def _tell(name: str, own: _Scored, best: _Scored, chosen: _Candidate | None, tried: int, validation: int) -> None:
