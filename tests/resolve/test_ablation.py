@@ -41,7 +41,7 @@ def instruction(label, *words):
 
 
 def scorer(student=None):
-    return CachedScorer(config=CONFIG, rules={}, train={}, calibrated_on=(), student=student or WordStudent())
+    return CachedScorer(config=CONFIG, rules={}, train={}, explained=(), student=student or WordStudent())
 
 
 def mail(number, label, *words):

@@ -31,7 +31,7 @@ def test_the_list_that_won_is_loaded_with_its_own_settings():
     assert (len(lists.clusters), lists.clusters[RULES[1].id]) == (12, 1)
     assert lists.noise == {RULES[12].id}
     assert (len(lists.train), len(lists.validation)) == (15, 30)
-    assert {example.split for example in lists.scorer.calibrated_on} == {"train"}
+    assert lists.scorer.explained == {rule.example_id for rule in RULES}
 
 
 @pytest.mark.parametrize("changed", ["prompt", "rule", "vectors"])
@@ -45,7 +45,7 @@ def test_files_that_are_not_of_one_run_are_refused(changed):
         rows[0]["rule_ids"][0] = "unheard of"
         write_text(ARTIFACTS / "best/instructions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     expected = {
-        "prompt": r"expected the text that .*best/instructions.jsonl makes, got another \(.*best/system_prompt.md\)",
+        "prompt": r"expected the system message of .*best/messages.json, got another text \(.*best/system_prompt.md\)",
         "rule": "got unheard of of",
         "vectors": r"expected the vectors of .*, got others \(artifacts/embeddings\)",
     }

@@ -134,6 +134,6 @@ def scorer(settings: Config, train: Sequence[Example], rules: Sequence[Rule]) ->
         config=settings,
         rules={found.id: found for found in rules},
         train={example.id: example for example in train},
-        calibrated_on=train[:9],
+        explained={found.example_id for found in rules},
         student=WordStudent(),  # type: ignore[arg-type]
     )

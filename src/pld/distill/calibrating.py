@@ -1,5 +1,6 @@
 """Which training examples calibrate a prompt's scores, and the fit on them; every stage that fits one does it here."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -39,46 +40,51 @@ def calibration_parts(
 
     First those that the Teacher has not explained (`explained`: ids), then explained ones. A label with fewer than ten
     that the prompt doesn't show also gets shown ones, in folds: each fold is scored by the prompt without that fold's
-    turns. What the text of the system message shows can't be taken out, and is left out.
+    turns. What the text of the system message shows can't be taken out: it is left out, and a WARNING is printed if the
+    label then has fewer than ten.
     """
     prompt = tuple(messages)
-    turns = {message.content: place for place, message in enumerate(prompt) if message.role == "user"}
+    turns = {message.content for message in prompt if message.role == "user"}
     systems = [message.content for message in prompt if message.role == "system"]
     queues: dict[str, list[Example]] = {label: [] for label in task.labels}
     in_turns: dict[str, list[Example]] = {label: [] for label in task.labels}
-    place_of: dict[str, int] = {}
+    text_of: dict[str, str] = {}  # of an example in a turn
+    in_text: Counter[str] = Counter()
     for example in sorted(train, key=lambda own: (own.id in explained, content_id(["calibration", own.id]))):
         text = render_input(task, example.inputs)
         if text in turns:
             in_turns[example.label].append(example)
-            place_of[example.id] = turns[text]
-        elif not any(text in system for system in systems):
+            text_of[example.id] = text
+        elif any(text in system for system in systems):
+            in_text[example.label] += 1
+        else:
             queues[example.label].append(example)
     for label, own in queues.items():
         own += in_turns[label][: max(0, _ENOUGH - len(own))]
+        if in_text[label] and len(own) < _ENOUGH:
+            print(
+                f"calibration: WARNING: expected at least {_ENOUGH} training examples of {label!r} that the prompt "
+                f"doesn't show, got {len(own)}, so its bias is uncertain; do with fewer exemplars, or show them as turns"
+            )
     in_turn = [example for example in chain.from_iterable(zip_longest(*queues.values())) if example is not None]
     drawn = in_turn[: params.examples]
-    parts = [Part(prompt, tuple(example for example in drawn if example.id not in place_of))]
-    shown = [example for example in drawn if example.id in place_of]
+    parts = [Part(prompt, tuple(example for example in drawn if example.id not in text_of))]
+    shown = [example for example in drawn if example.id in text_of]
     for number in range(min(FOLDS, len(shown))):
         fold = tuple(shown[number::FOLDS])
-        gone = {place for example in fold for place in (place_of[example.id], place_of[example.id] + 1)}
-        parts.append(Part(tuple(own for place, own in enumerate(prompt) if place not in gone), fold))
+        parts.append(Part(_without(prompt, {text_of[example.id] for example in fold}), fold))
     return [part for part in parts if part.examples]
 
 
 def fitted(task: Task, params: CalibrationParams, parts: Sequence[Part], score: Score) -> Calibration:
-    """The calibration of one prompt, fitted on its `parts`; affine if `params.method` is none, for the report's sake.
-
-    Prints a WARNING for a label with too few examples to know its bias.
-    """
+    """The calibration of one prompt, fitted on its `parts`; affine if `params.method` is none, for the report's sake."""
     examples = [example for part in parts for example in part.examples]
     scores = np.vstack([np.empty((0, len(task.labels))), *(score(part.messages, part.examples) for part in parts)])
     gold = indices([example.label for example in examples], task.labels)
-    for place, label in enumerate(task.labels):
-        if (found := int((gold == place).sum())) < min(_ENOUGH, params.examples // len(task.labels)):
-            print(
-                f"calibration: WARNING: expected at least {_ENOUGH} training examples of {label!r} that the prompt "
-                f"doesn't show, got {found}; its bias is uncertain"
-            )
     return fit("batch" if params.method == "batch" else "affine", scores, gold, task.labels)
+
+
+def _without(prompt: tuple[Message, ...], texts: Collection[str]) -> tuple[Message, ...]:
+    """`prompt` without the user turns that are one of `texts`, and the answer after each."""
+    gone = {place for place, message in enumerate(prompt) if message.role == "user" and message.content in texts}
+    return tuple(message for place, message in enumerate(prompt) if not gone & {place, place - 1})
