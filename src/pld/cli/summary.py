@@ -9,8 +9,9 @@ import click
 
 from pld.artifacts import SHIPS, read_record
 from pld.distill.sweep import DrawSpread
-from pld.evaluate.findings import comparisons_of_shipped, standing
+from pld.evaluate.findings import compared_as, comparisons_of_shipped, standing
 from pld.evaluate.latency import read_latency
+from pld.evaluate.verdict import labels_used
 from pld.pricing import dollars, millions, tokens_read, tokens_written, total_usd
 from pld.records import (
     CALIBRATED,
@@ -48,6 +49,10 @@ def summary(as_json: bool) -> None:
     trial = read_record(Path("artifacts/best/trial.json"), TrialReport)
     console = Console(width=None if Console().is_terminal else 120)
     console.print()
+    if report.verdict:
+        verdict = report.verdict
+        console.print(verdict.decision, style="bold", highlight=False)
+        console.print(f"{verdict.why}\n{verdict.instead}\n", highlight=False)
     console.print(_quality(report))
     console.print(_cost(report, latency, costs))
     lines = [
@@ -79,7 +84,8 @@ def rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) ->
                 "macro_f1": system.macro_f1.model_dump(),
                 "accuracy": system.accuracy.model_dump(),
                 "latency": latency.systems[name].model_dump() if name in latency.systems else None,
-                **costs.systems[base].model_dump(),
+                **costs.systems[base].model_dump(exclude={"labels_used_calibrated"}),
+                "labels_used": labels_used(name, costs.systems),
                 "training_seconds": latency.training_seconds.get(base),
             }
         )
@@ -87,9 +93,11 @@ def rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) ->
 
 
 def _quality(report: EvaluationReport) -> "Table":
-    shipped = report.shipped
-    title = f"{report.task}: quality on {report.n} test examples, the same for all unless n says less"
-    table = _table(title, ("system", "n", "macro-F1 [95 %]", "accuracy", "calibrated", f"{shipped} is ahead by [95 %]"))
+    title = (
+        f"{report.task}: quality on {report.n} test examples, the same for all unless n says less; ahead: "
+        f"{report.shipped} less the system"
+    )
+    table = _table(title, ("system", "n", "macro-F1 [95 %]", "accuracy", "calibrated", "ahead by [95 %]"))
     ahead = {
         found.b.removesuffix(CALIBRATED): found.macro_f1_delta for found in comparisons_of_shipped(report).values()
     }
@@ -107,7 +115,9 @@ def _quality(report: EvaluationReport) -> "Table":
 
 
 def _cost(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> "Table":
-    table = _table("what it costs", ("system", "p50 ms", "p95 ms", "tokens", "training", "what a person can read"))
+    table = _table(
+        "what it costs", ("system", "p50 ms", "p95 ms", "tokens", "labels used", "training", "a person can read")
+    )
     for column in table.columns[-2:]:
         column.justify = "left"
     for name in _systems(report):
@@ -117,6 +127,7 @@ def _cost(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -
             "–" if timing is None else _milliseconds(timing.p50_ms),
             "–" if timing is None else _milliseconds(timing.p95_ms),
             f"{cost.tokens_per_request:,}",
+            f"{labels_used(compared_as(name, report), costs.systems):,}",
             training(cost, latency.training_seconds.get(name)),
             cost.readable,
         )

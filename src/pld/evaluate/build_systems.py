@@ -291,12 +291,14 @@ def resolution_cost(clustered: TrainingCost, resolution: ResolutionReport) -> Tr
 
 
 def _exemplar_pools(instructions: Sequence[Instruction], rendering: RenderingParams) -> list[list[str]]:
-    """The rules (each of one example) from which the rendering takes its exemplars, by instruction, by label or all together."""
+    """The rules (each of one example) from which the rendering takes its exemplars: by instruction, by label or all."""
     if rendering.exemplars_per == "instruction":
         return [list(instruction.rule_ids) for instruction in instructions]
     pools: dict[str, dict[str, None]] = {}
     for instruction in instructions:
-        pools.setdefault(instruction.label if rendering.exemplars_per == "label" else "", {}).update(dict.fromkeys(instruction.rule_ids))
+        pools.setdefault(instruction.label if rendering.exemplars_per == "label" else "", {}).update(
+            dict.fromkeys(instruction.rule_ids)
+        )
     return [list(pool) for pool in pools.values()]
 
 

@@ -16,13 +16,18 @@ def shipped_system(method: str) -> str:
 def rivals(system: str, measured: Collection[str]) -> tuple[str, ...]:
     """The other systems of `measured` that `system` is compared with: their calibrated variants if `system` is
     calibrated and they have one."""
-    wanted = []
-    for name in measured:
-        if name.endswith(CALIBRATED) or name == system.removesuffix(CALIBRATED):
-            continue
-        calibrated = name + CALIBRATED
-        wanted.append(calibrated if system.endswith(CALIBRATED) and calibrated in measured else name)
-    return tuple(wanted)
+    names = (name for name in measured if not name.endswith(CALIBRATED) and name != system.removesuffix(CALIBRATED))
+    return tuple(_variant(name, system, measured) for name in names)
+
+
+def compared_as(name: str, report: EvaluationReport) -> str:
+    """The variant of the system `name` that is compared with what ships, or that ships."""
+    return _variant(name, report.shipped, report.systems)
+
+
+def _variant(name: str, system: str, measured: Collection[str]) -> str:
+    calibrated = name + CALIBRATED
+    return calibrated if system.endswith(CALIBRATED) and calibrated in measured else name
 
 
 def comparisons_of_shipped(report: EvaluationReport) -> dict[str, Comparison]:

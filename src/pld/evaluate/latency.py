@@ -12,19 +12,27 @@ import numpy as np
 from pld.artifacts import file_sha256, read_record
 from pld.evaluate.systems import System
 from pld.ports import Student
-from pld.records import Example, Latency, LatencyReport
+from pld.records import Example, Latency, LatencyReport, Message
 
 WARM_UP = 3
+_ANYTHING = (Message(role="system", content="Answer."),)
 NOT_MEASURED = "not measured on this machine; `dvc repro -f -s evaluate` measures it"
 
 
-def measure_latency(system: System, examples: Sequence[Example], requests: int) -> Latency:
-    """Milliseconds of one prefill of the shared messages (0 without an LLM), and p50 and p95 over `requests` single
-    requests (or `system.requests`), cycling through `examples`, from input fields to scores."""
-    requests = system.requests or requests
+def time_prefill(system: System) -> float:
+    """Milliseconds of one prefill of the shared messages from an empty cache, which keeps them; 0 without an LLM."""
     student = system.student
-    prefill_ms = _milliseconds(lambda: student.prefill(system.beginning)) if student else 0.0
-    warm_up = min(WARM_UP, 1 + requests // 16)  # fewer if requests are slow
+    if student is None:
+        return 0.0
+    student.prefill(_ANYTHING)  # loads the model if nobody has used it yet
+    return _milliseconds(lambda: student.prefill(system.beginning))
+
+
+def measure_latency(system: System, examples: Sequence[Example], requests: int, prefill_ms: float) -> Latency:
+    """p50 and p95 in milliseconds over `requests` single requests (or `system.requests`), cycling through `examples`,
+    from input fields to scores. `prefill_ms`: of `time_prefill`, whose cache the requests use."""
+    requests = system.requests or requests
+    warm_up = min(WARM_UP, requests // 8)  # fewer if requests are slow
     turn = [examples[i % len(examples)] for i in range(warm_up + requests)]
     taken = [_milliseconds(partial(system.answer, [example])) for example in turn][warm_up:]
     p50, p95 = np.percentile(taken, [50, 95])

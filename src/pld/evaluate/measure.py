@@ -10,6 +10,7 @@ from pld.distill.trial import groups_of, sample
 from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings
 from pld.evaluate.latency import measure_latency, time_prefill
 from pld.evaluate.systems import Prompted, Replies, System
+from pld.evaluate.verdict import recommendation
 from pld.metrics import (
     Indices,
     choose,
@@ -194,7 +195,8 @@ def evaluation_report(
         loop=loop,
         calibrations={name: found.calibration for name, found in answers.items() if found.calibration is not None},
     )
-    return report, rows
+    costs = {name: found.cost for name, found in answers.items()}
+    return report.model_copy(update={"verdict": recommendation(report, costs, config.promotion)}), rows
 
 
 def _variants(answers: Mapping[str, Answers]) -> dict[str, Answers]:

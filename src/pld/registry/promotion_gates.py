@@ -3,12 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pld.evaluate.findings import standing
+from pld.evaluate.verdict import comparison_with
 from pld.metrics import compare, indices
 from pld.params import EvaluationParams, PromotionParams
-from pld.records import CALIBRATED, EvaluationReport, LatencyReport, Prediction, Record, SystemReport
+from pld.records import (
+    CALIBRATED,
+    ZERO_SHOT,
+    EvaluationReport,
+    LatencyReport,
+    Prediction,
+    Record,
+    SystemReport,
+)
 from pld.review.decisions import ReviewStanding
 
-ZERO_SHOT = "zero_shot"
 REVIEWED = "reviewed"
 """The gate that `--force` can't override."""
 
@@ -57,6 +66,7 @@ def judge(
     verdicts = []
     if gates.better_than_zero_shot:
         verdicts.append(better_than_zero_shot(candidate.report))
+    verdicts += [not_worse_than(candidate.report, rival) for rival in gates.rivals]
     if gates.not_worse_than_production:
         verdicts.append(not_worse_than_production(candidate, production, evaluation))
     if gates.max_p95_ms is not None:
@@ -104,13 +114,26 @@ def zero_shot_of(shipped: str) -> str:
 
 def better_than_zero_shot(report: EvaluationReport) -> Verdict:
     """Holds when the 95 % interval of the paired macro-F1 difference to zero-shot lies above 0."""
-    gate, rival = "better_than_zero_shot", zero_shot_of(report.shipped)
-    for found in report.comparisons:
-        if (found.a, found.b) == (report.shipped, rival):
-            delta = found.macro_f1_delta
-            figures = f"macro-F1 {delta.signed} against {rival}, expected the interval above 0"
-            return _verdict(gate, delta.low > 0, figures)
-    return _verdict(gate, False, f"the report compares {report.shipped} with no {rival}")
+    gate, found = "better_than_zero_shot", comparison_with(report, ZERO_SHOT)
+    if found is None:
+        return _verdict(gate, False, f"the report compares {report.shipped} with no {zero_shot_of(report.shipped)}")
+    figures = f"macro-F1 {found.macro_f1_delta.signed} against {found.b}, expected the interval above 0"
+    return _verdict(gate, standing(found) == "better", figures)
+
+
+def not_worse_than(report: EvaluationReport, rival: str) -> Verdict:
+    """Fails when the 95 % interval of the paired macro-F1 difference to `rival`, under the same calibration, lies
+    wholly below 0, and when it was not measured."""
+    gate, found = f"not_worse_than_{rival}", comparison_with(report, rival)
+    if found is None:
+        return _verdict(
+            gate,
+            False,
+            f"{rival} was not measured beside {report.shipped}; switch it on under baselines and run `dvc repro`, or "
+            "take it out of promotion.rivals",
+        )
+    figures = f"macro-F1 {found.macro_f1_delta.signed} against {found.b}, expected the interval to reach 0"
+    return _verdict(gate, standing(found) != "worse", figures)
 
 
 def not_worse_than_production(candidate: Evidence, production: Production, evaluation: EvaluationParams) -> Verdict:

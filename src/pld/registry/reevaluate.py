@@ -187,7 +187,12 @@ def _read_test(conditions: Conditions) -> list[Example]:
 
 
 def _measure(
-    name: str, spec: ServedSpec, messages: tuple[Message, ...], conditions: Conditions, config: Config, zero_shot: Calibration | None
+    name: str,
+    spec: ServedSpec,
+    messages: tuple[Message, ...],
+    conditions: Conditions,
+    config: Config,
+    zero_shot: Calibration | None,
 ) -> Evidence:
     """Measure the version, and zero-shot with the calibration `zero_shot`, as `evaluate` does. The rivals of the gates
     answered the same test examples when the present artifacts were evaluated."""
@@ -201,16 +206,14 @@ def _measure(
         )
     ]
     with progress(f"{name}, on the present test set", 2 * len(test)) as advance:
-        found = {
-            system.name: measured(system, test, config, config.latency.requests, advance)
-            for system in systems
-        }
+        found = {system.name: measured(system, test, config, config.latency.requests, advance) for system in systems}
     answers = {system: own for system, (own, _) in found.items()} | _rivals(conditions, config, test)
     latency = {system: timing for system, (_, timing) in found.items()}
     method = spec.calibration.method if spec.calibration else "none"
     calibration = config.calibration.model_copy(update={"method": method})
     config = config.model_copy(update={"calibration": calibration})
     report, rows = evaluation_report(config, spec.prompt_sha256, test, answers, student.describe(), None)
+    report = report.model_copy(update={"verdict": None})  # few of the systems were measured
     timed = LatencyReport(machine=served_by(student), systems=latency)
     groups = zip((example.id for example in test), groups_of(test) or (), strict=False)
     return Evidence(report, timed, rows, conditions.test_digest, dict(groups))

@@ -85,7 +85,8 @@ def _evaluation(outputs: Outputs) -> dict[str, Any]:
     return {
         "report": report,
         "config": outputs.config,
-        "verdict": rows.verdict(report),
+        "verdict": report.verdict,
+        "in_figures": rows.in_figures(report),
         "own": report.systems[report.shipped],
         "readable": outputs.costs.systems[DISTILLED].readable,
         "student": outputs.config.student.get("name", report.student.get("model", "")),
@@ -104,7 +105,8 @@ def _instructions(outputs: Outputs, rules: Sequence[Rule]) -> dict[str, Any]:
     ends = [0.0, *(end for own in effects for end in (own.macro_f1.low, own.macro_f1.high))]
     return {
         "instructions": rows.instruction_views(outputs.result.instructions, outputs.descents, effects, rules),
-        "prompt": outputs.result.prompt,
+        "prompt": outputs.result.messages[0].content,
+        "turns": outputs.result.messages[1:],
         "describe_step": describe_step,
         "measured": outputs.effects is not None,
         "scale": (min(ends), max(ends)),

@@ -1,4 +1,4 @@
-"""What the report shows: the verdict in one sentence, and rows for systems, trials, instructions and clusters."""
+"""What the report shows: its figures in one sentence, and rows for systems, trials, instructions and clusters."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pld.data.splits import SplitSummary
 from pld.distill.trial import objective
-from pld.evaluate.findings import Standing, comparisons_of_shipped, standing
+from pld.evaluate.findings import Standing, compared_as, comparisons_of_shipped, standing
+from pld.evaluate.verdict import labels_used
 from pld.records import (
     CALIBRATED,
     CHAIN_OF_THOUGHT,
@@ -36,19 +37,20 @@ MOST_RULES = 5_000
 MOST_BYTES = 2_000_000
 """Size of the rules' texts as HTML, so that the page stays below 5 MB."""
 
-_FIRST = (ZERO_SHOT, FEW_SHOT, CHAIN_OF_THOUGHT, CLUSTERED, UNREVIEWED, DISTILLED)
+_FIRST = (CHAIN_OF_THOUGHT, CLUSTERED, UNREVIEWED, DISTILLED)
 
 
 @dataclass(frozen=True)
 class SystemRow:
     """`comparison`: what ships minus this system (None: this one ships); `calibrated`: its calibrated variant, if any;
-    None elsewhere: not measured."""
+    `labels_used` by the variant that is compared; None elsewhere: not measured."""
 
     name: str
     ships: bool
     report: SystemReport
     calibrated: SystemReport | None
     comparison: Comparison | None
+    labels_used: int | None
     latency: Latency | None
     cost: SystemCost | None
     training_seconds: float | None
@@ -109,7 +111,7 @@ class Change:
     step: Step | None = None
 
 
-def verdict(report: EvaluationReport) -> str:
+def in_figures(report: EvaluationReport) -> str:
     """One sentence: what ships against zero-shot, with interval and n, and every system that is clearly better."""
     own = report.systems[report.shipped].macro_f1
     said = f"On {report.n:,} test examples, what ships ({report.shipped}) reaches macro-F1 {_interval(own)}"
@@ -146,7 +148,8 @@ def data_findings(splits: SplitSummary) -> list[str]:
 def system_rows(report: EvaluationReport, latency: LatencyReport, costs: CostReport) -> list[SystemRow]:
     """Prompted and distilled systems first, then all others in the report's order."""
     names = [name for name in report.systems if not name.endswith(CALIBRATED)]
-    names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    first = [ZERO_SHOT, *(name for name in names if name.startswith(FEW_SHOT)), *_FIRST]
+    names.sort(key=lambda name: first.index(name) if name in first else len(first))
     against = {found.b.removesuffix(CALIBRATED): found for found in comparisons_of_shipped(report).values()}
     return [
         SystemRow(
@@ -155,6 +158,7 @@ def system_rows(report: EvaluationReport, latency: LatencyReport, costs: CostRep
             report=report.systems[name],
             calibrated=report.systems.get(name + CALIBRATED),
             comparison=against.get(name),
+            labels_used=labels_used(compared_as(name, report), costs.systems) if name in costs.systems else None,
             latency=latency.systems.get(name),
             cost=costs.systems.get(name),
             training_seconds=latency.training_seconds.get(name),

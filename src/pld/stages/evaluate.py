@@ -20,7 +20,7 @@ from pld.artifacts import (
 from pld.config.composition import with_settings
 from pld.config.settings import load_config
 from pld.distill.extract import ExtractionSummary
-from pld.distill.trial import groups_of, sample
+from pld.distill.trial import groups_of
 from pld.evaluate.baselines.prompting import few_shot_examples
 from pld.evaluate.build_systems import (
     DistilledPrompt,
@@ -177,9 +177,7 @@ def _timed_trials(config: Config, folder: Path, inputs: SystemInputs, test: Sequ
         for beginning in different:
             answer = Prompted(config.task, inputs.student, beginning)
             system = System("trial", answer, readable="", student=inputs.student, beginning=beginning)
-            timed[beginning] = measure_latency(
-                system, test, config.latency.trial_requests, time_prefill(system)
-            )
+            timed[beginning] = measure_latency(system, test, config.latency.trial_requests, time_prefill(system))
             advance(1)
     return {trial: timed[prompt] for trial, prompt in prompts.items()}
 

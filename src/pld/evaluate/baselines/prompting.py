@@ -17,13 +17,14 @@ _CELLS = 2**23  # query-example pairs compared at a time: 32 MiB
 
 def few_shot_examples(task: Task, train: Sequence[Example], size: int, seed: int) -> list[Example]:
     """`size` training examples, balanced over the labels (the first declared labels get one more if `size` does not
-    divide), drawn and ordered by a seeded hash of their ids."""
-    drawn: list[Example] = []
+    divide), drawn by a seeded hash of their ids: one per label and round, each round in the order of the hashes. So the
+    first whole rounds of a larger draw are those of a smaller one, and the Student's prefix cache serves both."""
+    turns: dict[str, tuple[int, str]] = {}
     for place, label in enumerate(task.labels):
         wanted = size // len(task.labels) + (place < size % len(task.labels))
-        own = [example for example in train if example.label == label]
-        drawn += sorted(own, key=lambda example: _draw(seed, example))[:wanted]
-    return sorted(drawn, key=lambda example: _draw(seed, example))
+        draws = sorted((_draw(seed, example), example.id) for example in train if example.label == label)
+        turns |= {drawn: (turn, draw) for turn, (draw, drawn) in enumerate(draws[:wanted])}
+    return sorted((example for example in train if example.id in turns), key=lambda example: turns[example.id])
 
 
 def nearest_examples(
