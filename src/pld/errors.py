@@ -47,6 +47,10 @@ class BudgetError(TeacherError):
     pass
 
 
+class WaitingError(TeacherError):
+    """The offline Teacher's questions wait to be answered."""
+
+
 class ExtractionError(PldError):
     pass
 

@@ -17,6 +17,8 @@ OnProgress = Callable[[int], object]
 
 EXTRACT = "extract"
 """The Teacher's role that explains one example."""
+CONSOLIDATE = "consolidate"
+"""The Teacher's role that writes instructions from rules, and a checklist from instructions."""
 ONE_AT_A_TIME = ("resolve", "optimise")
 """Roles of the Teacher whose next question depends on the previous answer, so they can't be batched."""
 
@@ -37,13 +39,15 @@ class TeacherRequest:
 
 @dataclass(frozen=True)
 class TeacherAnswer:
-    """`content` fits the request's schema, or is None with an `error` (`code: details`)."""
+    """`content` fits the request's schema, or is None with an `error` (`code: details`). `source`: who gave a recorded
+    or imported answer, and when ("": this Teacher, when it was asked)."""
 
     key: str
     content: Mapping[str, Any] | None
     error: str | None = None
     recorded: bool = False
     usage: Mapping[str, int] = field(default_factory=dict)
+    source: str = ""
 
 
 class Teacher(Protocol):
@@ -129,6 +133,10 @@ class Student(Protocol):
 
     def count_text_tokens(self, text: str) -> int:
         """Tokens of plain text, without chat markup."""
+        ...
+
+    def label_tokens(self, labels: Sequence[str]) -> tuple[int, ...] | None:
+        """The id of each label's token as an answer; None if a label isn't a token of its own, or ids are unknown."""
         ...
 
     def for_search(self) -> "Student":

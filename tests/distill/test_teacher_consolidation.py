@@ -13,7 +13,17 @@ from pld.records import Rule, Task
 TASK = Task(
     name="colours", labels=("red", "blue"), fields=("note",), input_template="{{ note }}", base_instruction="Say which."
 )
-PARAMS = TeacherConsolidator(kind="teacher", min_share=0.2, max_rules=3, max_words=12, max_calls=10)
+PARAMS = TeacherConsolidator(
+    kind="teacher",
+    scope="cluster",
+    instructions=2,
+    max_steps=4,
+    min_share=0.2,
+    max_rules=3,
+    max_characters=10_000,
+    max_words=12,
+    max_calls=10,
+)
 GOOD = {"instruction": "If it is warm or hot, answer red.", "label": "red"}
 
 

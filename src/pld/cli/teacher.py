@@ -86,17 +86,40 @@ def export(file: Path, task: str | None, model: str | None) -> None:
     click.echo(f"{write_answers(file, chain([first], entries)):,} answers written to {file}")
 
 
-@teacher.command(name="import", short_help="Import stored answers from a file.")
+@teacher.command(short_help="Write the questions that wait for an answer.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option("--task", help="Only questions of this task.")
+def questions(out: Path, task: str | None) -> None:
+    """Write the offline Teacher's questions without an answer to a file, one JSON object a line.
+
+    Each has what a model needs to answer it: `system`, `prompt`, and the JSON `schema` of the answer. Answer each with
+    a line {"asked": its hash, "content": the answer, "model": who gave it, "date": when, if known}, and take these in
+    with `pld teacher import`.
+    """
+    from pld.adapters.teachers.offline import waiting, write_questions
+
+    found = waiting(_store(), task)
+    write_questions(out, found)
+    click.echo(f"{len(found):,} questions written to {out}")
+
+
+@teacher.command(name="import", short_help="Import answers from a file.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def import_(file: Path) -> None:
     """Take the answers of FILE into the store: all of them, or none if a line is bad. Existing answers stay.
 
-    They cost nothing here: no budget counts them.
+    A line is what `pld teacher export` wrote, or an answer to one of `pld teacher questions`, which must fit its
+    schema. They cost nothing here: no budget counts them.
     """
     from pld.adapters.teachers.answer_export import read_answers
+    from pld.adapters.teachers.offline import answer_parser, waiting
 
-    entries = [line.entry for _, line in read_answers(file)]
-    click.echo(f"{len(entries):,} answers in {file}, {_store().add_unpaid(entries):,} of them new")
+    store = _store()
+    entries = [line.entry for _, line in read_answers(file, answer_parser(store))]
+    new = store.add_unpaid(entries)
+    left = len(waiting(store))
+    still = f"; {left:,} questions still wait" if left else ""
+    click.echo(f"{len(entries):,} answers in {file}, {new:,} of them new{still}")
 
 
 def _store() -> "AnswerStore":

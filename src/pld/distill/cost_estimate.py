@@ -15,11 +15,11 @@ from pld.adapters.teachers.paid_teacher import PaidTeacher
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.artifacts import read_jsonl
 from pld.config.assets import cache_folder
-from pld.distill import extract, teacher_consolidation
+from pld.distill import extract
 from pld.distill.render import render_input
 from pld.errors import ArtifactError, TeacherError
 from pld.params import Config, TeacherConsolidator, TeacherResolver
-from pld.ports import ONE_AT_A_TIME, Teacher, TeacherRequest
+from pld.ports import CONSOLIDATE, ONE_AT_A_TIME, Teacher, TeacherRequest
 from pld.pricing import BATCHES, dollars, millions, price_of, usd_of
 from pld.records import TEACHER_STAGES, Example, Record, canonical_json
 
@@ -142,7 +142,7 @@ class _Stages:
             rules = min(len(requests) / groups, merge.max_rules)
             size = _QUESTION + rules * config.extraction.max_words * _WORD
             basis = f"at most {groups:,} groups of several rules in each of {clusterings:,} clusterings"
-            yield self._stage("sweep", teacher_consolidation.ROLE, groups * clusterings, size, basis)
+            yield self._stage("sweep", CONSOLIDATE, groups * clusterings, size, basis)
             total += groups * clusterings
         if isinstance(config.resolver, TeacherResolver):
             rounds = config.resolution.rounds

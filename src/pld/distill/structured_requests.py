@@ -20,12 +20,13 @@ _SHOWN = 300  # characters of a reason that a prompt repeats
 
 @dataclass(frozen=True)
 class Settled(Generic[T]):
-    """The result of a request: `outcome` of its last answer, `usage` summed over all `attempts`."""
+    """The result of a request: `outcome` and `source` of its last answer, `usage` summed over all `attempts`."""
 
     outcome: T | Fault
     attempts: int
     recorded: bool
     usage: Mapping[str, int]
+    source: str = ""
 
 
 def ask(
@@ -55,7 +56,7 @@ def ask(
         for answer in teacher.ask(pending) if pending else ():
             usage[answer.key].update(dict(answer.usage))
             outcome = _outcome(answer, check)
-            settled[answer.key] = Settled(outcome, attempt, answer.recorded, dict(usage[answer.key]))
+            settled[answer.key] = Settled(outcome, attempt, answer.recorded, dict(usage[answer.key]), answer.source)
             calls += 1
             if isinstance(outcome, Fault) and attempt < attempts and outcome.reason not in _FINAL:
                 faults[answer.key].append(outcome)

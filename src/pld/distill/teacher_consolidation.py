@@ -1,4 +1,4 @@
-"""Consolidate by the Teacher: one structured call merges the rules of a group into one instruction.
+"""Consolidate by the Teacher, cluster by cluster: one structured call merges the rules of a group into one instruction.
 
 Step 2 of Prompt-Level Distillation (arXiv 2602.21103). A group that can't be merged falls back to its medoid.
 """
@@ -15,11 +15,12 @@ from pld.distill.extract import answer_schema
 from pld.distill.structured_requests import Settled
 from pld.distill.text_checks import Fault
 from pld.params import TeacherConsolidator
-from pld.ports import OnProgress, Teacher, TeacherRequest
+from pld.ports import CONSOLIDATE, OnProgress, Teacher, TeacherRequest
 from pld.records import Instruction, Record, Task, content_id
 
-ROLE = "consolidate"
 MERGED, MEDOID = "merged", "medoid"
+NO_ANSWER = "no answer"
+"""In the `origin` of an instruction that the Teacher was to write, but gave no answer."""
 
 
 class MergeAnswer(Record):
@@ -67,7 +68,7 @@ def merge_request(task: Task, group: RuleGroup, params: TeacherConsolidator) -> 
     shown = [{"rule": rule.text, "doubtful": rule.doubtful} for rule in group.rules[: params.max_rules]]
     return TeacherRequest(
         key=_key(group, params),
-        role=ROLE,
+        role=CONSOLIDATE,
         system=prompts.render(
             "merge_system", base_instruction=task.base_instruction, labels=task.labels, max_words=params.max_words
         ),
@@ -91,12 +92,13 @@ def _instruction(
         return make_instruction(group.rules[0].text, group, MEDOID, weigh)
     key = _key(group, params)
     if key not in settled:
-        why = "no answer" if key in requests else f"over max_calls {params.max_calls}"
+        why = NO_ANSWER if key in requests else f"over max_calls {params.max_calls}"
         return make_instruction(group.rules[0].text, group, f"{MEDOID} (not merged: {why})", weigh)
     merged = settled[key].outcome
     if isinstance(merged, Fault):
         return make_instruction(group.rules[0].text, group, f"{MEDOID} (merge refused: {merged.reason})", weigh)
-    return make_instruction(merged, group, MERGED, weigh)
+    source = settled[key].source
+    return make_instruction(merged, group, f"{MERGED} ({source})" if source else MERGED, weigh)
 
 
 def _text_or_fault(task: Task, label: str, content: Mapping[str, Any], params: TeacherConsolidator) -> str | Fault:

@@ -32,7 +32,7 @@ def run() -> None:
 
 def compute(config: Config, folder: Path, teacher: Teacher | None = None, student: Student | None = None) -> None:
     """Write `folder`/trials/, trials.csv and best/. `teacher`, `student`: None for those that `config` names."""
-    material = _material(folder)
+    material = read_material(folder)
     if not isinstance(config.consolidator, TeacherConsolidator):
         teacher = None
     elif teacher is None:
@@ -84,7 +84,7 @@ def _most_answers(config: Config, material: Material) -> int:
     return searched + min(params.finalists, points) * whole + config.calibration.examples
 
 
-def _material(folder: Path) -> Material:
+def read_material(folder: Path) -> Material:
     rules = read_jsonl(folder / "rules/rules.jsonl", Rule)
     train = read_jsonl(folder / "splits/train.jsonl", Example)
     return Material(

@@ -1,6 +1,6 @@
 """Reads and writes stored answers as JSON Lines, to move them to another store or play them back."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +32,7 @@ class AnswerLine(Record):
     error: str | None
     usage: dict[str, Count]
     usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    date: str | None = Field(default=None, exclude_if=lambda date: date is None)
 
     @model_validator(mode="after")
     def _content_or_error(self) -> "AnswerLine":
@@ -42,7 +43,7 @@ class AnswerLine(Record):
     @property
     def entry(self) -> Entry:
         question = Question(**{field.name: getattr(self, field.name) for field in fields(Question)})
-        return Entry(question, StoredAnswer(self.content, self.error, self.usage, self.usd))
+        return Entry(question, StoredAnswer(self.content, self.error, self.usage, self.usd, self.date))
 
 
 def write_answers(path: Path, entries: Iterable[Entry]) -> int:
@@ -52,7 +53,7 @@ def write_answers(path: Path, entries: Iterable[Entry]) -> int:
     def lines() -> Iterator[AnswerLine]:
         nonlocal count
         for entry in entries:
-            yield _line(entry)
+            yield answer_line(entry)
             count += 1
 
     try:
@@ -62,12 +63,12 @@ def write_answers(path: Path, entries: Iterable[Entry]) -> int:
     return count
 
 
-def read_answers(path: Path) -> Iterator[tuple[int, AnswerLine]]:
-    """Line by line, each with its number. Raises TeacherError, which names file and line, for what is no answer, and
-    for another answer under the same key."""
+def read_answers(path: Path, parse: Callable[[str, str], AnswerLine] | None = None) -> Iterator[tuple[int, AnswerLine]]:
+    """Line by line, each with its number; `parse` reads a line with where it stands (None: as it is exported). Raises
+    TeacherError, which names file and line, for what is no answer, and for another answer under the same key."""
     known: dict[str, tuple[int, int]] = {}  # key → hash of what was answered, line
     for number, line in numbered_lines(path):
-        found = _parse(line, f"{path}:{number}")
+        found = (parse or parse_answer)(line, f"{path}:{number}")
         said = hash(canonical_json([found.content, found.error]))
         first, at = known.setdefault(found.key, (said, number))
         if first != said:
@@ -91,14 +92,20 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise TeacherError(f"expected recorded answers in UTF-8, got: {error} ({path})") from None
 
 
-def _line(entry: Entry) -> AnswerLine:
+def by(model: str, date: str | None) -> str:
+    """Who gave an answer, and when if that is known."""
+    return f"{model}, {date}" if date else model
+
+
+def answer_line(entry: Entry) -> AnswerLine:
     answer = entry.answer
     content = None if answer.content is None else dict(answer.content)
     said = {"content": content, "error": answer.error, "usage": dict(answer.usage), "usd": answer.usd}
-    return AnswerLine(**asdict(entry.question), **said)
+    return AnswerLine(**asdict(entry.question), **said, date=answer.date)
 
 
-def _parse(line: str, where: str) -> AnswerLine:
+def parse_answer(line: str, where: str) -> AnswerLine:
+    """One exported line. Raises TeacherError, which names `where` it stands."""
     try:
         return AnswerLine.model_validate_json(line)
     except ValidationError as error:

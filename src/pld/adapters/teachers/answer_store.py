@@ -33,12 +33,14 @@ RUN = "run"
 @dataclass(frozen=True)
 class StoredAnswer:
     """`content` fits its schema, or is None and `error` says why (code: words); `usage` is what it cost in tokens,
-    `usd` in dollars when it was paid for (None: the price was unknown)."""
+    `usd` in dollars when it was paid for (None: the price was unknown); `date`: when an imported one was given, if it
+    says so."""
 
     content: Mapping[str, Any] | None
     error: str | None
     usage: Mapping[str, int]
     usd: float | None = None
+    date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -289,10 +291,29 @@ class AnswerStore:
             for row in self._rows(f"SELECT {columns}, answer, usd FROM answers WHERE key = ?", key):
                 yield Entry(Question(*row[:9]), _read(row[9], row[10]))
 
+    def by_question(self, asked: Iterable[str]) -> dict[str, Entry]:
+        """The answers to the questions with these hashes, whatever the model; of several the first with content."""
+        rows = self._rows(
+            "SELECT key, asked, task, provider, model, role, request, draw, way, answer, usd FROM answers "
+            "WHERE asked IN (SELECT value FROM json_each(?)) ORDER BY rowid",
+            json.dumps(list(asked)),
+        )
+        found: dict[str, Entry] = {}
+        for row in rows:
+            entry = Entry(Question(*row[:9]), _read(row[9], row[10]))
+            if found.setdefault(entry.question.asked, entry).answer.content is None:
+                found[entry.question.asked] = entry
+        return found
+
     def add_unpaid(self, entries: Iterable[Entry]) -> int:
         """Add answers that were paid for elsewhere, all or none; stored ones stay. Returns how many were new."""
         with self.transaction() as connection:
-            return sum(_insert(connection, entry.question, entry.answer, paid=False) for entry in entries)
+            added = 0
+            for question, answer in ((entry.question, entry.answer) for entry in entries):
+                added += _insert(connection, question, answer, paid=False)
+                if answer.content is not None:
+                    connection.execute("DELETE FROM waiting WHERE asked = ?", (question.asked,))
+            return added
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -326,7 +347,8 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def _insert(connection: sqlite3.Connection, question: Question, answer: StoredAnswer, *, paid: bool) -> int:
-    value = canonical_json({"content": answer.content, "error": answer.error, "usage": dict(answer.usage)})
+    said = {"content": answer.content, "error": answer.error, "usage": dict(answer.usage)}
+    value = canonical_json(said | ({"date": answer.date} if answer.date else {}))
     row = (*astuple(question), value, answer.usd, paid)
     return connection.execute(f"INSERT OR IGNORE INTO answers VALUES ({', '.join('?' * 12)})", row).rowcount
 
@@ -352,4 +374,4 @@ def _spent(connection: sqlite3.Connection, task: str) -> Spent:
 
 def _read(text: str, usd: float | None) -> StoredAnswer:
     value = json.loads(text)
-    return StoredAnswer(value["content"], value["error"], value["usage"], usd)
+    return StoredAnswer(value["content"], value["error"], value["usage"], usd, value.get("date"))

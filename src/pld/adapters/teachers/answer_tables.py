@@ -7,7 +7,7 @@ from filelock import FileLock
 
 from pld.errors import TeacherError
 
-_VERSION = 3  # of the tables, kept in PRAGMA user_version
+_VERSION = 4  # of the tables, kept in PRAGMA user_version
 _BUSY_S = 60.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -16,6 +16,11 @@ CREATE TABLE IF NOT EXISTS answers (
     usd REAL, paid INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS answers_by_request ON answers (task, role, request);
+CREATE INDEX IF NOT EXISTS answers_by_asked ON answers (asked);
+CREATE TABLE IF NOT EXISTS waiting (
+    asked TEXT PRIMARY KEY, task TEXT NOT NULL, role TEXT NOT NULL, request TEXT NOT NULL, draw INTEGER NOT NULL,
+    system TEXT NOT NULL, prompt TEXT NOT NULL, schema TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, task TEXT NOT NULL, usd REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS spent (
     task TEXT PRIMARY KEY, calls INTEGER NOT NULL, usd REAL NOT NULL, unpriced INTEGER NOT NULL,

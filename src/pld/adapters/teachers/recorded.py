@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pld.adapters.teachers.answer_export import numbered_lines, read_answers
+from pld.adapters.teachers.answer_export import by, numbered_lines, read_answers
 from pld.adapters.teachers.paid_teacher import asked_hash
 from pld.config.assets import edited_file
 from pld.errors import ConfigError, TeacherError
-from pld.ports import EXTRACT, Teacher, TeacherAnswer, TeacherRequest
+from pld.ports import CONSOLIDATE, EXTRACT, Teacher, TeacherAnswer, TeacherRequest
 from pld.records import Record, canonical_json
 
 
@@ -30,28 +30,45 @@ class Recording(Record):
 class RecordedTeacher:
     """Plays back `path` (relative to the project), of one of two kinds: a Recording a line, found by the id of its
     example, which answers `extract` alone; or what `pld teacher export` wrote, found by the question, which answers any
-    role in it. Leaves out examples without a recording."""
+    role in it. Beside a file of the first kind, one of the second is played too if it is there: `NAME.answers.jsonl`
+    beside `NAME.jsonl`. Leaves out examples and consolidations without a recording."""
 
     def __init__(self, *, path: str) -> None:
         self.name = f"recorded:{Path(path).name}"
         self._path = edited_file(path)
+        self._beside = edited_file(str(Path(path).with_suffix(".answers.jsonl")))
         self._prompts: dict[str, str] = {}  # by example
+        self._consolidated: set[str] = set()  # requests that had an answer
+        self._missing: set[str] = set()  # requests that had none
 
     def ask(self, requests: Sequence[TeacherRequest]) -> Iterator[TeacherAnswer]:
         """Raises TeacherError for a file that is missing or malformed, and for an answer that is not in it where the
-        role is not `extract`: only examples can be left out."""
+        role is another than `extract` and `consolidate`: only these can do without."""
         for request in requests:
             if answer := self._find(request):
                 yield answer
-            elif request.role != EXTRACT:
+            if request.role == CONSOLIDATE:
+                (self._consolidated if answer else self._missing).add(request.key)
+            elif answer is None and request.role != EXTRACT:
                 counts = Counter(answer.role for answer in self._answers.values())
                 held = ", ".join(f"{count:,} of {role}" for role, count in sorted(counts.items())) or "none"
-                instead = " or groups.consolidator=medoid" if request.role == "consolidate" else ""
                 raise TeacherError(
                     f"expected a recorded answer to a question of {request.role}, got answers to others ({held}) "
                     f"({self._path}); replay the settings and templates that they were asked with, or set "
-                    f"groups.teacher=anthropic{instead}"
+                    f"groups.teacher=anthropic"
                 )
+
+    def warning(self) -> str | None:
+        """What to do about questions of consolidation without a recorded answer, for which single rules stand in; None:
+        there were none."""
+        missing = len(self._missing - self._consolidated)  # one that was refused is asked again: no question of its own
+        if not missing:
+            return None
+        return (
+            f"{missing:,} of {len(self._missing | self._consolidated):,} questions of consolidation have no recorded "
+            f"answer ({self.name}): medoids stand in for them; answer them with groups.teacher=offline or anthropic, "
+            "or set groups.consolidator=medoid"
+        )
 
     def can_answer(self, role: str) -> bool:
         """Whether there is any recording for `role`; none where there is no file."""
@@ -63,13 +80,20 @@ class RecordedTeacher:
 
     def _find(self, request: TeacherRequest) -> TeacherAnswer | None:
         """A recording by example answers one prompt: one that repeats what was wrong with the answer has none."""
-        found = self._answers.get(request.key if self._by_example else asked_hash(request))
+        found = self._answers.get(asked_hash(request))
+        if found is None and self._by_example:
+            found = self._answers.get(request.key)
+            if found and self._prompts.setdefault(request.key, request.prompt) != request.prompt:
+                return None
         if found is None or found.role != request.role:
             return None
-        if self._by_example and self._prompts.setdefault(request.key, request.prompt) != request.prompt:
-            return None
         return TeacherAnswer(
-            key=request.key, content=found.content, error=found.error, recorded=True, usage=dict(found.usage)
+            key=request.key,
+            content=found.content,
+            error=found.error,
+            recorded=True,
+            usage=dict(found.usage),
+            source=f"recorded: {by(found.model, found.date)}" if found.model else "",
         )
 
     @cached_property
@@ -79,7 +103,10 @@ class RecordedTeacher:
 
     @cached_property
     def _answers(self) -> "dict[str, _Recorded]":
-        return _read_examples(self._path) if self._by_example else _read_export(self._path)
+        """By example, and by the question's hash."""
+        if not self._by_example:
+            return _read_export(self._path)
+        return _read_examples(self._path) | (_read_export(self._beside) if self._beside.exists() else {})
 
 
 @dataclass(frozen=True)
@@ -90,6 +117,7 @@ class _Recorded:
     error: str | None
     usage: Mapping[str, int]
     number: int  # of the line
+    date: str | None = None
 
 
 def _read_examples(path: Path) -> dict[str, _Recorded]:
@@ -115,7 +143,9 @@ def _read_export(path: Path) -> dict[str, _Recorded]:
         if not line.asked or (known is not None and known.content is not None and line.content is None):
             continue
         if known is None or known.content is None:
-            found[line.asked] = _Recorded(line.role, line.model, line.content, line.error, line.usage, number)
+            found[line.asked] = _Recorded(
+                line.role, line.model, line.content, line.error, line.usage, number, line.date
+            )
         elif canonical_json(line.content) != canonical_json(known.content):
             raise TeacherError(
                 f"expected one answer to a question, got that of {line.model} besides that of {known.model} in line "
