@@ -38,7 +38,7 @@ def main(what: str, model: str = "qwen2.5-coder-0.5b") -> None:
         examples = read_jsonl(Path("artifacts/splits/validation.jsonl"), Example)[: int(what)]
         inputs = [render_input(task, example.inputs) for example in examples]
     spec = ServedSpec(task=task, student=settings, calibration=None, prompt_sha256=sha256(prompt))
-    release = Release(spec, prompt)
+    release = Release(spec, prompt_messages(prompt))
     scores = build(settings, "student").score(prompt_messages(prompt), inputs, task.labels)
     here = [task.labels[best] for best in scores.argmax(axis=1)]
     margins = np.diff(np.sort(scores, axis=1), axis=1)[:, -1]

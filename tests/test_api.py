@@ -233,7 +233,7 @@ def test_a_models_uri_names_the_task_and_the_version_in_the_registry(made, monke
 
     def fetch_release(config, wanted):
         asked.append((config.task.name, config.tracking.uri, wanted))
-        return Release(made.spec, made.prompt, instructions=made.instructions)
+        return Release(made.spec, made.messages, instructions=made.instructions)
 
     monkeypatch.setattr("pld.api.fetch_release", fetch_release)
     production = pld.load("models:/pld-colours@production", student=WordStudent())

@@ -10,16 +10,21 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pld.errors import ArtifactError
+from pld.records import Message, Messages
 
 SHIPS = Path("review/final")
 """Folder under artifacts/ with what ships: the final instructions, prompt and calibration, after review."""
 
+PROMPT_FILE = "system_prompt.md"
+MESSAGES_FILE = "messages.json"
+
 R = TypeVar("R", bound=BaseModel)
+_MESSAGES = TypeAdapter(Annotated[tuple[Message, ...], Field(min_length=1)])
 
 
 @contextlib.contextmanager
@@ -75,6 +80,31 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n")
+
+
+def write_prompt(folder: Path, messages: Messages) -> None:
+    """Write a prompt to `folder`: messages.json is what is measured and registered, system_prompt.md its system message
+    for people."""
+    write_text(folder / PROMPT_FILE, messages[0].content)
+    dumped = [message.model_dump() for message in messages]
+    write_text(folder / MESSAGES_FILE, json.dumps(dumped, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_prompt(folder: Path) -> tuple[Message, ...]:
+    """The prompt in `folder`. Raises ArtifactError where a file is missing or broken, or they disagree."""
+    path = folder / MESSAGES_FILE
+    try:
+        text = read_text(folder / PROMPT_FILE)
+        messages = _MESSAGES.validate_json(read_text(path))
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"expected UTF-8, got {error} ({folder / PROMPT_FILE}); run `dvc repro`") from None
+    except ValidationError as error:
+        raise ArtifactError(_mismatch(str(path), Message, error)) from None
+    if messages[0] != Message(role="system", content=text):
+        raise ArtifactError(
+            f"expected the system message of {path}, got another text ({folder / PROMPT_FILE}); run `dvc repro`"
+        )
+    return messages
 
 
 def file_sha256(path: Path) -> str:

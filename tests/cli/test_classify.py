@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from pld.cli.main import main, pld
+from pld.distill.render import prompt_messages
 from pld.params import RecordsReader
 from pld.registry.packaging import spec_of
 from pld.registry.result import read_result
@@ -68,7 +69,7 @@ def test_a_file_is_classified_by_the_version_that_is_asked_for(
     with Path("out.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     spec = spec_of(read_result(config))
-    classifier = PromptClassifier(spec, PROMPT, MailStudent())
+    classifier = PromptClassifier(spec, prompt_messages(PROMPT), MailStudent())
     wanted = classifier.classify([example.inputs for example in mails("test", 5)])
     assert [row["no"] for row in found] == [example.id for example in mails("test", 5)]
     assert [row["label"] for row in found] == list(wanted.labels)

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from pld.artifacts import write_text
 from pld.cli.main import main, pld
+from pld.distill.render import prompt_messages
 from pld.records import Calibration, sha256
 from pld.registry import release
 from pld.serving.export import FORMATS
@@ -36,7 +37,7 @@ def fails(capsys, *arguments):
 @pytest.fixture
 def released(monkeypatch):
     """A registered version, calibrated, as the registry would read it back."""
-    calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
+    calibration = Calibration(method="batch", labels=LABELS, scale=1.0, bias=(1.0, 2.0, 3.0), examples=9)
     spec = ServedSpec(
         task=TASK.bare,
         student={"model": "org/model"},
@@ -48,7 +49,7 @@ def released(monkeypatch):
 
     def fetch(config, wanted):
         asked.append(wanted)
-        return Release(spec, "registered", "pld-mail", 3, frozenset({"production"}))
+        return Release(spec, prompt_messages("registered"), "pld-mail", 3, frozenset({"production"}))
 
     monkeypatch.setattr(release, "fetch_release", fetch)
     return asked
@@ -88,7 +89,7 @@ def test_a_version_is_exported_by_alias_or_number_and_says_which_it_is(project, 
 def test_what_ships_calibrated_is_exported_with_its_calibration(project):
     batch = composed().calibration.model_copy(update={"method": "batch"})
     write_artifacts(project / "artifacts", composed().model_copy(update={"calibration": batch}))
-    assert json.loads(ran("--format", "json").stdout)["calibration"]["mean_log_scores"] == [-1.0, -1.1, -0.9]
+    assert json.loads(ran("--format", "json").stdout)["calibration"]["bias"] == [1.0, 1.1, 0.9]
     assert "calibration: " in ran("--format", "vllm").stderr
 
 

@@ -20,13 +20,17 @@ def instruction(text, label="yes", support=1):
 
 
 def params(**changed):
-    values = {"frame": "list", "order": "support", "exemplars": 0, "exemplars_per": "label", "token_budget": None}
+    values = {"frame": "list", "order": "support", "exemplars": 0, "exemplars_per": "label", "exemplars_as": "inline", "token_budget": None}
     return RenderingParams(**(values | changed))
 
 
 def render(instructions, shown=None, **changed):
     shown = shown or {item.id: [] for item in instructions}
-    return render_system_prompt(TASK, instructions, shown, params(**changed), lambda text: len(text.split()))
+    return render_system_prompt(TASK, instructions, shown, params(**changed), words)
+
+
+def words(messages):
+    return sum(len(message.content.split()) for message in messages)
 
 
 def example(text, label="yes"):
@@ -120,7 +124,7 @@ def test_doubtful_examples_are_shown_last():
     }
     train = {"r1": example("one"), "r2": example("two")}
     item = instruction("x").model_copy(update={"rule_ids": ("r1", "r2")})
-    assert [found.inputs["text"] for found in exemplars_of([item], rules, train)[item.id]] == ["two", "one"]
+    assert [found.inputs["text"] for found in exemplars_of([item], rules, train, params())[item.id]] == ["two", "one"]
 
 
 def test_few_shot_shows_each_example_as_a_turn_and_its_label_as_the_answer():

@@ -124,7 +124,8 @@ def test_a_draw_of_which_every_trial_failed_says_so_and_has_no_spread():
 
 def test_an_example_of_several_draws_is_shown_once():
     own = rules_of(0)[0], rules_of(1)[0], rules_of(0)[5]
-    found = exemplars_of([instruction("x", "red", own)], {item.id: item for item in own}, MATERIAL.train)
+    by_id = {item.id: item for item in own}
+    found = exemplars_of([instruction("x", "red", own)], by_id, MATERIAL.train, whole().rendering)
     assert [example.id for (shown,) in [found.values()] for example in shown] == ["train-5", "train-0"]
 
 

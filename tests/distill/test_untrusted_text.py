@@ -267,7 +267,7 @@ def teacher_prompts(text: str) -> list[str]:
 
 def student_prompts(text: str) -> list[str]:
     rendering = RenderingParams(
-        frame="list", order="label", exemplars=1, exemplars_per="instruction", token_budget=None
+        frame="list", order="label", exemplars=1, exemplars_per="instruction", exemplars_as="inline", token_budget=None
     )
     said = instruction(text)
     framed = [

@@ -41,6 +41,12 @@ def test_few_shot_examples_are_balanced_over_labels_and_depend_only_on_the_seed(
     assert drawn == few_shot_examples(TASK, TRAIN[::-1], size, seed)
 
 
+@given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 3))
+def test_a_larger_few_shot_prompt_begins_with_the_smaller_one(rounds, more, seed):
+    small, large = (few_shot_examples(TASK, TRAIN, 3 * n, seed) for n in (rounds, rounds + more))
+    assert large[: len(small)] == small
+
+
 def test_another_seed_draws_other_few_shot_examples():
     assert few_shot_examples(TASK, TRAIN, 6, 0) != few_shot_examples(TASK, TRAIN, 6, 1)
 

@@ -7,11 +7,13 @@ import pytest
 import yaml
 
 from pld.config.composition import compose
+from pld.distill.render import prompt_messages
 from pld.errors import ConfigError
 from pld.evaluate.baselines import gepa, lora
 from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, build_systems
 from pld.evaluate.measure import answers_of, evaluation_report, twin_of
-from pld.records import Calibration, TrainingCost
+from pld.params import NearestParams
+from pld.records import LOGREGS, WITHOUT_LLM, Calibration, TrainingCost
 from support.artifact_tree import composed, resolution_report
 from support.mails import LABELS, mails
 from support.scripted_student import LetterEmbedder, ScriptedStudent
@@ -20,33 +22,36 @@ from support.stories import CLUSTERED, PROMPT
 LORA = "{rank:4,alpha:8,dropout:0.0,learning_rate:1e-3,epochs:1,batch_size:4,max_tokens:200,seed:0}"
 GEPA = "{max_metric_calls:40,max_teacher_calls:null,seed:0}"
 ALWAYS = (
-    "majority", "zero_shot", "few_shot", "few_shot_nearest", "chain_of_thought", "tfidf_logreg", "embedding_logreg",
-    "clustered", "distilled",
+    "majority", "zero_shot", "few_shot", "few_shot_6", "few_shot_nearest", "chain_of_thought", "tfidf_logreg",
+    "embedding_logreg", "tfidf_logreg_explained", "embedding_logreg_explained", "clustered", "distilled",
 )  # fmt: skip
 
 
 def inputs(**baselines):
     config = composed()
     thinking = config.baselines.chain_of_thought.model_copy(update={"max_tokens": 4, "examples": 2})
-    settings = config.baselines.model_copy(update={"chain_of_thought": thinking, "few_shot_nearest": 2, **baselines})
+    nearest = NearestParams(shown=2, examples=3)
+    few = {"chain_of_thought": thinking, "few_shot_nearest": nearest, "few_shot": (3, 6)}
+    settings = config.baselines.model_copy(update={**few, **baselines})
     train = mails("train", 9)
     return SystemInputs(
         config=config.model_copy(update={"baselines": settings}),
         train=train,
         validation=mails("validation", 3),
-        calibrated_on=train[:3],
-        shots=train[:3],
+        explained=train[:4],
+        shots={"few_shot": train[:3], "few_shot_6": train[:6]},
         clustered=DistilledPrompt(
-            CLUSTERED,
-            Calibration(labels=LABELS, mean_log_scores=(-2.0, -2.0, -2.0), examples=3),
+            prompt_messages(CLUSTERED),
+            Calibration(method="batch", labels=LABELS, scale=1.0, bias=(2.0, 2.0, 2.0), examples=3),
             "1 instruction",
             TrainingCost(teacher_calls=9, recorded=True),
         ),
         distilled=DistilledPrompt(
-            PROMPT,
-            Calibration(labels=LABELS, mean_log_scores=(-1.0, -1.0, -1.0), examples=3),
+            prompt_messages(PROMPT),
+            Calibration(method="batch", labels=LABELS, scale=1.0, bias=(1.0, 1.0, 1.0), examples=3),
             "2 instructions",
             TrainingCost(teacher_calls=11, recorded=True),
+            labelled=frozenset(example.id for example in train[:5]),
         ),
     )
 
@@ -58,7 +63,7 @@ def measured(request):
     if request.param == "scripted":
         own.__dict__.update({"student": ScriptedStudent(), "embedder": LetterEmbedder()})
     return {
-        system.name: (system, answers_of(system, test[: system.sample or len(test)], LABELS))
+        system.name: (system, answers_of(system, test[: system.sample or len(test)], own.config))
         for system in build_systems(own)
     }
 
@@ -66,20 +71,20 @@ def measured(request):
 def test_every_system_answers_in_the_order_of_the_report(measured):
     assert tuple(measured) == ALWAYS
     for name, (system, answers) in measured.items():
-        assert answers.scores.shape == (2 if name == "chain_of_thought" else 4, 3)
+        assert answers.scores.shape == ({"chain_of_thought": 2, "few_shot_nearest": 3}.get(name, 4), 3)
         assert np.isfinite(answers.scores).all()
         assert system.readable
 
 
 def test_only_prompted_systems_are_calibrated(measured):
     calibrated = {name for name, (_, answers) in measured.items() if answers.calibration is not None}
-    assert calibrated == {"zero_shot", "few_shot", "few_shot_nearest", "clustered", "distilled"}
-    assert measured["distilled"][1].calibration.mean_log_scores == (-1.0, -1.0, -1.0)  # what ships, not another one
+    assert calibrated == {"zero_shot", "few_shot", "few_shot_6", "few_shot_nearest", "clustered", "distilled"}
+    assert measured["distilled"][1].calibration.bias == (1.0, 1.0, 1.0)  # what ships, not another one
 
 
 def test_systems_with_a_student_count_tokens_of_whole_requests(measured):
     for name, (system, answers) in measured.items():
-        if name in ("majority", "tfidf_logreg", "embedding_logreg"):
+        if name in WITHOUT_LLM:
             assert system.student is None
             assert (answers.prompt_tokens, answers.cost.tokens_per_request) == (0, 0)
         else:
@@ -92,7 +97,24 @@ def test_systems_with_a_student_count_tokens_of_whole_requests(measured):
 
 def test_systems_that_are_trained_report_their_cost(measured):
     timed = {name for name, (system, _) in measured.items() if system.training_seconds is not None}
-    assert timed == {"few_shot_nearest", "tfidf_logreg", "embedding_logreg"}
+    assert timed == {"few_shot_nearest", *LOGREGS}
+
+
+def test_every_system_says_how_many_labels_it_used(measured):
+    used = {name: answers.cost.labels_used for name, (_, answers) in measured.items()}
+    assert {name: used[name] for name in ("zero_shot", "few_shot", "few_shot_6", "chain_of_thought")} == {
+        "zero_shot": 0, "few_shot": 3, "few_shot_6": 6, "chain_of_thought": 0,
+    }  # fmt: skip
+    assert (used["tfidf_logreg"], used["tfidf_logreg_explained"]) == (9, 4)
+    assert (used["embedding_logreg"], used["embedding_logreg_explained"]) == (9, 4)
+    assert used["distilled"] == 5
+    calibrated = {name: answers.cost.labels_used_calibrated for name, (_, answers) in measured.items()}
+    assert calibrated["zero_shot"] == 9, "all of train is fewer than calibration.examples"
+    assert calibrated["few_shot_6"] == 9, "an example that is shown and calibrates is one label"
+    assert calibrated["tfidf_logreg"] is None
+
+
+def test_the_cost_of_distillation_is_that_of_each_step(measured):
     assert measured["clustered"][1].cost.training.teacher_calls == 9
     assert measured["distilled"][1].cost.training.teacher_calls == 11
 
@@ -100,7 +122,7 @@ def test_systems_that_are_trained_report_their_cost(measured):
 def test_the_prompts_before_and_after_the_loop_are_systems_with_their_own_calibrations(measured):
     before, after = measured["clustered"], measured["distilled"]
     assert [system.beginning[0].content for system, _ in (before, after)] == [CLUSTERED, PROMPT]
-    assert before[1].calibration.mean_log_scores == (-2.0, -2.0, -2.0)
+    assert before[1].calibration.bias == (2.0, 2.0, 2.0)
     assert (before[1].scores != after[1].scores).any()
     assert twin_of(after[0], [before[0]]) is None
 

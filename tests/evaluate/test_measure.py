@@ -196,7 +196,7 @@ def prompted(text="be brief", calibration=None, student=None):
 
 
 WORD_COUNTER = WordCounter()
-CALIBRATION = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0), examples=3)
+CALIBRATION = Calibration(method="batch", labels=LABELS, scale=1.0, bias=(1.0, 2.0), examples=3)
 
 
 def test_systems_with_the_same_student_and_messages_are_twins():
@@ -209,7 +209,7 @@ def test_systems_with_the_same_student_and_messages_are_twins():
 
 
 def test_a_twin_keeps_its_own_calibration_and_cost():
-    shifted = CALIBRATION.model_copy(update={"mean_log_scores": (-3.0, -4.0)})
+    shifted = CALIBRATION.model_copy(update={"bias": (3.0, 4.0)})
     found = answers_of_twin(prompted(calibration=shifted), answers(10))
     assert found.calibration == shifted
     assert found.scores is not None

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pld.distill.render import prompt_messages
 from pld.errors import DataError
 from pld.records import Task, sha256
 from pld.serving import batch as batch_classification
@@ -33,7 +34,7 @@ SPEC = ServedSpec(
 
 
 def release(number: int = 3, spec: ServedSpec = SPEC) -> Release:
-    return Release(spec, PROMPT, "pld-colours", number)
+    return Release(spec, prompt_messages(PROMPT), "pld-colours", number)
 
 
 class Student(WordStudent):
@@ -55,7 +56,7 @@ class Student(WordStudent):
 def run(path: Path, out: Path, student: Student | None = None, wanted: Release | None = None, **options: Any) -> Done:
     batch = Batch(check_file(path, FIELDS), out, **({"prefix": "", "skip_bad": False} | options))
     version = wanted or release()
-    return classify_file(batch, version, PromptClassifier(version.spec, PROMPT, student or Student()))  # type: ignore[arg-type]
+    return classify_file(batch, version, PromptClassifier(version.spec, version.messages, student or Student()))  # type: ignore[arg-type]
 
 
 def write(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ("no", "words", "further words")) -> Path:
@@ -84,7 +85,7 @@ def test_the_rows_come_out_in_their_order_with_all_their_columns_as_they_were(tm
     assert list(found[0])[3:] == [
         "label", "score_red", "score_green", "score_blue", "margin", "prompt_sha256", "prompt_version",
     ]  # fmt: skip
-    wanted = PromptClassifier(SPEC, PROMPT, Student()).scores([{"text": "sea", "more": "=1+1"}])[0]  # type: ignore[arg-type]
+    wanted = PromptClassifier(SPEC, prompt_messages(PROMPT), Student()).scores([{"text": "sea", "more": "=1+1"}])[0]  # type: ignore[arg-type]
     assert [float(found[2][f"score_{label}"]) for label in LABELS] == [round(float(score), 6) for score in wanted]
     assert float(found[2]["margin"]) == round(float(wanted[2] - wanted[0]), 6)
     assert (found[0]["prompt_sha256"], found[0]["prompt_version"]) == (SPEC.prompt_sha256, "5")

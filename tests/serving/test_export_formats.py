@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError, ConfigError
 from pld.records import Calibration, Task, sha256
 from pld.serving.export import FORMATS, exported, notes
@@ -30,7 +31,7 @@ PROMPTS = st.lists(st.one_of(TEXTS, st.sampled_from(FRAGMENTS))).map("".join)
 def release(prompt="Be brief.", model=None, number=None, **changes):
     student = {"_target_": "x", "model": "asset:tiny", "base_url": "http://elsewhere:8000/v1"}
     spec = {"task": TASK, "student": student, "calibration": None, "prompt_sha256": sha256(prompt)} | changes
-    return Release(ServedSpec(**spec), prompt, model, number)
+    return Release(ServedSpec(**spec), prompt_messages(prompt), model, number)
 
 
 def exported_or_refused(prompt, format):
@@ -170,7 +171,7 @@ def test_vllm_is_started_with_the_model_and_held_to_the_labels():
 
 
 def test_json_has_all_that_answers_depend_on_and_no_address():
-    calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
+    calibration = Calibration(method="batch", labels=LABELS, scale=1.0, bias=(1.0, 2.0, 3.0), examples=9)
     whole = release(calibration=calibration, model="pld-mail", number=3, prompt_version="2")
     found = json.loads(exported(whole, "json"))
     assert found["prompt_sha256"] == sha256("Be brief.")
@@ -181,7 +182,7 @@ def test_json_has_all_that_answers_depend_on_and_no_address():
 
 
 def test_notes_say_what_a_format_leaves_out():
-    calibration = Calibration(labels=LABELS, mean_log_scores=(-1.0, -2.0, -3.0), examples=9)
+    calibration = Calibration(method="batch", labels=LABELS, scale=1.0, bias=(1.0, 2.0, 3.0), examples=9)
     calibrated = release(calibration=calibration)
     for format in ("openai", "anthropic", "ollama", "vllm"):
         assert any(line.startswith("calibration: ") for line in notes(calibrated, format, "m"))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from pld.distill.render import prompt_messages
 from pld.errors import DataError, RegistryError, StudentError
 from pld.records import Calibration, Task, inputs_id, sha256
 from pld.registry.packaging import requirements
@@ -21,6 +22,7 @@ from pld.serving.pyfunc import ServedPrompt
 from pld.serving.requests import read_records
 from support.mails import LABELS, TASK
 
+BRIEF = prompt_messages("be brief")
 ONE = Task(name="t", labels=("a", "b"), fields=("text",), input_template="{{ text }}", base_instruction="b")
 TWO = ONE.model_copy(update={"fields": ("premise", "claim"), "input_template": "{{ premise }} / {{ claim }}"})
 
@@ -103,12 +105,12 @@ def test_wrong_input_is_refused_with_its_row_and_what_was_expected(task: Task, g
 
 def test_the_best_label_is_chosen_after_calibration_and_ties_go_to_the_label_declared_first() -> None:
     student = FixedStudent({"x": (-1.0, -2.0), "y": (-1.0, -3.0), "z": (np.nan, -1.0)})
-    calibration = Calibration(labels=("a", "b"), mean_log_scores=(0.0, -1.5), examples=4)
-    plain = answer(PromptClassifier(spec(), "be brief", student), ["x", "y", "z"])  # type: ignore[arg-type]
+    calibration = Calibration(method="batch", labels=("a", "b"), scale=1.0, bias=(0.0, 1.5), examples=4)
+    plain = answer(PromptClassifier(spec(), BRIEF, student), ["x", "y", "z"])  # type: ignore[arg-type]
     assert plain["label"].tolist() == ["a", "a", None]
     assert plain["score_a"].tolist() == [-1.0, -1.0, None], "JSON knows no NaN"
     served = spec(calibration=calibration, prompt_version="7")
-    found = answer(PromptClassifier(served, "be brief", student), ["x", "y"])  # type: ignore[arg-type]
+    found = answer(PromptClassifier(served, BRIEF, student), ["x", "y"])  # type: ignore[arg-type]
     assert list(found.columns) == ["label", "score_a", "score_b", "prompt_sha256", "prompt_version"]
     assert list(found["label"]) == ["b", "a"]
     assert found["score_b"].dtype == np.float64
@@ -116,24 +118,24 @@ def test_the_best_label_is_chosen_after_calibration_and_ties_go_to_the_label_dec
     assert set(found["prompt_sha256"]) == {sha256("be brief")}
     assert set(found["prompt_version"]) == {"7"}
     tied = FixedStudent({"x": (-1.0, -1.0)})
-    assert list(answer(PromptClassifier(spec(), "be brief", tied), "x")["label"]) == ["a"]  # type: ignore[arg-type]
+    assert list(answer(PromptClassifier(spec(), BRIEF, tied), "x")["label"]) == ["a"]  # type: ignore[arg-type]
 
 
 def test_no_rows_are_no_answers_with_the_same_columns() -> None:
-    found = answer(PromptClassifier(spec(), "be brief", FixedStudent({})), [])  # type: ignore[arg-type]
+    found = answer(PromptClassifier(spec(), BRIEF, FixedStudent({})), [])  # type: ignore[arg-type]
     assert len(found) == 0
     assert found["score_b"].dtype == np.float64
 
 
 def test_a_prompt_that_is_not_the_registered_one_is_not_served(tmp_path: Path) -> None:
-    write_files(tmp_path, spec(), "be verbose")
-    with pytest.raises(RegistryError, match="expected the text with sha256"):
+    write_files(tmp_path, spec(), prompt_messages("be verbose"))
+    with pytest.raises(RegistryError, match="expected the prompt with sha256"):
         PromptClassifier.load(tmp_path)
 
 
 def test_a_version_is_known_by_prompt_calibration_student_and_task_and_not_by_the_prompts_number() -> None:
     assert spec(prompt_version="1").key == spec(prompt_version="2").key
-    calibration = Calibration(labels=("a", "b"), mean_log_scores=(0.0, 0.0), examples=1)
+    calibration = Calibration(method="batch", labels=("a", "b"), scale=1.0, bias=(0.0, 0.0), examples=1)
     others = {spec(TWO).key, spec(calibration=calibration).key, spec().model_copy(update={"student": {}}).key}
     assert len(others | {spec().key}) == 4
 
@@ -174,7 +176,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServedPrompt:
         task=TASK.bare, student={}, calibration=None, prompt_sha256=sha256("be brief"), prompt_version="1"
     )
     loaded = ServedPrompt()
-    loaded.load_context(SimpleNamespace(artifacts=write_files(tmp_path, mail, "be brief")))
+    loaded.load_context(SimpleNamespace(artifacts=write_files(tmp_path, mail, BRIEF)))
     return loaded
 
 

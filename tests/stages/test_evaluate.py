@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pld.artifacts import write_text
+from pld.artifacts import write_prompt
+from pld.distill.render import prompt_messages
 from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, distilled_systems
 from pld.records import Calibration, TrainingCost
 from pld.stages import evaluate
@@ -62,7 +63,7 @@ def measured(small_student, monkeypatch):
 
 def distilled(prompt, mean, training):
     calibration = Calibration(labels=LABELS, method="batch", scale=1.0, bias=(-mean,) * 3, examples=3)
-    return DistilledPrompt(prompt, calibration, "some instructions", training)
+    return DistilledPrompt(prompt_messages(prompt), calibration, "some instructions", training)
 
 
 def test_a_prompt_that_the_loop_did_not_change_is_scored_and_timed_once(measured):
@@ -72,7 +73,7 @@ def test_a_prompt_that_the_loop_did_not_change_is_scored_and_timed_once(measured
     assert (answers["clustered"].scores == answers["distilled"].scores).all()
     assert latency.systems["clustered"] == latency.systems["distilled"] == latency.systems["distilled_calibrated"]
     # what is not the Student's stays each row's own
-    assert answers["distilled"].calibration.mean_log_scores == (-1.0, -1.0, -1.0)
+    assert answers["distilled"].calibration.bias == (1.0, 1.0, 1.0)
     assert [answers[name].cost.training.teacher_calls for name in answers] == [9, 11]
 
     student, answers, latency = measured(CLUSTERED)
@@ -90,7 +91,7 @@ def test_the_prompt_before_review_is_measured_too(measured):
 
 def test_each_different_prompt_of_the_sweep_is_timed_once(small_student, tmp_path):
     for trial, prompt in {"t1": PROMPT, "t2": CLUSTERED, "t3": PROMPT}.items():
-        write_text(tmp_path / f"artifacts/trials/{trial}/system_prompt.md", prompt)
+        write_prompt(tmp_path / f"artifacts/trials/{trial}", prompt_messages(prompt))
     (tmp_path / "artifacts/trials/failed").mkdir()
     config = composed()
     inputs = SimpleNamespace(student=small_student)

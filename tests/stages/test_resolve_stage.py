@@ -21,6 +21,7 @@ ROUND = {
     "edits.jsonl",
     "instructions.jsonl",
     "system_prompt.md",
+    "messages.json",
     "report.json",
 }
 
@@ -46,8 +47,8 @@ def run_stage(resolver="search", **changes):
 def test_the_stage_writes_rounds_the_final_list_and_reports_and_no_times(capsys):
     files = run_stage()
     report = read_record(FOLDER / "report.json", ResolutionReport)
-    final = {"instructions.jsonl", "system_prompt.md", "calibration.json", "predictions.jsonl", "descent.jsonl"}
-    expected = {f"final/{name}" for name in (*final, "ablation.jsonl")} | {"report.json", "report.md", "pareto.csv"}
+    final = {"instructions.jsonl", "system_prompt.md", "messages.json", "calibration.json", "predictions.jsonl"}
+    expected = {f"final/{name}" for name in (*final, "descent.jsonl", "ablation.jsonl")} | {"report.json", "report.md", "pareto.csv"}
     expected |= {f"rounds/{found.round:02}/{name}" for found in report.rounds for name in ROUND}
     assert set(files) == expected
     assert report.rounds

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import yaml
 
-from pld.artifacts import SHIPS, write_json, write_jsonl, write_text
+from pld.artifacts import SHIPS, write_json, write_jsonl, write_prompt, write_text
 from pld.config.composition import compose, with_settings
 from pld.data.splits import SplitSummary
 from pld.distill.embeddings import write_vectors
@@ -105,8 +105,9 @@ def write_artifacts(
     came_in, ships = story.prompts or (_rendered(config, story, story.came_in), _rendered(config, story, story.final))
     ships = prompt or ships
     came_in = came_in if looped else ships
-    means = tuple((-1.0, -1.1, -0.9)[n % 3] for n in range(len(story.labels)))
-    calibration = Calibration(labels=story.labels, mean_log_scores=means, examples=9)
+    bias = tuple((1.0, 1.1, 0.9)[n % 3] for n in range(len(story.labels)))
+    method = config.calibration.method if config.calibration.method != "none" else "affine"
+    calibration = Calibration(method=method, labels=story.labels, scale=1.0, bias=bias, examples=9)
     _write_sweep(folder, config, story, came_in, calibration)
     resolution = _write_resolution(folder / "resolve", config, story, ships, calibration, ablated)
     shutil.rmtree(folder / SHIPS, ignore_errors=True)
@@ -210,7 +211,7 @@ def _write_sweep(folder: Path, config: Config, story: Story, prompt: str, calibr
         for place, name in ((folder / "trials" / trial.trial_id, "report.json"), (folder / "best", "trial.json")):
             write_jsonl(place / "clusters.jsonl", story.clusters)
             write_jsonl(place / "instructions.jsonl", story.came_in)
-            write_text(place / "system_prompt.md", prompt)
+            write_prompt(place, prompt_messages(prompt))
             write_json(place / name, trial)
     write_json(folder / "best/calibration.json", calibration)
     failed = {"settings": {"clusterer.min_cluster_size": 99}, "error": "nothing was left to ship"}
@@ -223,7 +224,7 @@ def _trial_id(settings: Mapping[str, object]) -> str:
 
 
 def _rendered(config: Config, story: Story, instructions: list[Instruction]) -> str:
-    """By the settings of the trial that won; a token is a character."""
+    """By the settings of the trial that won."""
     train = {example.id: example for example in mails("train", story.train)}
     rendering = with_settings(config, story.trials[-1]).rendering
     exemplars = exemplars_of(instructions, {rule.id: rule for rule in story.rules}, train, rendering)
@@ -257,10 +258,10 @@ def _write_resolution(
         write_jsonl(place / "blame.jsonl", [blame])
         write_jsonl(place / "edits.jsonl", edits)
         write_jsonl(place / "instructions.jsonl", after)
-        write_text(place / "system_prompt.md", prompt)
+        write_prompt(place, prompt_messages(prompt))
         write_json(place / "report.json", found)
     final = folder / "final"
-    write_text(final / "system_prompt.md", prompt)
+    write_prompt(final, prompt_messages(prompt))
     write_jsonl(final / "instructions.jsonl", story.final)
     write_json(final / "calibration.json", calibration)
     answers = predictions(validation, "distilled", scores(validation, 0.8, story.labels), story.labels)

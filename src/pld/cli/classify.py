@@ -42,7 +42,7 @@ def classify(file: Path, alias: str | None, number: int | None, out: Path, prefi
     release = fetch_release(config, str(number) if number is not None else alias or "production")
     batch = Batch(check_file(file, _columns(config, release)), out, prefix, skip_bad)
     try:
-        done = classify_file(batch, release, PromptClassifier(release.spec, release.prompt))
+        done = classify_file(batch, release, PromptClassifier(release.spec, release.messages))
     except KeyboardInterrupt:
         click.echo(
             f"interrupted; {batch.partial} keeps what is finished, the same command continues from there", err=True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pld.records import Instruction, Split, sha256
+from pld.records import Instruction, Split, prompt_sha256
 from pld.reporting.diff import AnswerDiff, ListDiff, compare_answers, compare_lists
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _side(side: "Snapshot") -> dict[str, str | int | None]:
     return {
         "name": side.name,
         "what": side.what,
-        "prompt_sha256": sha256(side.prompt),
+        "prompt_sha256": prompt_sha256(side.messages),
         "prompt_tokens": side.tokens,
         "instructions": None if side.instructions is None else len(side.instructions),
     }
@@ -177,7 +177,7 @@ def _list_lines(found: Difference) -> "Iterator[Text]":
         text.highlight_regex(r"\{\+.*?\+\}", "green")
         yield text
     if not (lists.added or lists.removed or lists.reworded):
-        same = found.before.prompt == found.after.prompt
+        same = found.before.messages == found.after.messages
         yield Text("the same prompt" if same else "the same instructions, in another order or rendered differently")
 
 

@@ -1,15 +1,16 @@
-"""Instructions → the exact text that the Student is given, and how an input becomes the user's turn."""
+"""Instructions → the exact messages that the Student is given, and how an input becomes the user's turn."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import zip_longest
 
 from pld.errors import DistillError
 from pld.params import RenderingParams
 from pld.prompts import render, render_string
 from pld.records import Cut, Example, Instruction, Message, Rule, SystemPrompt, Task, sha256
 
-CountTokens = Callable[[str], int]
+CountTokens = Callable[[Sequence[Message]], int]
 Exemplars = Mapping[str, Sequence[Example]]
 
 
@@ -24,20 +25,24 @@ def base_messages(task: Task) -> tuple[Message, ...]:
 
 
 def few_shot_messages(task: Task, examples: Sequence[Example]) -> tuple[Message, ...]:
-    """The base instruction, then each example as a user turn with its label as the answer."""
-    turns = [
+    """The base instruction, then the turns of `examples`."""
+    return (*base_messages(task), *example_turns(task, examples))
+
+
+def example_turns(task: Task, examples: Sequence[Example]) -> tuple[Message, ...]:
+    """Each example as a user turn with its label as the answer."""
+    return tuple(
         message
         for example in examples
         for message in (
             Message(role="user", content=render_input(task, example.inputs)),
             Message(role="assistant", content=example.label),
         )
-    ]
-    return (*base_messages(task), *turns)
+    )
 
 
 def prompt_messages(prompt: str) -> tuple[Message, ...]:
-    """The messages of a system prompt, as served."""
+    """The messages of a system prompt without example turns."""
     return (Message(role="system", content=prompt),)
 
 
@@ -50,9 +55,9 @@ def render_system_prompt(
 ) -> SystemPrompt:
     """Order `instructions`, add exemplars, render the frame, and keep within the token budget.
 
-    `exemplars`: instruction id → the training examples behind it, the most typical first. Over the budget, the
-    instruction with the least support is cut first, and a label's last one only after all others. Cuts are listed with
-    their reasons. Raises DistillError when not a single instruction fits.
+    `exemplars`: instruction id → the training examples behind it, the most typical first. Over the budget, turns are
+    cut from the end, then the instruction with the least support, a label's last one only after all others. Cuts are
+    listed with their reasons. Raises DistillError when not a single instruction fits.
     """
     if not instructions:
         raise DistillError("expected at least one instruction to render, got none; use a smaller min_share")
@@ -80,41 +85,76 @@ def frame_system_prompt(
     params: RenderingParams,
     count_tokens: CountTokens,
 ) -> SystemPrompt:
-    """The prompt of `instructions` in the given order, without a token budget."""
-    text = _text(task, instructions, exemplars, params)
-    return SystemPrompt(
-        text=text,
+    """The prompt of `instructions` in the given order; over the token budget turns are cut, from the end."""
+    inline = params.exemplars_as == "inline"
+    examples = choose_examples(task, instructions, exemplars, params)
+    turns = () if inline else example_turns(task, examples)
+    prompt = SystemPrompt(
+        text=_text(task, instructions, exemplars, params, examples if inline else ()),
+        turns=turns,
         instruction_ids=tuple(instruction.id for instruction in instructions),
-        sha256=sha256(text),
-        tokens=count_tokens(text),
+        tokens=0,
+        example_ids=tuple(example.id for example in examples),
     )
 
+    def tokens(shown: int) -> int:
+        return count_tokens(prompt.messages[: 1 + 2 * shown])
 
-def shown_examples(
+    shown = len(turns) // 2
+    if params.token_budget is not None and turns and tokens(shown) > params.token_budget:
+        shown = bisect_right(range(1, shown), params.token_budget, key=tokens)
+        kept = {"turns": turns[: 2 * shown], "example_ids": prompt.example_ids[:shown]}
+        prompt = prompt.model_copy(update={**kept, "cut_turns": len(examples) - shown})
+    return prompt.model_copy(update={"tokens": tokens(shown)})
+
+
+def choose_examples(
     task: Task, instructions: Sequence[Instruction], exemplars: Exemplars, params: RenderingParams
-) -> set[str]:
-    """Ids of the training examples that the prompt shows with their labels."""
-    pools = (
-        [exemplars[instruction.id][: params.exemplars] for instruction in instructions]
-        if params.exemplars_per == "instruction"
-        else _per_label_examples(task, instructions, exemplars, params.exemplars)
-    )
-    return {example.id for pool in pools for example in pool}
+) -> list[Example]:
+    """The training examples that the prompt of `instructions` shows, in order.
+
+    A label's examples are its instructions' in turn, each instruction's most typical first. The next one shown is
+    always of the label that was shown least (ties: by hash), so that every beginning of the list is balanced, and a
+    label with too few leaves its share to the others. With `exemplars_per: prompt` a shorter list is the beginning of a
+    longer one.
+    """
+    n, per = params.exemplars, params.exemplars_per
+    pools = [exemplars[item.id][: n if per == "instruction" else None] for item in instructions]
+    in_turn = {example.id: example for row in zip_longest(*pools) for example in row if example is not None}
+    left = {label: [own for own in in_turn.values() if own.label == label] for label in task.labels}
+    if per == "label":
+        left = {label: own[:n] for label, own in left.items()}
+    chosen: list[Example] = []
+    shown = dict.fromkeys(task.labels, 0)
+    while any(left.values()) and (per != "prompt" or len(chosen) < n):
+        label = min((own for own in left if left[own]), key=lambda own: (shown[own], sha256(left[own][0].id)))
+        chosen.append(left[label].pop(0))
+        shown[label] += 1
+    return chosen
 
 
 def exemplars_of(
-    instructions: Sequence[Instruction], rules: Mapping[str, Rule], train: Mapping[str, Example]
+    instructions: Sequence[Instruction],
+    rules: Mapping[str, Rule],
+    train: Mapping[str, Example],
+    params: RenderingParams,
 ) -> dict[str, list[Example]]:
-    """Instruction id → the training examples of its rules, in the order of the rules (nearest to the centroid first),
-    doubtful ones last; an example with rules of several draws appears once."""
+    """Instruction id → the training examples of its rules, in the order of the rules (the most typical first); an
+    example with rules of several draws appears once. Those with a doubtful rule are last, and never become turns."""
+    behind = [rules[rule_id] for instruction in instructions for rule_id in instruction.rule_ids]
+    doubtful = {rule.example_id for rule in behind if rule.doubtful}
     found = {}
     for instruction in instructions:
-        own = sorted((rules[rule_id] for rule_id in instruction.rule_ids), key=lambda rule: rule.doubtful)
-        found[instruction.id] = [train[example_id] for example_id in dict.fromkeys(rule.example_id for rule in own)]
+        own = dict.fromkeys(rules[rule_id].example_id for rule_id in instruction.rule_ids)
+        sure = [train[example_id] for example_id in own if example_id not in doubtful]
+        unsure = [train[example_id] for example_id in own if example_id in doubtful]
+        found[instruction.id] = sure if params.exemplars_as == "turns" else sure + unsure
     return found
 
 
 def _ordered(instructions: Sequence[Instruction], labels: Sequence[str], order: str) -> list[Instruction]:
+    if order == "given":
+        return list(instructions)
     if order == "label":
         return sorted(instructions, key=lambda item: (labels.index(item.label), -item.support, item.id))
     return sorted(instructions, key=lambda item: (-item.support if order == "support" else item.support, item.id))
@@ -127,37 +167,24 @@ def _weakest(instructions: Sequence[Instruction]) -> Instruction:
     return min(instructions, key=lambda item: (count[item.label] == 1, item.support, item.id))
 
 
-def _text(task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, params: RenderingParams) -> str:
-    n = params.exemplars
+def _text(
+    task: Task,
+    ordered: Sequence[Instruction],
+    exemplars: Exemplars,
+    params: RenderingParams,
+    examples: Sequence[Example],
+) -> str:
+    with_each = params.exemplars_per == "instruction" and params.exemplars_as == "inline"
     lines = [
         {
             "text": instruction.text,
             "label": instruction.label,
-            "exemplars": _shown(task, exemplars[instruction.id][:n]) if params.exemplars_per == "instruction" else [],
+            "exemplars": _shown(task, exemplars[instruction.id][: params.exemplars]) if with_each else [],
         }
         for instruction in ordered
     ]
-    per_label = _per_label(task, ordered, exemplars, n) if params.exemplars_per == "label" and n else []
-    return render(
-        f"frame_{params.frame}", base_instruction=task.base_instruction, instructions=lines, exemplars=per_label
-    )
-
-
-def _per_label(task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, n: int) -> list[dict[str, str]]:
-    """`n` examples per label, round-robin over the label's instructions, then interleaved over labels."""
-    columns = [_shown(task, own) for own in _per_label_examples(task, ordered, exemplars, n)]
-    return [shown for shown in chain.from_iterable(zip_longest(*columns)) if shown is not None]
-
-
-def _per_label_examples(
-    task: Task, ordered: Sequence[Instruction], exemplars: Exemplars, n: int
-) -> list[list[Example]]:
-    columns = []
-    for label in task.labels:
-        own = [exemplars[instruction.id] for instruction in ordered if instruction.label == label]
-        in_turn = [example for row in zip_longest(*own) for example in row if example is not None]
-        columns.append(list({example.id: example for example in in_turn}.values())[:n])
-    return columns
+    listed = [] if with_each else _shown(task, examples)
+    return render(f"frame_{params.frame}", base_instruction=task.base_instruction, instructions=lines, exemplars=listed)
 
 
 def _shown(task: Task, examples: Sequence[Example]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pld.config.assets import ASSET_PREFIX, asset
-from pld.records import sha256
+from pld.records import Messages, prompt_sha256
 from pld.registry.result import PipelineResult
 from pld.registry.store import Store
 from pld.serving.model import ServedSpec, write_files
@@ -26,11 +26,11 @@ def spec_of(result: PipelineResult) -> ServedSpec:
         task=result.config.task.bare,
         student=result.config.student,
         calibration=result.calibration,
-        prompt_sha256=sha256(result.prompt),
+        prompt_sha256=prompt_sha256(result.messages),
     )
 
 
-def log_model(store: Store, experiment: str, run_id: str, name: str, spec: ServedSpec, prompt: str) -> Any:
+def log_model(store: Store, experiment: str, run_id: str, name: str, spec: ServedSpec, messages: Messages) -> Any:
     """Log the pyfunc model (models from code, with a copy of pld) under `run_id`; returns MLflow's ModelInfo."""
     import mlflow
     from mlflow.models import Model, ModelSignature
@@ -51,7 +51,7 @@ def log_model(store: Store, experiment: str, run_id: str, name: str, spec: Serve
             model_id=logged.model_id,
             run_id=run_id,
             python_model=str(_CODE),
-            artifacts=write_files(Path(temporary), spec, prompt),
+            artifacts=write_files(Path(temporary), spec, messages),
             code_paths=[str(_PACKAGE)],
             # no input schema: MLflow would refuse a plain column of texts; `read_records` checks
             signature=ModelSignature(outputs=Schema(answer)),

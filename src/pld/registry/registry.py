@@ -9,11 +9,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pld.artifacts import read_record, read_text
+from pld.artifacts import read_record
+from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError, RegistryError, ReviewError
 from pld.params import Config
-from pld.records import canonical_json, sha256
+from pld.records import Message, Messages, canonical_json, prompt_sha256
 from pld.registry.packaging import log_model, spec_of
 from pld.registry.promotion import Aliases, Move, history, was_rolled_back
 from pld.registry.promotion_gates import REVIEWED, Evidence, Production, Verdict, judge
@@ -53,7 +55,10 @@ from pld.registry.versions import (
 )
 from pld.review.decisions import ReviewStanding
 from pld.review.log import standing_of
-from pld.serving.model import PROMPT_FILE, SPEC_FILE, ServedSpec
+from pld.serving.model import SPEC_FILE, ServedSpec, read_served_prompt
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import PromptVersion
 
 _ATTEMPTS = 5  # if other processes move production while a promotion measures
 
@@ -107,7 +112,7 @@ class Registry:
         """The version with this alias or number. Raises RegistryError that lists the existing ones."""
         return self._pick(self.versions(), alias_or_number)
 
-    def read(self, version: Version) -> tuple[ServedSpec, str]:
+    def read(self, version: Version) -> tuple[ServedSpec, tuple[Message, ...]]:
         """The spec and the prompt that `version` answers with. Raises RegistryError where a part is gone, or where the
         registered prompt or the one inside the model is not byte for byte the evaluated one."""
         import mlflow
@@ -117,11 +122,8 @@ class Registry:
         with tempfile.TemporaryDirectory() as temporary:
             try:
                 registered = self._client.get_prompt_version(self.prompt, version.prompt_version)
-                spec_file, prompt_file = (
-                    mlflow.artifacts.download_artifacts(f"{source}/{name}", None, None, temporary, self.store.uri)
-                    for name in (SPEC_FILE, PROMPT_FILE)
-                )
-                spec, served = read_record(Path(spec_file), ServedSpec), read_text(Path(prompt_file))
+                folder = Path(mlflow.artifacts.download_artifacts(source, None, None, temporary, self.store.uri))
+                spec, served = read_record(folder / SPEC_FILE, ServedSpec), read_served_prompt(folder)
             except (MlflowException, ArtifactError, OSError) as error:
                 self.store.must_answer()
                 raise RegistryError(
@@ -129,11 +131,11 @@ class Registry:
                     f"({self.model} version {version.number}); delete that version in MLflow and run `dvc repro` on "
                     "its commit"
                 ) from None
-        texts = {f"prompt {self.prompt}": registered.template if registered else "", f"model {self.model}": served}
-        for where, text in texts.items():
-            if not sha256(text) == version.prompt_sha256 == spec.prompt_sha256:
+        found = {f"prompt {self.prompt}": _messages_of(registered), f"model {self.model}": served}
+        for where, messages in found.items():
+            if not (digest := prompt_sha256(messages)) == version.prompt_sha256 == spec.prompt_sha256:
                 raise RegistryError(
-                    f"expected the evaluated prompt (sha256 {version.prompt_sha256[:12]}), got {sha256(text)[:12]} "
+                    f"expected the evaluated prompt (sha256 {version.prompt_sha256[:12]}), got {digest[:12]} "
                     f"({where}, for version {version.number}); delete that version in MLflow and run `dvc repro`"
                 )
         return spec, served
@@ -289,11 +291,11 @@ class Registry:
         return self._pick(read_versions(self._client, self.model), str(number))
 
     def _new(self, result: PipelineResult, run_id: str, spec: ServedSpec, tags: Mapping[str, str]) -> int:
-        prompt_version = self._prompt_version(spec.prompt_sha256, result.prompt)
+        prompt_version = self._prompt_version(spec.prompt_sha256, result.messages)
         self._client.link_prompt_version_to_run(run_id, f"prompts:/{self.prompt}/{prompt_version}")
         spec = spec.model_copy(update={"prompt_version": str(prompt_version)})
         experiment = experiment_id(self.store, self._task)
-        logged = log_model(self.store, experiment, run_id, self.model, spec, result.prompt)
+        logged = log_model(self.store, experiment, run_id, self.model, spec, result.messages)
         create_once(
             self._client.create_registered_model,
             self.model,
@@ -309,8 +311,9 @@ class Registry:
         )
         return int(made.version)
 
-    def _prompt_version(self, digest: str, text: str) -> int:
-        """The version of the registered prompt with exactly `text`, created if it does not exist.
+    def _prompt_version(self, digest: str, messages: Messages) -> int:
+        """The version of the registered prompt with exactly `messages`, created if it does not exist: a text prompt, or
+        a chat prompt where there are example turns.
 
         MLflow treats `{{name}}` in a prompt as a variable of `format()`, but stores the text unchanged.
         """
@@ -322,9 +325,11 @@ class Registry:
             tags={"_mlflow_experiment_ids": f",{experiment_id(self.store, self._task)},"},
         )
         for found in pages(self._client.search_prompt_versions, self.prompt):
-            if sha256(found.template) == digest:
+            if prompt_sha256(_messages_of(found)) == digest:
                 return int(found.version)
-        made = self._client.create_prompt_version(self.prompt, text, tags={PROMPT_SHA: digest})
+        chat = [message.model_dump() for message in messages]
+        template = chat if len(chat) > 1 else chat[0]["content"]
+        made = self._client.create_prompt_version(self.prompt, template, tags={PROMPT_SHA: digest})
         return int(made.version)
 
     def _pick(self, versions: Sequence[Version], alias_or_number: str) -> Version:
@@ -365,6 +370,14 @@ def review_anchors(config: Config) -> list[tuple[int, int, str]]:
     with translated(registry.store.uri):
         versions = read_versions(registry.store.client, registry.model)
     return [(version.number, *anchor) for version in versions if (anchor := version.review_anchor)]
+
+
+def _messages_of(registered: "PromptVersion | None") -> tuple[Message, ...]:
+    """The messages of a registered text or chat prompt; a lost one has an empty text."""
+    template = registered.template if registered else ""
+    if isinstance(template, str):
+        return prompt_messages(template)
+    return tuple(Message(role=message["role"], content=message["content"]) for message in template)
 
 
 def _aliased(versions: list[Version], alias: str) -> Version | None:

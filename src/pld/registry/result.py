@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pld.artifacts import SHIPS, read_json, read_jsonl, read_record, read_text
+from pld.artifacts import MESSAGES_FILE, SHIPS, read_json, read_jsonl, read_prompt, read_record, read_text
 from pld.errors import ArtifactError
 from pld.evaluate.latency import read_latency
 from pld.params import Config
@@ -21,11 +21,13 @@ from pld.records import (
     EvaluationReport,
     Instruction,
     LatencyReport,
+    Message,
     Spending,
     Split,
     TrialReport,
     canonical_json,
     content_id,
+    prompt_sha256,
     sha256,
 )
 from pld.registry.store import dvc_experiment, user_name
@@ -56,7 +58,7 @@ class FailedTrial:
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """Everything that `track` logs. `prompt`, `instructions` and `calibration` (None: uncalibrated) are what ships,
+    """Everything that `track` logs. `messages`, `instructions` and `calibration` (None: uncalibrated) are what ships,
     `best` is the trial that the conflict loop started from, `spending` has an entry per stage that may ask the Teacher.
 
     `key` hashes the settings and the content of splits, trials, rounds, prompt, report and predictions. Latency, cost
@@ -71,7 +73,7 @@ class PipelineResult:
     trials: tuple[TrialReport, ...]
     failed_trials: tuple[FailedTrial, ...]
     resolution: ResolutionReport
-    prompt: str
+    messages: tuple[Message, ...]
     instructions: tuple[Instruction, ...]
     calibration: Calibration | None
     datasets: tuple[DataSet, ...]
@@ -90,11 +92,11 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
     """
     report = read_record(folder / "evaluation/report.json", EvaluationReport)
     final = folder / SHIPS
-    prompt = read_text(final / "system_prompt.md")
-    if sha256(prompt) != report.prompt_sha256:
+    messages = read_prompt(final)
+    if (digest := prompt_sha256(messages)) != report.prompt_sha256:
         raise ArtifactError(
-            f"expected the text that was evaluated (sha256 {report.prompt_sha256[:12]}), got another one "
-            f"({sha256(prompt)[:12]}) ({final / 'system_prompt.md'}); run `dvc repro`"
+            f"expected the prompt that was evaluated (sha256 {report.prompt_sha256[:12]}), got another one "
+            f"({digest[:12]}) ({final / MESSAGES_FILE}); run `dvc repro`"
         )
     if report.shipped not in report.systems or report.task != config.task.name:
         raise ArtifactError(
@@ -111,7 +113,7 @@ def read_result(config: Config, folder: Path = Path("artifacts")) -> PipelineRes
         best=read_record(folder / "best/trial.json", TrialReport),
         trials=tuple(read_record(path, TrialReport) for path in sorted(folder.glob("trials/*/report.json"))),
         resolution=read_record(folder / "resolve/report.json", ResolutionReport),
-        prompt=prompt,
+        messages=messages,
         instructions=tuple(read_jsonl(final / "instructions.jsonl", Instruction)),
         calibration=read_record(final / "calibration.json", Calibration) if shipped_calibrated else None,
         failed_trials=tuple(_failed_trial(path) for path in sorted(folder.glob("trials/*/error.json"))),

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pld.distill.render import exemplars_of, render_input, shown_examples
+from pld.distill.render import render_input
 from pld.distill.trial import groups_of
 from pld.metrics import choose, indices
 from pld.ports import Scores, Vectors
@@ -38,9 +38,7 @@ class ExampleSampler:
 
     def in_prompt(self, instructions: Sequence[Instruction]) -> set[str]:
         """Ids of the training examples that the prompt of `instructions` shows."""
-        scorer = self._inputs.scorer
-        exemplars = exemplars_of(instructions, scorer.rules, scorer.train)
-        return shown_examples(scorer.config.task, instructions, exemplars, scorer.config.rendering)
+        return set(self._inputs.scorer.prompt(instructions).example_ids)
 
     def shown(
         self, number: int, failed: Sequence[Answered], succeeded: Sequence[Answered]

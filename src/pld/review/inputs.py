@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pld.artifacts import SHIPS, read_jsonl, read_record, read_text
+from pld.artifacts import MESSAGES_FILE, SHIPS, read_jsonl, read_prompt, read_record
 from pld.config.composition import with_settings
 from pld.distill.render import exemplars_of, frame_system_prompt
 from pld.distill.trial import groups_of
@@ -19,7 +19,7 @@ from pld.records import (
     Rule,
     SystemReport,
     TrialReport,
-    sha256,
+    prompt_sha256,
 )
 from pld.resolve.records import Descent, Effect
 
@@ -56,20 +56,20 @@ class ReviewedList:
         Raises ArtifactError if a file is missing, or the list doesn't render to the prompt beside it.
         """
         winner = read_record(folder / "best/trial.json", TrialReport)
-        text = read_text(folder / where / "system_prompt.md")
+        messages = read_prompt(folder / where)
         found = cls(
             folder=folder,
             where=where,
             config=with_settings(config, winner.settings),
             instructions=read_jsonl(folder / where / "instructions.jsonl", Instruction),
-            prompt_sha256=sha256(text),
+            prompt_sha256=prompt_sha256(messages),
             rules={rule.id: rule for rule in read_jsonl(folder / "rules/rules.jsonl", Rule)},
             train=read_jsonl(folder / "splits/train.jsonl", Example),
         )
         if found.digest_of(found.instructions) != found.prompt_sha256:
             raise ArtifactError(
-                "expected the text that instructions.jsonl beside it makes, got another "
-                f"({folder / where}/system_prompt.md); run `dvc repro`"
+                "expected the prompt that instructions.jsonl beside it makes, got another "
+                f"({folder / where / MESSAGES_FILE}); run `dvc repro`"
             )
         return found
 
@@ -82,8 +82,8 @@ class ReviewedList:
                         f"expected the rule {rule_id} of {own.id}, got none ({self.folder}/rules/rules.jsonl); run "
                         "`dvc repro`"
                     )
-        exemplars = exemplars_of(instructions, self.rules, {example.id: example for example in self.train})
         rendering = self.config.rendering
+        exemplars = exemplars_of(instructions, self.rules, {example.id: example for example in self.train}, rendering)
         return frame_system_prompt(self.config.task, instructions, exemplars, rendering, lambda _: 0).sha256
 
     def items(self) -> list[ReviewItem]:

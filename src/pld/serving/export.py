@@ -5,30 +5,61 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pld.distill.render import render_input
 from pld.errors import ArtifactError, ConfigError
-from pld.records import Task, sha256
+from pld.records import Calibration, Task
 
 if TYPE_CHECKING:  # it imports numpy: not when the CLI starts
+    from pld.ports import Student
     from pld.serving.model import Release
 
+Bias = Mapping[str, float]
 _CHAT = "/v1/chat/completions"
 _TOP = 20  # the most that OpenAI's API lists
 _INPUT_TOKENS = 1024
+BIASED = ("openai", "vllm")
+"""Formats whose servers apply `logit_bias`: OpenAI's API and vLLM, which limit it to 100, and llama.cpp's server. Ollama
+and Anthropic's API have no such parameter."""
+_FAVOUR = 50.0  # added to all labels, so that the likeliest token is a label's
 _NO_LABEL = "Anything else is no label, and counts as wrong."
 
 
-def exported(release: Release, format: str, model: str | None = None) -> str:
-    """The whole export as text. `model`: how the runtime names the model; None: as the Student's settings do.
+def logit_bias(calibration: Calibration, tokens: Sequence[int] | None) -> dict[str, float]:
+    """Token id → bias with which the likeliest token is that of the label with the highest calibrated score: bias /
+    scale, and a constant. Empty if `tokens` is None (labels of several tokens, or ids unknown), or a bias is too large.
+    """
+    biases = [bias / calibration.scale for bias in calibration.bias]
+    middle = (max(biases) + min(biases)) / 2
+    if tokens is None or max(biases) - middle > _FAVOUR:
+        return {}
+    return {str(token): round(bias - middle + _FAVOUR, 4) for token, bias in zip(tokens, biases, strict=True)}
+
+
+def label_tokens(release: Release, format: str) -> tuple[int, ...] | None:
+    """The labels' tokens for `logit_bias`, where the release has a calibration and `format` can apply it. Loads the
+    Student's tokenizer. Raises AssetError or StudentError where there is none."""
+    if release.spec.calibration is None or format not in BIASED:
+        return None
+    from pld.config.build import build
+
+    student: Student = build(release.spec.student, "student")
+    return student.label_tokens(release.spec.task.labels)
+
+
+def exported(release: Release, format: str, model: str | None = None, tokens: Sequence[int] | None = None) -> str:
+    """The whole export as text. `model`: how the runtime names the model; None: as the Student's settings do. `tokens`:
+    `label_tokens`, by which a calibration becomes `logit_bias`.
 
     Raises ArtifactError for a prompt that `format` (of FORMATS) can't carry byte for byte.
     """
     if format not in ("text", "json") and "\0" in release.prompt:
         raise _refused(format, "a prompt without NUL", "one")
-    return FORMATS[format](release, model or served_name(release))
+    calibration = release.spec.calibration
+    bias = logit_bias(calibration, tokens) if calibration and format in BIASED else {}
+    return FORMATS[format](release, model or served_name(release), bias)
 
 
 def served_name(release: Release) -> str:
@@ -36,7 +67,7 @@ def served_name(release: Release) -> str:
     return str(release.spec.student.get("model", "")).removeprefix("asset:") or "MODEL"
 
 
-def notes(release: Release, format: str, model: str | None = None) -> list[str]:
+def notes(release: Release, format: str, model: str | None = None, tokens: Sequence[int] | None = None) -> list[str]:
     """What the export leaves out or assumes, one line each."""
     if format == "text":
         return ["--format json has the input template, the labels and the calibration too"]
@@ -48,26 +79,42 @@ def notes(release: Release, format: str, model: str | None = None) -> list[str]:
     if format == "anthropic":
         lines.append(f"the figures were measured with {served_name(release)}; they hold for no other model")
     if release.spec.calibration is not None:
-        lines.append(
-            f"calibration: this version subtracts each label's mean log-score, which answers in {format} don't have; "
-            "labels will differ from those that were measured (--format json has the calibration)"
-        )
+        lines.append(_calibration_note(release.spec.calibration, format, tokens))
     return lines
 
 
-def _json(release: Release, _model: str) -> str:
+def _calibration_note(calibration: Calibration, format: str, tokens: Sequence[int] | None) -> str:
+    if format in BIASED and logit_bias(calibration, tokens):
+        return (
+            "calibration: applied by logit_bias, whose token ids are those of the Student's tokenizer: the server must "
+            "run the same model"
+        )
+    if format not in BIASED:
+        reason = f"{format} has no logit_bias"
+    elif tokens is None:
+        reason = "a label has several tokens, which logit_bias can't weigh as one, or the Student's server hides them"
+    else:
+        reason = f"biases differ by more than logit_bias allows ({2 * _FAVOUR:g})"
+    return (
+        f"calibration: lost, because {reason}; labels will differ from those that were measured (--format json has "
+        "the calibration)"
+    )
+
+
+def _json(release: Release, _model: str, _bias: Bias) -> str:
     task = release.spec.task
     return _document(
         {
             "prompt": release.prompt,
-            "prompt_sha256": sha256(release.prompt),
+            "prompt_sha256": release.spec.prompt_sha256,
             **_origin(release),
             "task": task.model_dump(mode="json"),
             "input": _input(task),
             "answer": {
                 "labels": list(task.labels),
                 "read": "The label is the one of the highest log-likelihood (the sum over its tokens) as the "
-                "assistant's answer, less its mean log-score where there is a calibration; ties go to the earlier one.",
+                "assistant's answer; where there is a calibration, of the highest scale * log-likelihood + the label's "
+                "bias. Ties go to the earlier one.",
             },
             "calibration": release.spec.calibration.model_dump(mode="json") if release.spec.calibration else None,
             # a replica's address determines no answer
@@ -76,8 +123,8 @@ def _json(release: Release, _model: str) -> str:
     )
 
 
-def _openai(release: Release, model: str) -> str:
-    body = {**_chat_body(release, model), "logprobs": True, "top_logprobs": _TOP}
+def _openai(release: Release, model: str, bias: Bias) -> str:
+    body = {**_chat_body(release, model, bias), "logprobs": True, "top_logprobs": _TOP}
     read = (
         "The label is the answer's text without surrounding space, if that is one of the labels. Else it is the label "
         "that begins with the likeliest token in choices[0].logprobs.content[0].top_logprobs with which any label "
@@ -86,9 +133,9 @@ def _openai(release: Release, model: str) -> str:
     return _request(release, {"post": _CHAT, "body": body}, read)
 
 
-def _vllm(release: Release, model: str) -> str:
+def _vllm(release: Release, model: str, bias: Bias) -> str:
     body = {
-        **_chat_body(release, model),
+        **_chat_body(release, model, bias),
         # a model's own generation_config.json may set a penalty, which would change what is likeliest
         "repetition_penalty": 1.0,
         "structured_outputs": {"choice": list(release.spec.task.labels)},
@@ -98,7 +145,7 @@ def _vllm(release: Release, model: str) -> str:
     return _request(release, {"serve": serve, "post": _CHAT, "body": body}, read)
 
 
-def _anthropic(release: Release, model: str) -> str:
+def _anthropic(release: Release, model: str, _bias: Bias) -> str:
     if not release.prompt.strip():
         raise _refused("anthropic", "a prompt that is not blank", "a blank one")
     body = {
@@ -115,7 +162,7 @@ def _anthropic(release: Release, model: str) -> str:
     return _request(release, {"post": "/v1/messages", "body": body}, read)
 
 
-def _ollama(release: Release, model: str) -> str:
+def _ollama(release: Release, model: str, _bias: Bias) -> str:
     prompt, task = release.prompt, release.spec.task
     if not prompt:
         raise _refused("ollama", "a prompt", "an empty one, for which Ollama uses the model's own")
@@ -130,7 +177,7 @@ def _ollama(release: Release, model: str) -> str:
     example = _input(task)["example"]
     version = f", {release.model} version {release.number}" if release.model else ""
     lines = [
-        f"# {task.name}{version}; prompt sha256 {sha256(prompt)}",
+        f"# {task.name}{version}; prompt sha256 {release.spec.prompt_sha256}",
         "# ollama create NAME -f THIS_FILE, then send each input as a user's turn, which is this Jinja template over",
         f"# the fields {json.dumps(task.fields)}: {json.dumps(task.input_template)}",
         *([f"# {json.dumps(example['inputs'])} is {json.dumps(example['rendered'])}"] if example else []),
@@ -148,8 +195,8 @@ def _ollama(release: Release, model: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMATS: dict[str, Callable[[Release, str], str]] = {
-    "text": lambda release, _model: release.prompt,
+FORMATS: dict[str, Callable[[Release, str, Bias], str]] = {
+    "text": lambda release, _model, _bias: release.prompt,
     "json": _json,
     "openai": _openai,
     "anthropic": _anthropic,
@@ -163,12 +210,13 @@ def _origin(release: Release) -> dict[str, Any]:
     return {"model": release.model, "version": release.number, "prompt_version": prompt_version}
 
 
-def _chat_body(release: Release, model: str) -> dict[str, Any]:
+def _chat_body(release: Release, model: str, bias: Bias) -> dict[str, Any]:
     return {
         "model": model,
         "messages": [{"role": "system", "content": release.prompt}, _turn(release.spec.task)],
         "temperature": 0,
-        "max_tokens": _longest(release.spec.task),
+        # the bias would repeat the label
+        **({"max_tokens": 1, "logit_bias": bias} if bias else {"max_tokens": _longest(release.spec.task)}),
     }
 
 
@@ -205,7 +253,7 @@ def _request(release: Release, call: dict[str, Any], read: str) -> str:
             **call,
             "input": _input(task),
             "answer": {"labels": list(task.labels), "read": read},
-            "prompt_sha256": sha256(release.prompt),
+            "prompt_sha256": release.spec.prompt_sha256,
             **_origin(release),
         }
     )

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from pld.artifacts import read_record, read_text, write_json, write_text
+from pld.artifacts import MESSAGES_FILE, PROMPT_FILE, read_prompt, read_record, read_text, write_json, write_prompt
 from pld.calibration import calibrate
 from pld.config.build import build
 from pld.distill.render import prompt_messages, render_input
 from pld.errors import RegistryError
 from pld.metrics import choose
 from pld.ports import OnProgress, Scores, Student
-from pld.records import Calibration, Instruction, Prediction, Record, Task, content_id, sha256
+from pld.records import Calibration, Instruction, Message, Messages, Prediction, Record, Task, content_id, prompt_sha256
 
 SPEC_FILE = "served.json"
 
@@ -125,8 +125,19 @@ class PromptClassifier:
         return frame if None in found.labels else frame.astype(dict.fromkeys(names, "float64"))
 
 
-def write_files(folder: Path, spec: ServedSpec, prompt: str) -> dict[str, str]:
+def write_files(folder: Path, spec: ServedSpec, messages: Messages) -> dict[str, str]:
     """Write what `PromptClassifier.load` reads; returns MLflow's artifact name → path."""
-    write_text(folder / PROMPT_FILE, prompt)
+    write_prompt(folder, messages)
     write_json(folder / SPEC_FILE, spec)
-    return {"prompt": str(folder / PROMPT_FILE), "spec": str(folder / SPEC_FILE)}
+    return {
+        "prompt": str(folder / PROMPT_FILE),
+        "messages": str(folder / MESSAGES_FILE),
+        "spec": str(folder / SPEC_FILE),
+    }
+
+
+def read_served_prompt(folder: Path) -> tuple[Message, ...]:
+    """The prompt that `write_files` wrote; that of an older version is a text alone. Raises ArtifactError."""
+    if (folder / MESSAGES_FILE).exists():
+        return read_prompt(folder)
+    return prompt_messages(read_text(folder / PROMPT_FILE))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pld.adapters.teachers.factory import create_teacher, write_spending
 from pld.adapters.teachers.recorded import check_can_be_asked
-from pld.artifacts import atomic_folder, write_json, write_jsonl, write_text
+from pld.artifacts import atomic_folder, write_json, write_jsonl, write_prompt, write_text
 from pld.config.build import build
 from pld.config.settings import load_config
 from pld.distill.personal_data import personal_data_check
@@ -83,14 +83,14 @@ def _write_round(folder: Path, played: Round) -> None:
     write_jsonl(folder / "blame.jsonl", played.blames)
     write_jsonl(folder / "edits.jsonl", played.edits)
     write_jsonl(folder / "instructions.jsonl", played.instructions)
-    write_text(folder / "system_prompt.md", played.prompt.text)
+    write_prompt(folder, played.prompt.messages)
     write_json(folder / "report.json", played.report)
 
 
 def _write(out: Path, done: Resolution) -> None:
     with atomic_folder(out / "final") as folder:
         write_jsonl(folder / "instructions.jsonl", done.instructions)
-        write_text(folder / "system_prompt.md", done.prompt.text)
+        write_prompt(folder, done.prompt.messages)
         write_json(folder / "calibration.json", done.calibration)
         write_jsonl(folder / "predictions.jsonl", done.predictions)
         write_jsonl(folder / "descent.jsonl", done.descents)
