@@ -33,7 +33,7 @@ def row(number, part, note=None):
 def asked(server):
     """The texts that were sent, each as often as it was."""
     sent = sorted(json.loads(re.search(r"{.*}", prompt, re.DOTALL)[0])["text"] for prompt in server.prompts)
-    server.bodies.clear()
+    server.requests.clear()
     return sent
 
 

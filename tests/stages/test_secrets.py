@@ -21,8 +21,8 @@ from pld.stages import config, extract
 from pld.stages.__main__ import main
 from support.anthropic_server import AnthropicServer, answer, error
 from support.artifact_tree import composed, write_artifacts
-from support.http_reply import Reply
-from support.openai_teacher_server import OpenAITeacherServer, completion, refused
+from support.local_server import Reply
+from support.openai_server import OpenAITeacherServer, completion, refused
 from support.planted import KEY, forms, leaks
 from support.project import ROOT, Project
 

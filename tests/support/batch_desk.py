@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from support.http_reply import Reply
+from support.local_server import Reply
 
 _PAGE = 2  # batches of the list that are sent at a time, however many are asked for
 Body = dict[str, Any]

@@ -18,10 +18,10 @@ from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
 from pld.adapters.teachers.paid_teacher import Terms
 from pld.config.assets import cache_folder
 from pld.params import BudgetParams
-from support.anthropic_server import AnthropicServer, Body, answer
+from support.anthropic_server import AnthropicServer, answer
 from support.batch_desk import BatchDesk, wait_until
 from support.batch_run import requests, start, teacher, warm_up
-from support.http_reply import Reply
+from support.local_server import Body, Reply
 
 DOWN_S = 1.5
 KILLS = 20

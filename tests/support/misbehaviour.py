@@ -4,10 +4,8 @@
 """
 
 import contextlib
-import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
@@ -28,8 +25,8 @@ from pld.ports import TeacherRequest
 from pld.records import Example, Task, sha256
 from support.anthropic_server import answer, error
 from support.claude import claude
-from support.http_reply import Reply
-from support.openai_teacher_server import completion, refused
+from support.local_server import DROP, LocalServer, Reply, Request
+from support.openai_server import completion, refused
 
 TASK = Task(
     name="parcels",
@@ -97,7 +94,7 @@ def examples(n: int) -> list[Example]:
     ]
 
 
-class Service:
+class Service(LocalServer):
     """Speaks the Messages API and chat completions on one port, and answers what is known: the content by prompt.
 
     It misbehaves in one way (`kind`), after `latency_s`; more than `bears` requests at a time get 429 (retry-after 1).
@@ -107,101 +104,31 @@ class Service:
         self, contents: Mapping[str, Mapping[str, str]], kind: str = "none", latency_s: float = 0.0, bears: int = 10**6
     ) -> None:
         self.kind, self.latency_s, self.bears = kind, latency_s, bears
-        self.prompts: list[str] = []  # of every attempt, in order of arrival
-        self.sent: Counter[str] = Counter()  # answers that left in full
+        self.answered: Counter[str] = Counter()  # prompts whose answers left in full
         self.too_many = 0
         self._contents = contents
-        self._attempts: Counter[str] = Counter()
-        self._in_flight = 0
         self._burst_until = 0.0
-        self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
-        self._open = True
-        self._port = 0
-        self._listen()
+        super().__init__()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    def die(self, seconds: float) -> None:
-        """Closes the port and every connection; is back after `seconds`."""
-        self._close()
-        threading.Timer(seconds, self._listen).start()
-
-    def close(self) -> None:
-        if self._open:
-            self._close()
-
-    def _listen(self) -> None:
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # headers and body in one packet: two wait 40 ms for an acknowledgement
-
-            def setup(self) -> None:
-                super().setup()
-                service._connections.add(self.connection)
-
-            def finish(self) -> None:
-                service._connections.discard(self.connection)
-                with contextlib.suppress(OSError):
-                    super().finish()
-
-            def do_POST(self) -> None:
-                with contextlib.suppress(OSError):
-                    service._serve(self)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            request_queue_size = 128
-            daemon_threads = True
-
-            def handle_error(self, *args: object) -> None:
-                pass  # a client that was killed
-
-        self._http = Server(("127.0.0.1", self._port), Handler)
-        self._port = self._http.server_address[1]
-        self._open = True
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def _close(self) -> None:
-        self._open = False
-        self._http.shutdown()
-        self._http.server_close()
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
-        prompt = body["messages"][-1]["content"]
-        with self._lock:
-            number = len(self.prompts)
-            self.prompts.append(prompt)
-            self._attempts[prompt] += 1
-            first = self._attempts[prompt] == 1
-            self._in_flight += 1
-            full = self._in_flight > self.bears
-            self.too_many += full
-        try:
-            if full:
-                self._send(handler, error(429, "rate_limit_error", "too many at a time", retry_after="1"))
-                return
-            time.sleep(self.latency_s)
-            good = self._said(handler.path, prompt)
-            self._send(handler, self._bad(handler.path, prompt, number, first, good) or good, prompt)
-        finally:
+    def reply(self, request: Request) -> Reply:
+        if request.at_once > self.bears:
             with self._lock:
-                self._in_flight -= 1
+                self.too_many += 1
+            return error(429, "rate_limit_error", "too many at a time", retry_after="1")
+        time.sleep(self.latency_s)
+        good = self._said(request.path, request.prompt)
+        return self._bad(request, good) or good
+
+    def sent(self, request: Request, reply: Reply) -> None:
+        if reply.status != 200 or not reply.body.endswith(b"}"):
+            return
         with self._lock:
-            dies = self.kind == "dies" and len(self.sent) >= len(self._contents) // 3
+            self.answered[request.prompt] += 1
+            dies = self.kind == "dies" and len(self.answered) >= len(self._contents) // 3
             self.kind = "none" if dies else self.kind
         if dies:
-            self.die(DOWN_S)
+            self.die()
+            threading.Timer(DOWN_S, self.come_back).start()
 
     def _said(self, path: str, prompt: str) -> Reply:
         content = self._contents.get(prompt) or next(
@@ -209,17 +136,17 @@ class Service:
         )
         return answer(dict(content)) if path == "/v1/messages" else completion(dict(content))
 
-    def _bad(self, path: str, prompt: str, number: int, first: bool, good: Reply) -> Reply | None:
-        """What goes wrong with this attempt, the `first` at this prompt or a later one."""
-        theirs = path == "/v1/messages"
+    def _bad(self, request: Request, good: Reply) -> Reply | None:
+        """What goes wrong with this attempt."""
+        prompt, theirs = request.prompt, request.path == "/v1/messages"
         refuse: Callable[..., Reply] = (
             (lambda status, words, **h: error(status, "t", words, **h)) if theirs else refused
         )
         if self.kind == "529":
-            if number % BURST_EVERY == BURST_AT:
+            if request.number % BURST_EVERY == BURST_AT:
                 self._burst_until = time.monotonic() + BURST_S
             return refuse(529, "overloaded") if time.monotonic() < self._burst_until else None
-        if not first or prompt not in self._contents or int(sha256(prompt)[:8], 16) % 10:
+        if request.attempt > 1 or prompt not in self._contents or int(sha256(prompt)[:8], 16) % 10:
             return None  # what was asked again, in whatever way, is answered
         if self.kind == "429":
             return refuse(429, "slow down", retry_after="1")
@@ -227,9 +154,9 @@ class Service:
             return refuse(500, "broken")
         if self.kind == "timeout":
             time.sleep(TIMEOUT_S * 1.5)
-            return Reply(200, b"", drop=True)
+            return DROP
         if self.kind == "cut":
-            return Reply(200, b"", drop=True)
+            return DROP
         if self.kind == "cut_body":
             return replace(good, cut_at=len(good.body) // 2)
         if self.kind == "cut_json":
@@ -241,21 +168,6 @@ class Service:
         if self.kind == "invalid":
             return answer('{"rationale": "') if theirs else completion('{"rationale": "')
         return None
-
-    def _send(self, handler: BaseHTTPRequestHandler, reply: Reply, prompt: str | None = None) -> None:
-        handler.close_connection = broken = reply.drop or reply.cut_at is not None
-        if reply.drop:
-            return
-        handler.send_response(reply.status)
-        sizes = {"content-type": "application/json", "content-length": str(len(reply.body))}
-        for name, value in (sizes | reply.headers).items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(reply.body[: reply.cut_at])
-        handler.wfile.flush()
-        if reply.status == 200 and not broken and reply.body.endswith(b"}"):
-            with self._lock:
-                self.sent[prompt or ""] += 1
 
 
 def teacher(
@@ -332,7 +244,7 @@ def _run(kind: str, n: int, folder: Path, provider: str, rules: bytes | None, ca
     finally:
         service.close()
     seconds = time.perf_counter() - began
-    more = sum(count - 1 for count in service.sent.values())
+    more = sum(count - 1 for count in service.answered.values())
     again = sum(prompt in kept for at, kept in stored for prompt in service.prompts[at:])
     return FaultRun(
         kind=kind,
@@ -358,8 +270,8 @@ def _killed(service: Service, n: int, provider: str, own: Path) -> list[tuple[in
     seen = []
     for _ in range(kills):
         child = _child(n, provider, own)
-        goal = service.sent.total() + draw.randrange(1, max(2, int(1.6 * n / kills)))
-        while service.sent.total() < goal and child.poll() is None:
+        goal = service.answered.total() + draw.randrange(1, max(2, int(1.6 * n / kills)))
+        while service.answered.total() < goal and child.poll() is None:
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.03))
         child.kill()

@@ -11,7 +11,8 @@ import pytest
 from pld.adapters.students.openai_compatible import OpenAICompatibleStudent
 from pld.errors import StudentError
 from pld.records import Message
-from support.scripted_openai_server import MODEL, Reply, ScriptedOpenAIServer, error, label_logprob, reply
+from support.local_server import Reply, json_reply
+from support.openai_server import MODEL, ScriptedOpenAIServer, label_logprob, refused
 
 KINDS = ["vllm", "sglang", "llama_cpp"]
 SYSTEM = [Message(role="system", content="say a colour")]
@@ -43,7 +44,7 @@ def failing(status, attempts, **headers):
     """A server of which the chat fails for the first `attempts` of each request."""
 
     def respond(path, body, attempt):
-        return error(status, "busy", **headers) if "chat" in path and attempt <= attempts else None
+        return refused(status, "busy", **headers) if "chat" in path and attempt <= attempts else None
 
     return ScriptedOpenAIServer(respond=respond)
 
@@ -188,12 +189,12 @@ def test_a_server_that_stays_busy_or_refuses_is_a_one_line_error(status, remedy)
     [
         Reply(200, b"<html>hello</html>", {"content-type": "text/html"}),
         Reply(200, b"{not json"),
-        reply({"choices": []}),
-        reply({"choices": None}),
-        reply(["x"]),
-        reply({"choices": [{"index": 0, "message": None}]}),
-        reply({"choices": [{"index": 0, "message": {"content": "x"}, "logprobs": None}]}),
-        reply({"choices": [{"index": 0, "message": {"content": "x"}, "logprobs": {"content": []}}]}),
+        json_reply({"choices": []}),
+        json_reply({"choices": None}),
+        json_reply(["x"]),
+        json_reply({"choices": [{"index": 0, "message": None}]}),
+        json_reply({"choices": [{"index": 0, "message": {"content": "x"}, "logprobs": None}]}),
+        json_reply({"choices": [{"index": 0, "message": {"content": "x"}, "logprobs": {"content": []}}]}),
     ],
     ids=str,
 )
@@ -208,7 +209,7 @@ def test_a_malformed_answer_is_a_one_line_error(garbage):
 
 @pytest.mark.parametrize("path", ["/v1/models", "/tokenize", "/apply-template"])
 @pytest.mark.parametrize(
-    "garbage", [reply({}), reply([]), Reply(200, b"hello", {"content-type": "text/plain"})], ids=str
+    "garbage", [json_reply({}), json_reply([]), Reply(200, b"hello", {"content-type": "text/plain"})], ids=str
 )
 def test_a_server_of_another_kind_is_a_one_line_error(path, garbage):
     def respond(asked, body, attempt):
@@ -229,7 +230,7 @@ def test_an_absent_or_silent_server_is_an_error_with_a_remedy():
         gone.score(SYSTEM, ["sky"], LABELS)
 
     def respond(path, body, attempt):
-        return reply({}, delay_s=0.5) if "chat" in path else None
+        return json_reply({}, delay_s=0.5) if "chat" in path else None
 
     with (
         ScriptedOpenAIServer(respond=respond) as server,
@@ -253,9 +254,9 @@ def test_only_the_key_of_the_named_variable_is_sent(monkeypatch):
     with ScriptedOpenAIServer() as server:
         student(server, api_key_variable="MY_KEY").generate([SYSTEM], 1)
         student(server, api_key_variable="UNSET").generate([SYSTEM], 1)
-    sent = json.dumps([headers for _, _, headers in server.requests])
+    sent = json.dumps([own.headers for own in server.requests])
     assert "another service" not in sent
-    assert {headers["authorization"] for _, _, headers in server.requests} == {"Bearer sesame", "Bearer none"}
+    assert {own.headers["authorization"] for own in server.requests} == {"Bearer sesame", "Bearer none"}
 
 
 def test_the_address_comes_from_the_settings_or_the_environment(monkeypatch):
@@ -290,7 +291,7 @@ def test_extra_body_is_sent_with_every_request():
     extra = {"chat_template_kwargs": {"enable_thinking": False}}
     with ScriptedOpenAIServer() as server:
         student(server, extra_body=extra).score(SYSTEM, ["sky"], ["r", "b"])
-    posted = [body for path, body, _ in server.requests if path != "/v1/models"]
+    posted = [own.body for own in server.requests if own.path != "/v1/models"]
     assert all(body.items() >= extra.items() for body in posted)
 
 
@@ -299,7 +300,7 @@ def test_a_label_whose_beginnings_are_tokenised_differently_is_refused():
         # "re" becomes one token, so nothing can be asked after the "r" and "e" of "red"
         text = body.get("content", "")
         if path == "/tokenize" and text.endswith("{a:re"):
-            return reply({"tokens": [*map(ord, text[:-2]), 999]})
+            return json_reply({"tokens": [*map(ord, text[:-2]), 999]})
         return None
 
     with (
@@ -323,7 +324,7 @@ def test_a_probability_that_underflows_is_a_bound():
             {"token": letter, "id": ord(letter), "logprob": value} for letter, value in (("r", -1.0), ("b", -3e38))
         ]
         content = [{**entries[0], "top_logprobs": entries}]
-        return reply({"choices": [{"index": 0, "message": {"content": "r"}, "logprobs": {"content": content}}]})
+        return json_reply({"choices": [{"index": 0, "message": {"content": "r"}, "logprobs": {"content": content}}]})
 
     with ScriptedOpenAIServer(respond=respond) as server, pytest.warns(UserWarning, match="upper bounds"):
         assert student(server).score(SYSTEM, ["sky"], ["r", "b"]).tolist() == [[-1.0, -103.0]]

@@ -16,7 +16,7 @@ from support.anthropic_server import answer, error
 from support.asked_batches import ONE_USD, PRICE, answers_of, ask, rules, spent
 from support.batch_desk import wait_until
 from support.batch_run import requests
-from support.http_reply import Reply
+from support.local_server import Reply
 
 
 def test_requests_are_handed_in_together_and_each_gets_its_own_answer_for_half_the_price(server):

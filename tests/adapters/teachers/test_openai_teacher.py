@@ -13,7 +13,8 @@ from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
 from pld.config.build import build
 from pld.errors import ConfigError, TeacherError
 from pld.ports import TeacherAnswer, TeacherRequest
-from support.openai_teacher_server import Reply, completion, refused
+from support.local_server import Reply
+from support.openai_server import completion, refused
 
 SCHEMA = {
     "type": "object",
@@ -66,7 +67,7 @@ def test_schema_settings_and_key_are_sent_as_these_servers_expect(openai_server,
             "chat_template_kwargs": {"enable_thinking": False},
         }
     ]
-    assert server.paths == ["/v1/chat/completions"]
+    assert [own.path for own in server.requests] == ["/v1/chat/completions"]
     assert server.headers[0]["authorization"] == "Bearer sesame"
     assert "of another service" not in json.dumps(server.headers)
 

@@ -9,7 +9,7 @@ from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.ports import Teacher, TeacherRequest
 from support.anthropic_server import answer
 from support.claude import claude
-from support.openai_teacher_server import completion
+from support.openai_server import completion
 
 SCHEMA = {
     "type": "object",
