@@ -6,9 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.artifacts import atomic_folder, atomic_path, csv_line, file_sha256, read_jsonl, write_jsonl, write_text
+from pld.artifacts import (
+    atomic_folder,
+    atomic_path,
+    csv_line,
+    file_sha256,
+    read_jsonl,
+    read_prompt,
+    write_jsonl,
+    write_prompt,
+    write_text,
+)
 from pld.errors import ArtifactError
-from pld.records import Cut
+from pld.records import Cut, Message, prompt_sha256
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -65,3 +75,37 @@ def test_any_row_of_texts_comes_back_from_a_csv_line(cells):
 def test_a_files_sha256_is_that_of_its_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"a\r\n\0")
     assert file_sha256(tmp_path / "a") == hashlib.sha256(b"a\r\n\0").hexdigest()
+
+
+CHAT = (
+    Message(role="system", content="Answer “a” or b.\r\n"),
+    Message(role="user", content='{"x": 1}\u2028 {{ y }}'),
+    Message(role="assistant", content="a"),
+)
+
+
+@pytest.mark.parametrize("messages", [CHAT, CHAT[:1]])
+def test_a_prompt_reads_back_byte_for_byte(messages, tmp_path):
+    write_prompt(tmp_path, messages)
+    assert read_prompt(tmp_path) == messages
+    assert (tmp_path / "system_prompt.md").read_bytes() == messages[0].content.encode()
+    assert prompt_sha256(read_prompt(tmp_path)) == prompt_sha256(messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "told"),
+    [
+        ("system_prompt.md", b"another", "expected the system message of .*messages.json, got another text"),
+        ("system_prompt.md", b"\xff", "expected UTF-8"),
+        ("messages.json", b"[]", "expected a Message, got .*at least 1 item"),
+        ("messages.json", b'[{"role": "tool", "content": "x"}]', "expected a Message, got .*0.role"),
+        ("messages.json", None, "got no such file .*run `dvc repro`"),
+    ],
+)
+def test_a_prompt_whose_files_are_missing_or_disagree_is_refused(name, held, told, tmp_path):
+    write_prompt(tmp_path, CHAT)
+    (tmp_path / name).unlink()
+    if held is not None:
+        (tmp_path / name).write_bytes(held)
+    with pytest.raises(ArtifactError, match=told):
+        read_prompt(tmp_path)

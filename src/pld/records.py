@@ -416,7 +416,9 @@ class Standing(Record):
 
 class TrialReport(Record):
     """artifacts/trials/<id>/report.json: the trial on validation, or on the part of it (`report.n`) that it reached.
-    `by_size`: clusterer settings that depend on the number of rules and differ from the configured ones."""
+    `turns`: example turns by label; `cut_turns`: how many more the token budget cut.
+    `by_size`: clusterer settings that depend on the number of rules and differ from the configured ones;
+    `stability`: mean adjusted Rand index between the clusterer's runs, None where it makes only one."""
 
     trial_id: str
     settings: dict[str, str | int | float | bool | None]
@@ -426,7 +428,10 @@ class TrialReport(Record):
     noise_share: float
     labels_without_instruction: tuple[str, ...]
     cut: tuple[Cut, ...]
+    turns: dict[str, int] = Field(default={}, exclude_if=lambda turns: not turns)
+    cut_turns: int = Field(default=0, exclude_if=lambda cut: cut == 0)
     by_size: dict[str, int | str] = Field(default={}, exclude_if=lambda chosen: not chosen)
+    stability: float | None = Field(default=None, exclude_if=lambda found: found is None)
     standing: Standing | None = Field(default=None, exclude_if=lambda standing: standing is None)
 
 

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +8,7 @@ from pld.distill.render import exemplars_of, few_shot_messages, render_input, re
 from pld.errors import ConfigError, DistillError
 from pld.params import RenderingParams
 from pld.prompts import names
-from pld.records import Example, Instruction, Rule, Task, content_id, sha256
+from pld.records import Example, Instruction, Rule, Task, canonical_json, content_id, sha256
 
 TASK = Task(
     name="t", labels=("yes", "no"), fields=("text",), input_template="{{ text }}", base_instruction="Say yes or no."
@@ -134,3 +136,95 @@ def test_few_shot_shows_each_example_as_a_turn_and_its_label_as_the_answer():
         ("user", "up"),
         ("assistant", "no"),
     ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["yes", "no"]), st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=9)),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(1, 8),
+    st.integers(1, 8),
+)
+def test_turns_are_nested_balanced_and_never_doubtful(rows, fewer, more):
+    train, rules, instructions = {}, {}, []
+    for place, (label, sources) in enumerate(rows):
+        item = instruction(f"rule {place}", label, support=9 - place)
+        ids = []
+        for number, doubtful in sources:
+            shown = example(f"{label} {number}", label)
+            rule = Rule(
+                id=f"{place} {number}", example_id=shown.id, label=label, rationale="", text="", teacher="",
+                doubtful=doubtful,
+            )  # fmt: skip
+            train[shown.id], rules[rule.id] = shown, rule
+            ids.append(rule.id)
+        instructions.append(item.model_copy(update={"rule_ids": tuple(ids)}))
+    turns = {}
+    for exemplars in (fewer, fewer + more):
+        settings = params(exemplars=exemplars, exemplars_per="prompt", exemplars_as="turns")
+        shown = exemplars_of(instructions, rules, train, settings)
+        turns[exemplars] = render_system_prompt(TASK, instructions, shown, settings, words).turns
+    longer = turns[fewer + more]
+    assert turns[fewer] == longer[: 2 * fewer]
+    assert [message.role for message in longer] == ["user", "assistant"] * (len(longer) // 2)
+    doubtful = {rule.example_id for rule in rules.values() if rule.doubtful}
+    texts = {found.inputs["text"]: found for identity, found in train.items() if identity not in doubtful}
+    asked = [message.content for message in longer[::2]]
+    assert len(set(asked)) == len(asked) == min(fewer + more, len(texts))
+    assert [texts[text].label for text in asked] == [message.content for message in longer[1::2]]
+    left = Counter(found.label for found in texts.values())
+    for end in range(len(asked) + 1):
+        counts = Counter(texts[text].label for text in asked[:end])
+        for label, other in (("yes", "no"), ("no", "yes")):
+            assert counts[label] >= min(counts[other] - 1, left[label])
+
+
+def test_turns_are_each_instructions_most_typical_examples_in_turn():
+    first, second = instruction("first", support=2), instruction("second", support=1)
+    exemplars = {first.id: [example("a1"), example("a2")], second.id: [example("b1"), example("b2")]}
+    prompt = render([first, second], exemplars, exemplars=3, exemplars_per="prompt", exemplars_as="turns")
+    assert [message.content for message in prompt.turns[::2]] == ["a1", "b1", "a2"]
+    assert prompt.example_ids == tuple(example(text).id for text in ("a1", "b1", "a2"))
+    assert not any(text in prompt.text for text in ("a1", "b1", "Examples"))
+
+
+@pytest.mark.parametrize(("per", "expected"), [("instruction", 4), ("label", 3), ("prompt", 2)])
+def test_exemplars_are_counted_per_instruction_label_or_prompt(per, expected):
+    first, second, other = instruction("first"), instruction("second"), instruction("other", "no")
+    exemplars = {
+        first.id: [example("a1"), example("a2")],
+        second.id: [example("b1"), example("b2")],
+        other.id: [example("c1", "no")],
+    }
+    settings = {"exemplars": 1 if per == "instruction" else 2, "exemplars_per": per}
+    expected -= per == "instruction"
+    for how in ("turns", "inline"):
+        prompt = render([first, second, other], exemplars, exemplars_as=how, **settings)
+        assert len(prompt.example_ids) == expected
+        assert len(prompt.turns) == (2 * expected if how == "turns" else 0)
+
+
+def test_a_bare_prompt_has_the_hash_of_its_text_and_turns_count_in_the_hash():
+    item = instruction("first")
+    bare = render([item], exemplars_as="turns")
+    prompt = render([item], {item.id: [example("a1")]}, exemplars=1, exemplars_per="prompt", exemplars_as="turns")
+    assert bare.sha256 == sha256(bare.text)
+    assert prompt.text == bare.text
+    listed = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    assert prompt.sha256 == sha256(canonical_json(listed)) != bare.sha256
+
+
+def test_over_the_budget_turns_go_first_from_the_end_and_then_instructions():
+    strong, weak = instruction("strong rule", support=9), instruction("weak rule", support=2)
+    exemplars = {strong.id: [example("a a a")], weak.id: [example("b b b")]}
+    settings = {"exemplars": 2, "exemplars_per": "prompt", "exemplars_as": "turns"}
+    whole = render([strong, weak], exemplars, **settings)
+    assert (len(whole.turns), whole.tokens) == (4, len(whole.text.split()) + 8)
+    less = render([strong, weak], exemplars, token_budget=whole.tokens - 1, **settings)
+    assert (less.turns, less.cut_turns, less.cut) == (whole.turns[:2], 1, ())
+    none = render([strong, weak], exemplars, token_budget=whole.tokens - 8, **settings)
+    assert (none.turns, none.cut_turns, none.cut) == ((), 2, ())
+    few = render([strong, weak], exemplars, token_budget=whole.tokens - 9, **settings)
+    assert [cut.instruction_id for cut in few.cut] == [weak.id]

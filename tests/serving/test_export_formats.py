@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError, ConfigError
-from pld.records import Calibration, Task, sha256
-from pld.serving.export import FORMATS, exported, notes
+from pld.records import Calibration, Message, Task, prompt_sha256, sha256
+from pld.serving.export import FORMATS, exported, label_tokens, logit_bias, notes
 from pld.serving.model import Release, ServedSpec
 from support.modelfile import parse_modelfile
 
@@ -28,15 +28,18 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 PROMPTS = st.lists(st.one_of(TEXTS, st.sampled_from(FRAGMENTS))).map("".join)
 
 
-def release(prompt="Be brief.", model=None, number=None, **changes):
+def release(prompt="Be brief.", model=None, number=None, turns=(), **changes):
     student = {"_target_": "x", "model": "asset:tiny", "base_url": "http://elsewhere:8000/v1"}
-    spec = {"task": TASK, "student": student, "calibration": None, "prompt_sha256": sha256(prompt)} | changes
-    return Release(ServedSpec(**spec), prompt_messages(prompt), model, number)
+    roles = ("user", "assistant") * (len(turns) // 2)
+    messages = (*prompt_messages(prompt), *(Message(role=r, content=t) for r, t in zip(roles, turns, strict=True)))
+    digest = prompt_sha256(messages)
+    spec = {"task": TASK, "student": student, "calibration": None, "prompt_sha256": digest} | changes
+    return Release(ServedSpec(**spec), messages, model, number)
 
 
-def exported_or_refused(prompt, format):
+def exported_or_refused(prompt, format, turns=()):
     try:
-        return exported(release(prompt), format)
+        return exported(release(prompt, turns=turns), format)
     except ArtifactError as error:
         return error
 
@@ -101,6 +104,49 @@ def test_a_prompt_comes_back_byte_for_byte_or_is_refused_in_one_line(format, pro
         assert format not in ("text", "json")
     else:
         assert READ_BACK[format](found).encode() == prompt.encode()
+
+
+def in_anthropic(text):
+    body = json.loads(text)["body"]
+    *turns, last, asked = body["messages"]
+    (block,) = last["content"]
+    assert asked["role"] == "user"
+    assert "cache_control" in block and "cache_control" not in body["system"][0]
+    return [body["system"][0]["text"], *(turn["content"] for turn in turns), block["text"]]
+
+
+TURNS_READ_BACK = {
+    "json": lambda text: [message["content"] for message in json.loads(text)["messages"]],
+    "openai": lambda text: [message["content"] for message in json.loads(text)["body"]["messages"]][:-1],
+    "vllm": lambda text: [message["content"] for message in json.loads(text)["body"]["messages"]][:-1],
+    "anthropic": in_anthropic,
+    "ollama": lambda text: [value for name, value in parse_modelfile(text) if name.startswith(("system", "message"))],
+}
+
+
+@pytest.mark.parametrize("format", TURNS_READ_BACK)
+@given(prompt=PROMPTS, asked=PROMPTS)
+@example(prompt="Rules", asked='Subject: "x"\n\n {{ y }} """ in a line')
+def test_example_turns_come_back_byte_for_byte_in_their_order_or_are_refused(format, prompt, asked):
+    turns = (asked, "refund", "Subject: second", LABELS[2])
+    found = exported_or_refused(prompt, format, turns)
+    if isinstance(found, ArtifactError):
+        assert format != "json"
+        assert f" (export as {format}); nothing was written" in str(found)
+    else:
+        assert TURNS_READ_BACK[format](found) == [prompt, *turns]
+
+
+def test_example_turns_pass_the_sdks_and_a_text_cannot_carry_them():
+    chat = release(turns=("lost parcel", "delivery"))
+    for format in ("openai", "vllm"):
+        assert by_openai(exported(chat, format)) == chat.prompt
+    assert by_anthropic(exported(chat, "anthropic")) == chat.prompt
+    found = parse_modelfile(exported(release(turns=("x" * 3000, "delivery")), "ollama"))
+    assert [name for name, _ in found if name.startswith("message")] == ["message user", "message assistant"]
+    assert int(dict(found)["num_ctx"]) >= 3000 + 1024
+    with pytest.raises(ArtifactError, match=r"expected a system prompt alone, got one with 1 example turns .*text"):
+        exported(chat, "text")
 
 
 @given(prompt=PROMPTS)
@@ -181,11 +227,61 @@ def test_json_has_all_that_answers_depend_on_and_no_address():
     assert (found["model"], found["version"], found["prompt_version"]) == ("pld-mail", 3, "2")
 
 
+AFFINE = Calibration(method="affine", labels=LABELS, scale=0.5, bias=(1.0, -2.0, 0.25), examples=9)
+
+
 def test_notes_say_what_a_format_leaves_out():
-    calibration = Calibration(method="batch", labels=LABELS, scale=1.0, bias=(1.0, 2.0, 3.0), examples=9)
-    calibrated = release(calibration=calibration)
-    for format in ("openai", "anthropic", "ollama", "vllm"):
-        assert any(line.startswith("calibration: ") for line in notes(calibrated, format, "m"))
+    calibrated = release(calibration=AFFINE)
+    for format, reason in {
+        "openai": "a label is not a single token",
+        "vllm": "a label is not a single token",
+        "anthropic": "anthropic has no logit_bias",
+        "ollama": "ollama has no logit_bias",
+    }.items():
+        assert any(line.startswith(f"calibration: lost, because {reason}") for line in notes(calibrated, format, "m"))
         assert not any(line.startswith("calibration: ") for line in notes(release(), format, "m"))
     assert notes(calibrated, "json") == []
     assert "--model" in notes(release(), "openai")[0]
+
+
+@pytest.mark.parametrize("format", ["openai", "vllm"])
+def test_a_calibration_becomes_logit_bias_where_every_label_is_one_token(format):
+    calibrated = release(calibration=AFFINE)
+    body = json.loads(exported(calibrated, format, tokens=(7, 8, 9)))["body"]
+    assert body["logit_bias"] == {"7": 53.0, "8": 47.0, "9": 51.5}  # bias / scale, around 50
+    assert body["max_tokens"] == 1  # the bias would repeat the label
+    assert any("applied by logit_bias" in line for line in notes(calibrated, format, "m", (7, 8, 9)))
+    assert by_openai(exported(calibrated, format, tokens=(7, 8, 9))) == "Be brief."
+
+
+@pytest.mark.parametrize("format", sorted({*FORMATS} - {"openai", "vllm"}))
+def test_formats_without_logit_bias_are_the_same_with_tokens(format):
+    calibrated = release(calibration=AFFINE)
+    assert exported(calibrated, format, tokens=(7, 8, 9)) == exported(calibrated, format)
+
+
+def test_biases_that_a_server_would_cut_are_lost_and_said_to_be():
+    wide = release(calibration=AFFINE.model_copy(update={"scale": 0.01}))
+    assert "logit_bias" not in json.loads(exported(wide, "openai", tokens=(7, 8, 9)))["body"]
+    assert any("more than logit_bias allows (100)" in line for line in notes(wide, "openai", "m", (7, 8, 9)))
+
+
+@given(
+    st.lists(st.floats(-10, 10), min_size=3, max_size=3),
+    st.lists(st.floats(-5, 5), min_size=3, max_size=3),
+    st.floats(0.2, 5),
+)
+def test_the_likeliest_biased_token_is_the_label_of_the_highest_calibrated_score(scores, biases, scale):
+    own = AFFINE.model_copy(update={"scale": scale, "bias": tuple(biases)})
+    calibrated = [scale * score + bias for score, bias in zip(scores, biases, strict=True)]
+    biased = [score + bias for score, bias in zip(scores, logit_bias(own, (7, 8, 9)).values(), strict=True)]
+    assert max(calibrated) - calibrated[biased.index(max(biased))] < 1e-3
+
+
+def test_a_version_without_calibration_or_a_format_without_bias_loads_no_tokenizer():
+    assert label_tokens(release(), "openai") is None
+    assert label_tokens(release(calibration=AFFINE), "anthropic") is None
+
+
+def test_without_the_students_tokenizer_the_calibration_is_lost_and_the_export_goes_on():
+    assert label_tokens(release(calibration=AFFINE), "openai") is None  # no such Student here

@@ -5,7 +5,8 @@ _SPACES = " \t"
 
 
 def parse_modelfile(text: str) -> list[tuple[str, str]]:
-    """(name in small letters, value) of each instruction; a parameter's name stands for `parameter`. Raises ValueError
+    """(name in small letters, value) of each instruction; a parameter's name stands for `parameter`, and a
+    message's role follows `message`. Raises ValueError
     where Ollama refuses the file."""
     found, at = [], 0
     while at < len(text):
@@ -18,6 +19,9 @@ def parse_modelfile(text: str) -> list[tuple[str, str]]:
             name, at = _name(text, at)
             if name == "parameter":
                 name, at = _name(text, at)
+            if name == "message":
+                role, at = _name(text, at)
+                name = f"{name} {role}"
             value, at = _value(text, at)
             found.append((name, value))
     if "from" not in dict(found):

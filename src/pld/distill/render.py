@@ -1,7 +1,7 @@
 """Instructions → the exact messages that the Student is given, and how an input becomes the user's turn."""
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 
@@ -44,6 +44,12 @@ def example_turns(task: Task, examples: Sequence[Example]) -> tuple[Message, ...
 def prompt_messages(prompt: str) -> tuple[Message, ...]:
     """The messages of a system prompt without example turns."""
     return (Message(role="system", content=prompt),)
+
+
+def turns_by_label(messages: Sequence[Message], labels: Sequence[str]) -> dict[str, int]:
+    """How many example turns the prompt `messages` shows of each label; {} without turns."""
+    counts = Counter(message.content for message in messages if message.role == "assistant")
+    return {label: counts[label] for label in labels} if counts else {}
 
 
 def render_system_prompt(

@@ -7,7 +7,7 @@ from pld.calibration import calibrate, cross_fitted, fit_batch
 from pld.distill.cluster import Clustering
 from pld.distill.consolidate import labels_without_instruction
 from pld.distill.consolidation import consolidated
-from pld.distill.render import exemplars_of, render_input, render_system_prompt
+from pld.distill.render import exemplars_of, render_input, render_system_prompt, turns_by_label
 from pld.metrics import Indices, choose, indices, predictions, system_report
 from pld.params import Config, Scalar
 from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
@@ -110,7 +110,10 @@ def measure(
         noise_share=drafted.clustering.noise_share,
         labels_without_instruction=labels_without_instruction(labels, _kept(drafted)),
         cut=drafted.prompt.cut,
+        turns=turns_by_label(drafted.prompt.messages, labels),
+        cut_turns=drafted.prompt.cut_turns,
         by_size=dict(drafted.clustering.by_size),
+        stability=drafted.clustering.stability,
     )
     return report, predictions(examples, identity, scores, labels)
 

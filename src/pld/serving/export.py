@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pld.distill.render import render_input
-from pld.errors import ArtifactError, ConfigError
+from pld.errors import ArtifactError, ConfigError, PldError
 from pld.records import Calibration, Task
 
 if TYPE_CHECKING:  # it imports numpy: not when the CLI starts
@@ -20,9 +20,10 @@ Bias = Mapping[str, float]
 _CHAT = "/v1/chat/completions"
 _TOP = 20  # the most that OpenAI's API lists
 _INPUT_TOKENS = 1024
+_MARKUP = 16  # tokens around a message, at most
 BIASED = ("openai", "vllm")
-"""Formats whose servers apply `logit_bias`: OpenAI's API and vLLM, which limit it to 100, and llama.cpp's server. Ollama
-and Anthropic's API have no such parameter."""
+"""Formats whose servers apply `logit_bias` (OpenAI's API and vLLM up to 100, llama.cpp's server); Ollama's and
+Anthropic's APIs have no such parameter."""
 _FAVOUR = 50.0  # added to all labels, so that the likeliest token is a label's
 _NO_LABEL = "Anything else is no label, and counts as wrong."
 
@@ -40,13 +41,16 @@ def logit_bias(calibration: Calibration, tokens: Sequence[int] | None) -> dict[s
 
 def label_tokens(release: Release, format: str) -> tuple[int, ...] | None:
     """The labels' tokens for `logit_bias`, where the release has a calibration and `format` can apply it. Loads the
-    Student's tokenizer. Raises AssetError or StudentError where there is none."""
+    Student's tokenizer; None where that is not on this machine."""
     if release.spec.calibration is None or format not in BIASED:
         return None
     from pld.config.build import build
 
-    student: Student = build(release.spec.student, "student")
-    return student.label_tokens(release.spec.task.labels)
+    try:
+        student: Student = build(release.spec.student, "student")
+        return student.label_tokens(release.spec.task.labels)
+    except PldError:
+        return None
 
 
 def exported(release: Release, format: str, model: str | None = None, tokens: Sequence[int] | None = None) -> str:
@@ -55,7 +59,7 @@ def exported(release: Release, format: str, model: str | None = None, tokens: Se
 
     Raises ArtifactError for a prompt that `format` (of FORMATS) can't carry byte for byte.
     """
-    if format not in ("text", "json") and "\0" in release.prompt:
+    if format not in ("text", "json") and any("\0" in message.content for message in release.messages):
         raise _refused(format, "a prompt without NUL", "one")
     calibration = release.spec.calibration
     bias = logit_bias(calibration, tokens) if calibration and format in BIASED else {}
@@ -92,7 +96,7 @@ def _calibration_note(calibration: Calibration, format: str, tokens: Sequence[in
     if format not in BIASED:
         reason = f"{format} has no logit_bias"
     elif tokens is None:
-        reason = "a label has several tokens, which logit_bias can't weigh as one, or the Student's server hides them"
+        reason = "a label is not a single token (or the Student's tokenizer is not on this machine)"
     else:
         reason = f"biases differ by more than logit_bias allows ({2 * _FAVOUR:g})"
     return (
@@ -106,6 +110,7 @@ def _json(release: Release, _model: str, _bias: Bias) -> str:
     return _document(
         {
             "prompt": release.prompt,
+            "messages": [message.model_dump() for message in release.messages],
             "prompt_sha256": release.spec.prompt_sha256,
             **_origin(release),
             "task": task.model_dump(mode="json"),
@@ -146,14 +151,18 @@ def _vllm(release: Release, model: str, bias: Bias) -> str:
 
 
 def _anthropic(release: Release, model: str, _bias: Bias) -> str:
-    if not release.prompt.strip():
+    if not all(message.content.strip() for message in release.messages):
         raise _refused("anthropic", "a prompt that is not blank", "a blank one")
+    cached = {"cache_control": {"type": "ephemeral"}}
+    turns = _turns(release)
+    if turns:  # a cached turn caches all before it
+        turns[-1]["content"] = [{"type": "text", "text": turns[-1]["content"], **cached}]
     body = {
         "model": model,
         "max_tokens": _longest(release.spec.task),
         "thinking": {"type": "disabled"},
-        "system": [{"type": "text", "text": release.prompt, "cache_control": {"type": "ephemeral"}}],
-        "messages": [_turn(release.spec.task)],
+        "system": [{"type": "text", "text": release.prompt, **({} if turns else cached)}],
+        "messages": [*turns, _turn(release.spec.task)],
     }
     read = (
         "The label is the text of the answer's text block without surrounding space, if that is one of the labels. "
@@ -163,15 +172,11 @@ def _anthropic(release: Release, model: str, _bias: Bias) -> str:
 
 
 def _ollama(release: Release, model: str, _bias: Bias) -> str:
-    prompt, task = release.prompt, release.spec.task
-    if not prompt:
+    task = release.spec.task
+    if not release.prompt:
         raise _refused("ollama", "a prompt", "an empty one, for which Ollama uses the model's own")
-    # Ollama's parser drops unprintable characters except tab, line feed and carriage return
-    if dropped := sorted({character for character in prompt if not (character.isprintable() or character in "\t\n\r")}):
-        raise _refused("ollama", "characters that a Modelfile keeps", f"U+{ord(dropped[0]):04X}, which it drops")
-    # a value in triple quotes ends at the first line that ends in three quotes; there is no escape
-    if re.search(r'"""[ \t]*[\n\r]', prompt):
-        raise _refused("ollama", 'no line that ends in """', "one, where a Modelfile would end the prompt")
+    system, *turns = (_in_quotes(message.content) for message in release.messages)
+    room = sum(len(message.content.encode()) + _MARKUP for message in release.messages)
     if not re.fullmatch(r'[^\s"](?:.*\S)?', model):
         raise ConfigError(f"expected a model's name or path for FROM, got {model!r:.80} (export); correct --model")
     example = _input(task)["example"]
@@ -184,19 +189,37 @@ def _ollama(release: Release, model: str, _bias: Bias) -> str:
         f"# The label is the answer without surrounding space, if it is one of {json.dumps(task.labels)}; else none.",
         "# The chat template is the model's own: give a TEMPLATE only where `ollama show --template` shows none.",
         f"FROM {model}",
-        f'SYSTEM """{prompt}"""',
+        f"SYSTEM {system}",
+        *(f"MESSAGE {message.role} {turn}" for message, turn in zip(release.messages[1:], turns, strict=True)),
         "PARAMETER temperature 0",
         "PARAMETER repeat_penalty 1.0",
         f"PARAMETER num_predict {_longest(task)}",
         f"# a longer context is cut without a word: a token for each byte of the prompt, and {_INPUT_TOKENS:,} for an"
         " input",
-        f"PARAMETER num_ctx {_INPUT_TOKENS + len(prompt.encode()) + _longest(task)}",
+        f"PARAMETER num_ctx {_INPUT_TOKENS + room + _longest(task)}",
     ]
     return "\n".join(lines) + "\n"
 
 
+def _in_quotes(text: str) -> str:
+    """`text` as a Modelfile's value in triple quotes."""
+    # Ollama's parser drops unprintable characters except tab, line feed and carriage return
+    if dropped := sorted({character for character in text if not (character.isprintable() or character in "\t\n\r")}):
+        raise _refused("ollama", "characters that a Modelfile keeps", f"U+{ord(dropped[0]):04X}, which it drops")
+    # a value in triple quotes ends at the first line that ends in three quotes; there is no escape
+    if re.search(r'"""[ \t]*[\n\r]', text):
+        raise _refused("ollama", 'no line that ends in """', "one, where a Modelfile would end the prompt")
+    return f'"""{text}"""'
+
+
+def _text(release: Release, _model: str, _bias: Bias) -> str:
+    if turns := len(release.messages) // 2:
+        raise _refused("text", "a system prompt alone", f"one with {turns} example turns")
+    return release.prompt
+
+
 FORMATS: dict[str, Callable[[Release, str, Bias], str]] = {
-    "text": lambda release, _model, _bias: release.prompt,
+    "text": _text,
     "json": _json,
     "openai": _openai,
     "anthropic": _anthropic,
@@ -213,11 +236,16 @@ def _origin(release: Release) -> dict[str, Any]:
 def _chat_body(release: Release, model: str, bias: Bias) -> dict[str, Any]:
     return {
         "model": model,
-        "messages": [{"role": "system", "content": release.prompt}, _turn(release.spec.task)],
+        "messages": [{"role": "system", "content": release.prompt}, *_turns(release), _turn(release.spec.task)],
         "temperature": 0,
         # the bias would repeat the label
         **({"max_tokens": 1, "logit_bias": bias} if bias else {"max_tokens": _longest(release.spec.task)}),
     }
+
+
+def _turns(release: Release) -> list[dict[str, Any]]:
+    """The example turns."""
+    return [message.model_dump() for message in release.messages[1:]]
 
 
 def _turn(task: Task) -> dict[str, str]:
