@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pld.artifacts import write_text
-from pld.serving.export import FORMATS, exported, notes
+from pld.serving.export import FORMATS, exported, label_tokens, notes
 
 ARTIFACTS = Path("artifacts")
 
@@ -34,10 +34,11 @@ def export(alias: str | None, number: int | None, format: str, model: str | None
     config = load_config()
     alias_or_number = alias if number is None else str(number)
     release = read_release(config, ARTIFACTS) if alias_or_number is None else fetch_release(config, alias_or_number)
-    text = exported(release, format, model)
+    tokens = label_tokens(release, format)
+    text = exported(release, format, model, tokens)
     if out is None:
         sys.stdout.buffer.write(text.encode())
     else:
         write_text(out, text)
-    for line in notes(release, format, model):
+    for line in notes(release, format, model, tokens):
         click.echo(f"pld: {line}", err=True)

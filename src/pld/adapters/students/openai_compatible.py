@@ -123,6 +123,9 @@ class OpenAICompatibleStudent:
     def count_text_tokens(self, text: str) -> int:
         return self._server.count_text(text)
 
+    def label_tokens(self, labels: Sequence[str]) -> None:
+        return None  # the API doesn't say
+
     def for_search(self) -> Student:
         return self
 

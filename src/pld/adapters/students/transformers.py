@@ -99,6 +99,13 @@ class TransformersStudent:
     def count_text_tokens(self, text: str) -> int:
         return self._chat.count_text(text)
 
+    def label_tokens(self, labels: Sequence[str]) -> tuple[int, ...] | None:
+        (answered,) = self._chat.prompts((), [""], labels)
+        ids = tuple(own[0] for own in answered.labels if len(own) == 1)
+        # what all labels begin with is not in `answered.labels`
+        single = all(self._chat.count_text(label) == 1 for label in labels)
+        return ids if single and len(set(ids)) == len(labels) else None
+
     def for_search(self) -> Student:
         return self._for_search
 
