@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pld.cli.main import main, pld
-from support.data_project import (
+from support.small_projects import (
     CORPUS,
     TASK,
     committed,

@@ -14,7 +14,7 @@ from pld.errors import ArtifactError
 from pld.records import Example
 from pld.stages import extract
 from support.anthropic_server import answer, anthropic_server
-from support.asked_project import configure, write_asked_project
+from support.small_projects import configure, write_asked_project
 
 __all__ = ["anthropic_server"]
 SAID = {"rationale": "Warm.", "rule": "If it is warm, answer red.", "label": "red"}
@@ -24,7 +24,7 @@ SAID = {"rationale": "Warm.", "rule": "If it is warm, answer red.", "label": "re
 def asked(project, monkeypatch):
     """A project with a paid Teacher, no key, and an empty answer store."""
     monkeypatch.setenv("PLD_CACHE", str(project / "cache"))
-    write_asked_project(project)
+    write_asked_project()
     return project
 
 

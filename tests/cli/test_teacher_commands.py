@@ -8,13 +8,16 @@ from click.testing import CliRunner
 
 from pld.adapters.teachers.answer_export import write_answers
 from pld.adapters.teachers.answer_store import AnswerStore
+from pld.adapters.teachers.offline import OfflineTeacher
+from pld.adapters.teachers.paid_teacher import Terms, asked_hash
 from pld.cli.main import pld
-from pld.errors import TeacherError
+from pld.errors import TeacherError, WaitingError
 from pld.params import BudgetParams
+from pld.ports import TeacherRequest
 from pld.stages import extract
 from support.anthropic_server import answer, anthropic_server
-from support.asked_project import configure, write_asked_project
 from support.kept_answers import SAID, kept
+from support.small_projects import configure, write_asked_project
 
 __all__ = ["anthropic_server"]
 
@@ -81,7 +84,7 @@ def test_spending_is_printed_by_task_role_model_and_way_without_imported_answers
 
 
 def test_in_a_project_the_budget_is_printed_and_calls_in_flight_count(store, project):
-    write_asked_project(project)
+    write_asked_project()
     configure(project, "budget.usd=5", "budget.calls=10")
     put(store, kept("a", usd=1.5))
     with store.asking("colours"):
@@ -99,7 +102,7 @@ def test_an_empty_store_is_no_error(store):
 
 def replayed(project, monkeypatch, anthropic_server, respond, *overrides):
     """rules.jsonl of a paid run, and of its exported answers played back without store, key and service."""
-    write_asked_project(project)
+    write_asked_project()
     configure(project, *overrides)
     server = anthropic_server(respond)
     extract.run()
@@ -145,3 +148,67 @@ def test_answers_that_were_asked_for_again_are_played_back_too(project, monkeypa
     paid, played = replayed(project, monkeypatch, anthropic_server, respond)
     assert len(without_teacher(paid["rules.jsonl"])) == 10
     assert without_teacher(played["rules.jsonl"]) == without_teacher(paid["rules.jsonl"])
+
+
+SCHEMA = {"type": "object", "properties": {"rule": {"type": "string"}}, "required": ["rule"]}
+DATED = {"content": {"rule": "If warm, answer red."}, "model": "a person", "date": "2026-11-29"}
+
+
+@pytest.fixture
+def waits(store):
+    """Two questions that wait, as `pld teacher questions` writes them."""
+    terms = Terms("colours", BudgetParams(usd=None, calls=None), None)
+    with pytest.raises(WaitingError):
+        list(OfflineTeacher(recorded=None, terms=terms).ask(offline_questions()))
+    assert run("questions", "--out", "questions.jsonl") == "2 questions written to questions.jsonl\n"
+    return [json.loads(line) for line in Path("questions.jsonl").read_text().splitlines()]
+
+
+def offline_questions():
+    return [TeacherRequest(key, "consolidate", "the task", f"question {key}", SCHEMA) for key in "ab"]
+
+
+def answered(*lines):
+    Path("answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_waiting_question_is_written_with_all_that_its_answer_needs(waits):
+    first = {"task": "colours", "role": "consolidate", "system": "the task", "prompt": "question a", "schema": SCHEMA}
+    assert waits[0] == {"asked": asked_hash(offline_questions()[0]), **first}
+    assert run("questions", "--out", "none.jsonl", "--task", "mail") == "0 questions written to none.jsonl\n"
+
+
+def test_answers_to_waiting_questions_are_taken_in_and_given_with_their_source(waits):
+    answered({"asked": waits[0]["asked"], **DATED})
+    assert run("import", "answers.jsonl") == "1 answers in answers.jsonl, 1 of them new; 1 questions still wait\n"
+    assert run("import", "answers.jsonl") == "1 answers in answers.jsonl, 0 of them new; 1 questions still wait\n"
+    (found,) = OfflineTeacher(recorded=None).ask(offline_questions()[:1])
+    assert (found.content, found.source) == (DATED["content"], "a person, 2026-11-29")
+    run("export", "all.jsonl")
+    assert json.loads(Path("all.jsonl").read_text())["date"] == "2026-11-29"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            {"content": {"rule": 7}},
+            r"fits its question's schema, got \$\.rule: 7 is not of type 'string' \(answers\.j.*:2",
+        ),
+        ({"asked": "0" * 64}, r"a question that waits, got one to 000000000000 \(answers\.jsonl:2\)"),
+        ({"model": ""}, r"answers\.jsonl:2, model\)"),
+        ({"contents": {}}, r"answers\.jsonl:2, contents\)"),
+    ],
+)
+def test_a_bad_answer_to_a_waiting_question_is_named_and_none_is_taken_in(waits, store, line, words):
+    answered({"asked": waits[0]["asked"], **DATED}, {"asked": waits[1]["asked"], **DATED, **line})
+    with pytest.raises(TeacherError, match=words) as caught:
+        run("import", "answers.jsonl")
+    assert "\n" not in str(caught.value)
+    assert list(store.export()) == []
+
+
+def test_two_answers_to_one_waiting_question_are_refused(waits):
+    answered({"asked": waits[0]["asked"], **DATED}, {"asked": waits[0]["asked"], **DATED, "content": {"rule": "No."}})
+    with pytest.raises(TeacherError, match=r"expected one answer for a key, .*answers\.jsonl:2"):
+        run("import", "answers.jsonl")

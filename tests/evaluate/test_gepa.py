@@ -12,8 +12,7 @@ from pld.evaluate.baselines import gepa as gepa_optimizer
 from pld.evaluate.baselines.gepa import MAX_WORDS, SHOWN, optimise
 from pld.params import GepaParams
 from pld.records import Example, Task
-from support.anthropic_server import answer, anthropic_server, error
-from support.claude import claude
+from support.anthropic_server import answer, anthropic_server, claude, error
 
 __all__ = ["anthropic_server"]
 

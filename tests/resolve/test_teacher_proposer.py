@@ -18,8 +18,7 @@ from pld.resolve.edits import apply, fault_of
 from pld.resolve.proposer import Answered, Evidence, Proposals
 from pld.resolve.records import Blame, EditResult, Remove
 from pld.resolve.teacher_proposer import TeacherProposer, answer_schema, resolve_request
-from support.anthropic_server import answer, error
-from support.claude import claude
+from support.anthropic_server import answer, claude, error
 
 TASK = Task(
     name="colours",

@@ -1,16 +1,21 @@
 """A registered version behind the real `mlflow models serve`, and in an environment of just its requirements."""
 
+import csv
+import importlib.metadata as metadata
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pld.adapters.students.engine.trie_scorer import TrieScorer
 from pld.config.build import build
@@ -25,7 +30,6 @@ from pld.registry.result import read_result
 from pld.serving.log import read
 from pld.serving.model import ServedSpec
 from support.artifact_tree import composed
-from support.bare_environment import link_distributions
 from support.mails import LABELS, TASK, mails
 from support.model_server import MODEL, ModelServer, registered
 from support.stories import PROMPT
@@ -37,6 +41,47 @@ PARQUET = "application/vnd.apache.parquet"
 CSV = "text/csv"
 JSON = "application/json"
 A, B = "Where is it?", 'My money, "all" of it,\nback.'
+
+
+def closure(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
+    """Canonical name → distribution: the requirements and all that they depend on here."""
+    found: dict[str, metadata.Distribution] = {}
+    waiting = [Requirement(text) for text in requirements]
+    done: set[tuple[str, str]] = set()
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        found.setdefault(name, metadata.distribution(name))
+        for extra in ("", *wanted.extras):
+            if (name, extra) in done:
+                continue
+            done.add((name, extra))
+            needed = map(Requirement, found[name].requires or ())
+            waiting += [one for one in needed if one.marker is None or one.marker.evaluate({"extra": extra})]
+    return found
+
+
+def link_distributions(folder: Path, requirements: Iterable[str], alone: Iterable[str] = ()) -> set[str]:
+    """A site-packages like that of a fresh environment made of `requirements`: fill `folder` (empty) with links to the closure's files, and to those of the distributions that come `alone`,
+    without what they depend on; the names of the closure."""
+    own = closure(requirements)
+    owners = Counter(
+        top for distribution in metadata.distributions() for top in {file[0] for file in _files(distribution)}
+    )
+    for distribution in (*own.values(), *map(metadata.distribution, alone)):
+        place = Path(str(distribution.locate_file("")))
+        # a folder that several distributions share is linked file by file
+        names = {"/".join(file) if owners[file[0]] > 1 else file[0] for file in _files(distribution)}
+        for name in sorted(names):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(place / name)
+    return set(own)
+
+
+def _files(distribution: metadata.Distribution) -> list[list[str]]:
+    """Parts of each path; by `distribution.files` it takes twenty seconds for this environment."""
+    lines = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+    return [line[0].split("/") for line in lines if not line[0].startswith("..") and "__pycache__" not in line[0]]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pld.distill.cost_estimate import estimate
 from pld.records import Example, Rule
 from pld.stages import extract, prepare
 from support.anthropic_server import answer
-from support.asked_project import ROOT, configure
+from support.small_projects import ROOT, configure
 
 
 def explain(body, _):

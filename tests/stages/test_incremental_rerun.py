@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from support.anthropic_server import answer
-from support.data_project import TASK, notes
 from support.project import copy_project
+from support.small_projects import TASK, notes
 
 FILE = "assets/corpus/records/notes.csv"
 

@@ -1,4 +1,4 @@
-"""The one part that tests stand in for: a local server that speaks the Messages API to the real SDK."""
+"""A local server that speaks the Messages API to the real SDK, and the Teacher that asks it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pld.adapters.teachers.anthropic import AnthropicTeacher
 from support.batch_desk import BatchDesk
 from support.local_server import DROP, Reply, Request, Respond, RespondingServer, json_reply, started
 
@@ -53,6 +54,13 @@ class AnthropicServer(RespondingServer):
             words = f"{body['system'][0]['text']} {request.prompt}".split()
             return json_reply({"input_tokens": len(words)})
         return super().reply(request)
+
+
+def claude(**changes: Any) -> AnthropicTeacher:
+    """The one place of tests that names all settings."""
+    settings = {"way": "messages", "model": "claude-test", "max_tokens": 512, "effort": None, "temperature": None}
+    transport = {"roles": {}, "max_concurrency": 4, "max_retries": 2, "timeout_s": 5.0, "poll_s": 0.05}
+    return AnthropicTeacher(**{**settings, **transport, **changes})
 
 
 @pytest.fixture

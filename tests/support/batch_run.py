@@ -13,7 +13,7 @@ from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.adapters.teachers.paid_teacher import Terms
 from pld.params import BudgetParams
 from pld.ports import TeacherRequest
-from support.claude import claude
+from support.anthropic_server import claude
 
 SCHEMA = {
     "type": "object",

@@ -2,52 +2,25 @@
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from support.local_server import LocalServer, Reply
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub:
-    """`files`: "owner/name" → path in the repository → bytes. `asked`: what was asked for."""
+class Hub(LocalServer):
+    """`files`: "owner/name" → path in the repository → bytes."""
 
     def __init__(self, files):
         self.files = files
-        self.asked = []
-        hub = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                hub.answer(self)
-
-            do_HEAD = do_POST = do_GET  # noqa: N815
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
-
-    def answer(self, request):
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        path = unquote(urlsplit(request.path).path).strip("/")
-        self.asked.append(f"{request.command} {path}")
-        status, content, headers = self._found(path, body)
-        if not isinstance(content, bytes):
-            content = json.dumps(content).encode()
-            headers = {"Content-Type": "application/json"} | headers
-        request.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | headers).items():
-            request.send_header(name, value)
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(content)
+    def reply(self, request):
+        status, content, headers = self._found(unquote(urlsplit(request.path).path).strip("/"), request.body)
+        kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return Reply(status, data, {"content-type": kind, **headers})
 
     def _found(self, path, body):
         missing = (404, {"error": "no such thing"}, {"X-Error-Code": "EntryNotFound"})
@@ -61,7 +34,7 @@ class Hub:
                 found = self._listed(entries, "/".join(rest[2:]))
                 return (200, found, {}) if found else missing
             if rest[:1] == ["paths-info"]:
-                wanted = json.loads(body)["paths"] if body.startswith(b"{") else []
+                wanted = body.get("paths", [])
                 return 200, [entry for entry in entries if entry["path"] in wanted], {}
             siblings = [{"rfilename": entry["path"]} for entry in entries]
             return 200, {"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}, {}

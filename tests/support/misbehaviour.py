@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
 from pld.adapters.teachers.anthropic import AnthropicTeacher
@@ -23,8 +24,7 @@ from pld.distill import extract as extraction
 from pld.params import ExtractionParams
 from pld.ports import TeacherRequest
 from pld.records import Example, Task, sha256
-from support.anthropic_server import answer, error
-from support.claude import claude
+from support.anthropic_server import answer, claude, error
 from support.local_server import DROP, LocalServer, Reply, Request
 from support.openai_server import completion, refused
 
@@ -211,16 +211,8 @@ def pointed_at(url: str, cache: Path) -> Iterator[dict[str, str]]:
         "OPENAI_BASE_URL": f"{url}/v1",
         "PLD_CACHE": str(cache),
     }
-    before = {name: os.environ.get(name) for name in new}
-    os.environ.update(new)
-    try:
+    with patch.dict(os.environ, new):
         yield new
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def explain(n: int, provider: str, path: Path) -> None:

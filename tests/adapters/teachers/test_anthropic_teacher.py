@@ -16,8 +16,7 @@ import pytest
 from pld.adapters.teachers.anthropic import AnthropicTeacher
 from pld.errors import TeacherError
 from pld.ports import TeacherAnswer, TeacherRequest
-from support.anthropic_server import Reply, answer, error
-from support.claude import claude
+from support.anthropic_server import Reply, answer, claude, error
 
 KEY = os.environ.get("ANTHROPIC_API_KEY")  # before the suite takes it away
 SCHEMA = {

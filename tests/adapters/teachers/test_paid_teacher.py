@@ -20,8 +20,7 @@ from pld.params import BudgetParams, ModelPrice, PricesParams
 from pld.ports import TeacherAnswer, TeacherRequest
 from pld.pricing import usd_of, worst_usd
 from pld.records import RoleSpending
-from support.anthropic_server import Reply, answer, error
-from support.claude import claude
+from support.anthropic_server import Reply, answer, claude, error
 
 SCHEMA = {
     "type": "object",

@@ -8,7 +8,7 @@ from pld.adapters.teachers.paid_teacher import Terms
 from pld.distill import extract as extraction
 from pld.params import BudgetParams, ExtractionParams
 from pld.records import Example, Task
-from support.claude import claude
+from support.anthropic_server import claude
 from support.llama_server import MODEL, llama_server
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,7 @@ import pytest
 from pld.adapters.teachers.openai_compatible import OpenAICompatibleTeacher
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.ports import Teacher, TeacherRequest
-from support.anthropic_server import answer
-from support.claude import claude
+from support.anthropic_server import answer, claude
 from support.openai_server import completion
 
 SCHEMA = {

@@ -1,12 +1,16 @@
-"""A small project under git and DVC whose one stage is `prepare`: versions of a data set, without a pipeline's run."""
+"""Small projects: one that asks a paid Teacher, and one under git and DVC whose one stage is `prepare`."""
 
 import csv
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from pld.artifacts import write_jsonl, write_text
+from pld.config.composition import compose
+from pld.records import Example
 from pld.stages import config, prepare
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +31,14 @@ TASK = {
         "group": "folder",
         "split": "part",
     },
+}
+COLOURS = {
+    "name": "colours",
+    "labels": ["red", "blue"],
+    "fields": ["note"],
+    "input_template": "{{ note }}",
+    "base_instruction": "Say which.",
+    "reader": {"format": "stereoset_bias", "path": "none"},
 }
 STAGES = {
     "prepare": {
@@ -63,10 +75,11 @@ def write_notes(rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def select(task: dict[str, object]) -> None:
-    groups = yaml.safe_load((ROOT / "params.yaml").read_text())["groups"]
+def select(task: dict[str, Any], **groups: str) -> None:
+    selected = yaml.safe_load((ROOT / "params.yaml").read_text())["groups"]
     Path(f"conf/task/{task['name']}.yaml").write_text(yaml.safe_dump(task))
-    Path("params.yaml").write_text(yaml.safe_dump({"groups": {**groups, "task": task["name"]}, "overrides": []}))
+    chosen = {**selected, "task": task["name"], **groups}
+    Path("params.yaml").write_text(yaml.safe_dump({"groups": chosen, "overrides": []}))
 
 
 def start_project() -> None:
@@ -100,3 +113,22 @@ def prepared(message: str) -> None:
 def committed(message: str) -> None:
     git("add", "-A")
     git("commit", "-q", "--allow-empty", "-m", message)
+
+
+def write_asked_project() -> None:
+    """In the current folder, ready for the stage `extract`: a paid Teacher, ten red examples called e0 and so on."""
+    shutil.copytree(ROOT / "conf", "conf")
+    select(COLOURS, teacher="anthropic")
+    rows = [
+        Example(id=f"e{i}", inputs={"note": f"a warm thing, number {i}"}, label="red", split="train") for i in range(10)
+    ]
+    write_jsonl(Path("artifacts/splits/train.jsonl"), rows)
+
+
+def configure(folder: Path, *overrides: str, **groups: str) -> None:
+    """Edit params.yaml, and compose it as the stage `config` does."""
+    params: dict[str, Any] = yaml.safe_load((folder / "params.yaml").read_text())
+    changed = {"groups": {**params["groups"], **groups}, "overrides": list(overrides)}
+    (folder / "params.yaml").write_text(yaml.safe_dump(changed))
+    composed = compose(folder / "conf", folder / "params.yaml")
+    write_text(folder / "artifacts/config.yaml", yaml.safe_dump(composed.model_dump(mode="json"), sort_keys=False))
