@@ -18,11 +18,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pld.adapters.students.engine.trie_scorer import TrieScorer
+from pld.calibration import calibrate
 from pld.config.build import build
 from pld.config.settings import load_config
 from pld.distill.render import prompt_messages
 from pld.evaluate.systems import Prompted
-from pld.metrics import calibrate, predictions
+from pld.metrics import predictions
 from pld.ports import Student
 from pld.records import Example, inputs_id, sha256
 from pld.registry.packaging import spec_of
@@ -62,8 +63,9 @@ def closure(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
 
 
 def link_distributions(folder: Path, requirements: Iterable[str], alone: Iterable[str] = ()) -> set[str]:
-    """A site-packages like that of a fresh environment made of `requirements`: fill `folder` (empty) with links to the closure's files, and to those of the distributions that come `alone`,
-    without what they depend on; the names of the closure."""
+    """A site-packages like that of a fresh environment made of `requirements`: fill `folder` (empty) with links to the
+    closure's files, and to those of the distributions that come `alone`, without what they depend on; the names of the
+    closure."""
     own = closure(requirements)
     owners = Counter(
         top for distribution in metadata.distributions() for top in {file[0] for file in _files(distribution)}
