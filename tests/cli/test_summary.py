@@ -37,16 +37,35 @@ def test_two_tables_show_quality_and_cost_in_120_columns(project):
 def test_each_verdict_is_a_line_that_names_the_systems_it_holds_for(project):
     write_artifacts(project / "artifacts", right=0.95, test_size=200)
     output = " ".join(shown().split())
-    assert "distilled is better than: zero_shot (" in output
-    assert "distilled is worse than" not in output
+    assert "distilled_calibrated is better than: zero_shot_calibrated (" in output
+    assert "distilled_calibrated is worse than" not in output
     assert "needs no LLM" not in output
 
 
 def test_the_summary_says_when_a_system_without_an_llm_is_better(project):
     write_artifacts(project / "artifacts", right=0.1)
     output = " ".join(shown().split())
-    assert "tfidf_logreg, which needs no LLM, does better than distilled on mail: macro-F1" in output
-    assert "distilled is worse than: " in output
+    assert "tfidf_logreg, which needs no LLM, does better than distilled_calibrated on mail: macro-F1" in output
+    assert "distilled_calibrated is worse than: " in output
+
+
+def test_the_summary_opens_with_the_verdict_in_three_sentences(project):
+    write_artifacts(project / "artifacts", right=0.95, test_size=200)
+    decision, why, instead = shown().strip().splitlines()[:3]
+    assert decision == "Ship the distilled prompt."
+    assert why == "On 200 test examples it is clearly better than zero_shot and few_shot."
+    assert instead == "Nothing else that was measured is clearly better, or as good for less."
+    write_artifacts(project / "artifacts", right=0.1, rival=0.9, test_size=200)
+    assert shown().strip().startswith("Don't ship the distilled prompt.")
+    assert "Use tfidf_logreg: it needs no LLM and is clearly better (macro-F1 +0." in shown()
+
+
+def test_the_labels_that_a_system_used_are_those_of_the_variant_that_is_compared(project):
+    write_artifacts(project / "artifacts")
+    assert " 209 " in row(shown(), "few_shot", "what it costs")
+    assert " 50 " in row(shown(), "tfidf_logreg", "what it costs")
+    used = {one["system"]: one["labels_used"] for one in json.loads(shown("--json"))}
+    assert (used["few_shot"], used["few_shot_calibrated"], used["tfidf_logreg"]) == (12, 209, 50)
 
 
 def test_the_loop_is_one_line_with_its_gain_on_validation_and_on_test(project):
@@ -82,13 +101,13 @@ def test_a_run_without_a_loop_says_so(project):
     output = " ".join(shown().split())
     assert "the loop: none was run" in output
     assert "too good" not in output
-    assert "clustered (0 fixed, 0 broken" in output
+    assert "clustered_calibrated (0 fixed, 0 broken" in output
 
 
 def test_the_spread_over_teacher_draws_is_reported(project):
     write_artifacts(project / "artifacts")
     assert "draws:" not in shown()
-    drawn = [{"draw": draw, "trial_id": "t", "macro_f1": 0.5 + 0.1 * draw} for draw in (0, 1)]
+    drawn = [{"draw": draw, "trial_id": "t", "macro_f1": 0.5 + 0.1 * draw, "n": 9} for draw in (0, 1)]
     (project / "artifacts/best/draws.json").write_text(json.dumps({"draws": drawn, "spread": 0.1}))
     words = "draws: best macro-F1 on validation by draw: 0 0.500, 1 0.600; the single draws are 0.100 apart"
     assert words in " ".join(shown().split())

@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pld.calibration import fit_batch
 from pld.config.composition import compose
+from pld.distill.calibrating import Part
 from pld.distill.render import prompt_messages
 from pld.evaluate.measure import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
 from pld.evaluate.systems import Prompted, Replies, System
-from pld.metrics import calibration_of
 from pld.ports import Generation
 from pld.records import Calibration, Example, Message, SystemCost, Task, TrainingCost
 from support.artifact_tree import resolution_report
@@ -20,10 +21,15 @@ COST = SystemCost(tokens_per_request=7, training=TrainingCost(), readable="all o
 @pytest.fixture(scope="module")
 def config():
     composed = compose(Path("conf"), Path("params.yaml"))
-    return composed.model_copy(update={"task": composed.task.model_copy(update={"labels": LABELS})})
+    changed = composed.model_copy(update={"task": composed.task.model_copy(update={"labels": LABELS})})
+    return with_method(changed, "none")
 
 
 TEST = [Example(id=f"e{i}", inputs={"sentence": str(i)}, label="ab"[i % 2], split="test") for i in range(40)]
+
+
+def with_method(config, method):
+    return config.model_copy(update={"calibration": config.calibration.model_copy(update={"method": method})})
 
 
 def answers(right, shift=0.0, examples=TEST, calibrated=True):
@@ -32,7 +38,7 @@ def answers(right, shift=0.0, examples=TEST, calibrated=True):
         [[-1.0, -2.0] if (e.label == "a") == (i < right) else [-2.0, -1.0] for i, e in enumerate(examples)]
     )
     scores[:, 1] += shift
-    calibration = calibration_of(scores, LABELS) if calibrated else None
+    calibration = fit_batch(scores, LABELS) if calibrated else None
     return Answers(examples, scores, calibration, prompt_tokens=10 * right, cost=COST)
 
 
@@ -99,7 +105,7 @@ def test_the_loop_effect_has_the_gain_on_validation_and_on_test(config):
 
 
 def test_the_gain_on_test_is_that_of_what_ships(config):
-    batch = config.model_copy(update={"calibration": config.calibration.model_copy(update={"method": "batch"})})
+    batch = with_method(config, "batch")
     loop = report_of(batch)[0].loop
     assert (loop.test.a, loop.test.b) == ("distilled_calibrated", "clustered_calibrated")
 
@@ -125,7 +131,7 @@ def test_a_gain_that_was_only_on_validation_is_a_finding_of_the_report(config):
 
 def test_what_ships_follows_the_setting(config):
     assert report_of(config)[0].shipped == "distilled"
-    batch = config.model_copy(update={"calibration": config.calibration.model_copy(update={"method": "batch"})})
+    batch = with_method(config, "batch")
     assert report_of(batch)[0].shipped == "distilled_calibrated"
 
 
@@ -161,28 +167,33 @@ def thinker(**changes):
     return System("thinker", answer, readable="chains", student=WordCounter(), beginning=beginning, **changes)
 
 
-def test_tokens_per_request_are_the_median_of_tokens_read_and_written():
-    found = answers_of(thinker(), TEST[:5], LABELS)
+def test_tokens_per_request_are_the_median_of_tokens_read_and_written(config):
+    found = answers_of(thinker(), TEST[:5], config)
     assert (found.cost.tokens_per_request, found.prompt_tokens) == (2, 3)
     assert [message.content for message in found.beginning] == ["think about it"]
 
 
-def test_truncated_chains_are_counted_and_every_chain_is_kept():
-    found = answers_of(thinker(), TEST[1:4], LABELS)
+def test_truncated_chains_are_counted_and_every_chain_is_kept(config):
+    found = answers_of(thinker(), TEST[1:4], config)
     assert found.cost.cut_share == 2 / 3
     assert [(chain.example_id, chain.tokens, chain.finished) for chain in found.chains] == [
         ("e1", 1, False), ("e2", 2, True), ("e3", 3, False),
     ]  # fmt: skip
 
 
-def test_a_system_is_calibrated_on_its_answers_to_training_examples_or_not_at_all():
-    assert answers_of(thinker(), TEST[:3], LABELS).calibration is None
-    calibration = answers_of(thinker(calibrated_on=TEST[10:13]), TEST[:3], LABELS).calibration
-    assert calibration is not None
-    assert (calibration.mean_log_scores, calibration.examples) == ((-12.0, -2.0), 3)
-    # one that is given is what ships
-    given = thinker(calibration=calibration, calibrated_on=TEST[:2])
-    assert answers_of(given, TEST[:3], LABELS).calibration == calibration
+def test_a_system_is_calibrated_on_its_answers_to_training_examples_or_not_at_all(config):
+    batch = with_method(config, "batch")
+    assert answers_of(thinker(), TEST[:3], batch).calibration is None
+    parts = [Part(thinker().beginning, tuple(TEST[10:13]))]
+    found = answers_of(thinker(calibration_parts=parts), TEST[:3], batch)
+    assert (found.calibration.bias, found.calibration.examples) == ((12.0, 2.0), 3)
+    assert (len(found.scores), len(found.chains), found.cost.tokens_per_request) == (3, 3, 1), "of test alone"
+    assert (found.cost.labels_used, found.cost.labels_used_calibrated) == (0, 3)
+    # one that is given is what ships, and nothing is asked for it
+    given = thinker(calibration=CALIBRATION, calibration_parts=[Part(thinker().beginning, tuple(TEST[:2]))])
+    found = answers_of(given, TEST[:3], batch)
+    assert found.calibration == CALIBRATION
+    assert found.cost.labels_used_calibrated == 2
 
 
 def prompted(text="be brief", calibration=None, student=None):

@@ -36,12 +36,13 @@ TOKENS = {"zero_shot": 60, "few_shot": 700, "few_shot_48": 2500, "lora": 60}
 def report(shipped="distilled", sizes=None, **lead):
     """What ships reaches 0.8 and leads each system by so much, give or take 0.05; `sizes`: n where it is less."""
 
-    def system(f1, n=N):
+    def system(f1, n):
         own = Interval(value=f1, low=f1 - 0.02, high=f1 + 0.02)
         return SystemReport(
             macro_f1=own, accuracy=own, per_label={}, confusion=(), unparsable=0, n=n, prompt_tokens=100
         )
 
+    sizes = {shipped: N, **dict.fromkeys(lead, N), **(sizes or {})}
     deltas = {name: Interval(value=own, low=own - 0.05, high=own + 0.05) for name, own in lead.items()}
     return EvaluationReport(
         task="mail",
@@ -50,8 +51,7 @@ def report(shipped="distilled", sizes=None, **lead):
         labels=("yes", "no"),
         prompt_sha256="0" * 64,
         shipped=shipped,
-        systems={shipped: system(0.8)}
-        | {name: system(0.8 - own, (sizes or {}).get(name, N)) for name, own in lead.items()},
+        systems={name: system(0.8 - lead.get(name, 0), n) for name, n in sizes.items()},
         comparisons=tuple(
             Comparison(a=shipped, b=name, macro_f1_delta=delta, fixed=1, broken=1, mcnemar_p=1.0)
             for name, delta in deltas.items()
@@ -144,9 +144,8 @@ def test_a_missing_rival_keeps_a_prompt_from_shipping() -> None:
 def test_calibrated_systems_are_compared_and_count_the_labels_of_their_calibration() -> None:
     lead = {"zero_shot": WORSE, "zero_shot_calibrated": BETTER, "few_shot": WORSE, "few_shot_calibrated": LEVEL}
     spent = costs("zero_shot", "few_shot", tokens=700)
-    spent = {
-        name: own.model_copy(update={"labels_used_calibrated": own.labels_used + 200}) for name, own in spent.items()
-    }
+    for name, own in spent.items():
+        spent[name] = own.model_copy(update={"labels_used_calibrated": own.labels_used + 200})
     found = recommendation(report("distilled_calibrated", **lead), spent, GATES)
     assert found.ships
     assert found.instead == (

@@ -11,6 +11,7 @@ from pld.registry.promotion_gates import (
     Verdict,
     better_than_zero_shot,
     judge,
+    not_worse_than,
     not_worse_than_production,
     zero_shot_of,
 )
@@ -25,6 +26,7 @@ def gates(**changes: object) -> PromotionParams:
         "better_than_zero_shot": False,
         "not_worse_than_production": False,
         "require_review": False,
+        "rivals": (),
     }
     return PromotionParams.model_validate({**off, **changes})
 
@@ -93,6 +95,31 @@ def test_a_calibrated_prompt_is_compared_with_the_calibrated_zero_shot_and_with_
     unfair = better_than_zero_shot(evidence(shipped=calibrated, rival="zero_shot").report)
     assert not unfair.holds
     assert "no zero_shot_calibrated" in unfair.figures
+
+
+@pytest.mark.parametrize(("low", "holds"), [(0.1, True), (-0.2, True), (-0.21, False)])
+def test_a_prompt_fails_only_if_the_whole_interval_to_a_rival_is_below_zero(low: float, holds: bool) -> None:
+    verdict = not_worse_than(evidence(low=low, rival="few_shot").report, "few_shot")
+    assert (verdict.gate, verdict.holds) == ("not_worse_than_few_shot", holds)
+    assert verdict.figures.startswith(f"macro-F1 {low + 0.1:+.3f} [{low:+.3f}, ")
+    assert verdict.figures.endswith("against few_shot, expected the interval to reach 0")
+
+
+def test_a_calibrated_prompt_meets_its_rivals_calibrated_where_they_can_be() -> None:
+    calibrated = "distilled_calibrated"
+    assert not_worse_than(evidence(shipped=calibrated, rival="few_shot_calibrated").report, "few_shot").holds
+    unfair = not_worse_than(evidence(shipped=calibrated, rival="few_shot").report, "few_shot")
+    assert not unfair.holds
+    assert not_worse_than(evidence(shipped=calibrated, rival="tfidf_logreg").report, "tfidf_logreg").holds
+
+
+def test_a_rival_that_was_not_measured_fails_and_says_what_to_do() -> None:
+    (verdict,) = judge(gates(rivals=("lora",)), EVALUATION, evidence(), None)
+    assert (verdict.gate, verdict.holds) == ("not_worse_than_lora", False)
+    assert verdict.figures == (
+        "lora was not measured beside distilled; switch it on under baselines and run `dvc repro`, or take it out of "
+        "promotion.rivals"
+    )
 
 
 def test_the_first_version_is_not_worse_than_an_empty_production() -> None:

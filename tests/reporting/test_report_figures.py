@@ -20,7 +20,7 @@ from pld.records import (
     TrialReport,
 )
 from pld.reporting import rows
-from pld.reporting.rows import Change, review_changes, shown_rules, system_rows, trial_points, verdict
+from pld.reporting.rows import Change, in_figures, review_changes, shown_rules, system_rows, trial_points
 from pld.resolve.records import Descent, Step
 
 LABELS = ("yes", "no")
@@ -64,25 +64,27 @@ def evaluated(
     )
 
 
-def test_the_verdict_names_clearly_better_systems_the_best_first() -> None:
+def test_the_figures_name_clearly_better_systems_the_best_first() -> None:
     ahead = {"zero_shot": 0.3, "few_shot": 0.02, "gepa": -0.02, "tfidf_logreg": -0.1, "lora": -0.2}
-    assert verdict(evaluated(ahead, sizes={"lora": 64})) == (
+    assert in_figures(evaluated(ahead, sizes={"lora": 64})) == (
         "On 200 test examples, what ships (distilled) reaches macro-F1 0.600 [0.550, 0.650], 0.300 [0.250, 0.350] more "
         "than zero_shot (0.300); lora (by 0.200 [0.150, 0.250] on the 64 that it answered) and tfidf_logreg (by 0.100 "
         "[0.050, 0.150]) do better."
     )
 
 
-def test_the_verdict_says_when_zero_shot_is_as_good_or_better() -> None:
-    level = verdict(evaluated({"zero_shot": 0.01}))
+def test_the_figures_say_when_zero_shot_is_as_good_or_better() -> None:
+    level = in_figures(evaluated({"zero_shot": 0.01}))
     assert "not clearly different from zero_shot (0.590), +0.010 [-0.040, +0.060]; nothing else" in level
-    assert "0.100 [0.050, 0.150] less than zero_shot (0.700); nothing else" in verdict(evaluated({"zero_shot": -0.1}))
+    assert "0.100 [0.050, 0.150] less than zero_shot (0.700); nothing else" in in_figures(
+        evaluated({"zero_shot": -0.1})
+    )
 
 
 def test_a_calibrated_prompt_is_compared_with_calibrated_rivals() -> None:
     report = evaluated({"zero_shot": 0.3, "zero_shot_calibrated": 0.2, "tfidf_logreg": -0.1}, "distilled_calibrated")
     report = report.model_copy(update={"systems": {"distilled": system(0.5), **report.systems}})
-    assert "0.200 [0.150, 0.250] more than zero_shot_calibrated (0.400); tfidf_logreg" in verdict(report)
+    assert "0.200 [0.150, 0.250] more than zero_shot_calibrated (0.400); tfidf_logreg" in in_figures(report)
     rows = system_rows(report, LatencyReport(machine="", systems={}), CostReport(systems={}))
     assert [(row.name, row.ships, row.standing) for row in rows] == [
         ("zero_shot", False, "better"),

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,8 @@ from pld.records import (
     Interval,
     Latency,
     LatencyReport,
+    Message,
+    Messages,
     Reviewed,
     RoleSpending,
     Spending,
@@ -40,7 +42,7 @@ from pld.records import (
     TrainingCost,
     TrialReport,
     content_id,
-    sha256,
+    prompt_sha256,
 )
 from pld.resolve.ablation import FrontPoint, pareto, pareto_csv
 from pld.resolve.lineage import descents
@@ -51,18 +53,24 @@ from support.stories import MAIL, Story
 PROJECT = Path(__file__).parents[2]
 
 
-def _cost(tokens: int, readable: str, answers: int = 0) -> SystemCost:
-    """`answers`: of the Student while the prompt was distilled."""
+def _cost(tokens: int, readable: str, answers: int = 0, labels: int = 0, calibrated: int | None = None) -> SystemCost:
+    """`answers`: of the Student while the prompt was distilled; `labels` that the system used, and `calibrated`."""
     spent = TrainingCost(teacher_calls=349, recorded=True, student_answers=answers) if answers else TrainingCost()
-    return SystemCost(tokens_per_request=tokens, training=spent, readable=readable)
+    return SystemCost(
+        tokens_per_request=tokens,
+        training=spent,
+        readable=readable,
+        labels_used=labels,
+        labels_used_calibrated=calibrated,
+    )
 
 
 COSTS = {
-    "zero_shot": _cost(35, "the base instruction"),
-    "few_shot": _cost(215, "12 examples"),
-    "tfidf_logreg": _cost(0, "weights of 1,234 terms"),
-    "clustered": _cost(70, "1 instruction", 2793),
-    "distilled": _cost(75, "2 instructions", 3100),
+    "zero_shot": _cost(35, "the base instruction", calibrated=200),
+    "few_shot": _cost(215, "12 examples", labels=12, calibrated=209),
+    "tfidf_logreg": _cost(0, "weights of 1,234 terms", labels=50),
+    "clustered": _cost(70, "1 instruction", 2793, 349, 549),
+    "distilled": _cost(75, "2 instructions", 3100, 349, 549),
 }
 
 
@@ -81,6 +89,7 @@ def write_artifacts(
     story: Story = MAIL,
     *,
     prompt: str | None = None,
+    turns: Sequence[Message] = (),
     right: float = 0.9,
     gained: float = 0.1,
     rival: float = 0.5,
@@ -93,7 +102,7 @@ def write_artifacts(
     ablated: bool = True,
     spending: Mapping[str, tuple[RoleSpending, ...]] = MappingProxyType({}),
 ) -> Config:
-    """Write a whole tree. `prompt` ships instead of the story's; `right`: share of test examples that it answers well,
+    """Write a whole tree. `prompt` ships instead of the story's, with example `turns`; `right`: share of test examples that it answers well,
     `gained` of them thanks to the loop (none with the resolver `none`: then the prompt is what came in, too); zero-shot
     answers four in ten, logistic regression `rival`. `engine`: the Student's; `timed`: so are the trials; without
     `ablated` as with resolution.ablation false; `spending`: of the stages that asked the Teacher."""
@@ -102,8 +111,9 @@ def write_artifacts(
     if not looped:
         story, gained = replace(story, rounds=()), 0.0
     splits = _write_data(folder, config, story, test_size, groups)
-    came_in, ships = story.prompts or (_rendered(config, story, story.came_in), _rendered(config, story, story.final))
-    ships = prompt or ships
+    rendered = _rendered(config, story, story.came_in), _rendered(config, story, story.final)
+    came_in, ships = (prompt_messages(text) for text in story.prompts) if story.prompts else rendered
+    ships = (*(prompt_messages(prompt) if prompt else ships), *turns)
     came_in = came_in if looped else ships
     bias = tuple((1.0, 1.1, 0.9)[n % 3] for n in range(len(story.labels)))
     method = config.calibration.method if config.calibration.method != "none" else "affine"
@@ -112,7 +122,7 @@ def write_artifacts(
     resolution = _write_resolution(folder / "resolve", config, story, ships, calibration, ablated)
     shutil.rmtree(folder / SHIPS, ignore_errors=True)
     shutil.copytree(folder / "resolve/final", folder / SHIPS)
-    write_json(folder / "review/review.json", Reviewed(came_in=sha256(ships), ships=sha256(ships), sheets=()))
+    write_json(folder / "review/review.json", Reviewed(came_in=prompt_sha256(ships), ships=prompt_sha256(ships), sheets=()))
     if story.evaluated:
         test = splits["test"]
         answers = {
@@ -125,7 +135,7 @@ def write_artifacts(
                 ("distilled", right, 60),
             )
         }
-        report, rows = evaluation_report(config, sha256(ships), test, answers, {"engine": engine}, resolution)
+        report, rows = evaluation_report(config, prompt_sha256(ships), test, answers, {"engine": engine}, resolution)
         evaluation = folder / "evaluation"
         write_json(evaluation / "groups.json", dict(zip((e.id for e in test), groups_of(test) or (), strict=False)))
         write_json(evaluation / "report.json", report)
@@ -133,7 +143,7 @@ def write_artifacts(
         write_json(evaluation / "metrics.json", {"distilled": {"macro_f1": report.systems["distilled"].macro_f1.value}})
         write_text(evaluation / "plots/confusion.png", "not really a picture")
         prompts = {"clustered": came_in, "distilled": ships}
-        asked = {name: [own.model_dump() for own in prompt_messages(text)] for name, text in prompts.items()}
+        asked = {name: [own.model_dump() for own in messages] for name, messages in prompts.items()}
         write_json(evaluation / "prompts.json", asked)
         timing = Latency(p50_ms=p95_ms / 2, p95_ms=p95_ms, prefill_ms=90.0, requests=50)
         trials = [_trial_id(settings) for settings in story.trials] if timed else []
@@ -195,7 +205,7 @@ def _write_data(folder: Path, config: Config, story: Story, test_size: int, grou
     return splits
 
 
-def _write_sweep(folder: Path, config: Config, story: Story, prompt: str, calibration: Calibration) -> None:
+def _write_sweep(folder: Path, config: Config, story: Story, prompt: Messages, calibration: Calibration) -> None:
     """trials/, of which one failed, and best/, which is the last trial."""
     for settings in story.trials:
         trial = TrialReport(
@@ -211,7 +221,7 @@ def _write_sweep(folder: Path, config: Config, story: Story, prompt: str, calibr
         for place, name in ((folder / "trials" / trial.trial_id, "report.json"), (folder / "best", "trial.json")):
             write_jsonl(place / "clusters.jsonl", story.clusters)
             write_jsonl(place / "instructions.jsonl", story.came_in)
-            write_prompt(place, prompt_messages(prompt))
+            write_prompt(place, prompt)
             write_json(place / name, trial)
     write_json(folder / "best/calibration.json", calibration)
     failed = {"settings": {"clusterer.min_cluster_size": 99}, "error": "nothing was left to ship"}
@@ -223,16 +233,16 @@ def _trial_id(settings: Mapping[str, object]) -> str:
     return content_id(dict(settings), 12)
 
 
-def _rendered(config: Config, story: Story, instructions: list[Instruction]) -> str:
+def _rendered(config: Config, story: Story, instructions: list[Instruction]) -> Messages:
     """By the settings of the trial that won."""
     train = {example.id: example for example in mails("train", story.train)}
     rendering = with_settings(config, story.trials[-1]).rendering
     exemplars = exemplars_of(instructions, {rule.id: rule for rule in story.rules}, train, rendering)
-    return frame_system_prompt(config.task, instructions, exemplars, rendering, len).text
+    return frame_system_prompt(config.task, instructions, exemplars, rendering, len).messages
 
 
 def _write_resolution(
-    folder: Path, config: Config, story: Story, prompt: str, calibration: Calibration, ablated: bool
+    folder: Path, config: Config, story: Story, prompt: Messages, calibration: Calibration, ablated: bool
 ) -> ResolutionReport:
     verdicts = [own for edits in story.rounds for own in edits]
     accepted = [own.id for own in verdicts if own.outcome == "accepted"]
@@ -258,10 +268,10 @@ def _write_resolution(
         write_jsonl(place / "blame.jsonl", [blame])
         write_jsonl(place / "edits.jsonl", edits)
         write_jsonl(place / "instructions.jsonl", after)
-        write_prompt(place, prompt_messages(prompt))
+        write_prompt(place, prompt)
         write_json(place / "report.json", found)
     final = folder / "final"
-    write_prompt(final, prompt_messages(prompt))
+    write_prompt(final, prompt)
     write_jsonl(final / "instructions.jsonl", story.final)
     write_json(final / "calibration.json", calibration)
     answers = predictions(validation, "distilled", scores(validation, 0.8, story.labels), story.labels)

@@ -10,9 +10,9 @@ from typing import Any
 from pld.adapters.teachers.factory import create_teacher
 from pld.config.build import build
 from pld.distill.calibrating import Part, calibration_parts
+from pld.distill.consolidation import calls_behind
 from pld.distill.extract import ExtractionSummary
 from pld.distill.render import base_messages, few_shot_messages, prompt_messages, render_input
-from pld.distill.teacher_consolidation import MERGED
 from pld.evaluate.baselines import gepa, lora
 from pld.evaluate.baselines.prompting import ChainOfThought, NearestShots
 from pld.evaluate.baselines.without_llm import Majority, train_embedding_classifier, train_word_classifier
@@ -270,10 +270,9 @@ def readable_prompt(instructions: Sequence[Instruction], messages: Messages, ren
 def distillation_cost(
     summary: ExtractionSummary, instructions: Sequence[Instruction], student_answers: int
 ) -> TrainingCost:
-    """Cost of the rules, the merges behind `instructions`, and the sweep's `student_answers` on validation."""
-    merges = sum(instruction.origin == MERGED or "merge refused" in instruction.origin for instruction in instructions)
+    """Cost of the rules, the consolidation behind `instructions`, and the sweep's `student_answers` on validation."""
     return TrainingCost(
-        teacher_calls=summary.calls + merges,
+        teacher_calls=summary.calls + calls_behind(instructions),
         teacher_tokens=sum(count for name, count in summary.usage.items() if name.endswith("tokens")),
         recorded=summary.recorded,
         student_answers=student_answers,
