@@ -94,7 +94,7 @@ def test_it_counts_only_the_examples_that_the_teacher_would_be_asked_about_and_s
     assert (row["calls"], row["basis"].split(";")[0]) == (4, "4 of 10 training examples")
     extract.run()
     assert len(service.bodies) == 4
-    configure(asked, "extraction.examples=7", consolidator="teacher", clusterer="dbscan")
+    configure(asked, "extraction.examples=7", consolidator="teacher_clusters", clusterer="dbscan")
     more = found()
     assert (more["extract"]["stored"], more["extract"]["to_ask"]) == (4, 3)  # those of before are kept
     assert more["sweep"]["calls"] == 4 * 3  # of eps; pairs of seven rules
@@ -108,15 +108,31 @@ def test_edits_of_params_that_were_not_run_count(asked):
 
 def test_every_stage_that_would_ask_has_a_row_with_what_its_calls_rest_on(asked):
     configure(asked, "baselines.gepa={max_metric_calls: 900, max_teacher_calls: null, seed: 0}",
-              consolidator="teacher", resolver="teacher", clusterer="dbscan")  # fmt: skip
+              consolidator="teacher_clusters", resolver="teacher", clusterer="dbscan")  # fmt: skip
     rows = found()
     assert list(rows)[-4:] == ["extract", "sweep", "resolve", "evaluate"]
     assert (rows["sweep"]["calls"], rows["sweep"]["at_most"]) == (4 * 5, True)  # of eps; pairs of ten rules
     assert rows["resolve"]["calls"] == 3
     assert rows["evaluate"]["calls"] == 10 + 20 + 3
     assert all(row["input_tokens"] > 100 and row["usd"]["messages"] > 0 for row in (rows[s] for s in list(rows)[-4:]))
-    configure(asked, "consolidator.max_calls=2", consolidator="teacher", clusterer="dbscan")
+    configure(asked, "consolidator.max_calls=2", consolidator="teacher_clusters", clusterer="dbscan")
     assert found()["sweep"]["calls"] == 8
+
+
+def test_consolidation_by_label_counts_labels_and_checklists_at_each_length_and_merges_where_rules_do_not_fit(asked):
+    def sweeps():
+        rows = [row for row in json.loads(shown("--json"))["stages"] if row["stage"] == "sweep"]
+        return [(row["role"], row["calls"], row["basis"].split(";")[0]) for row in rows]
+
+    configure(asked, consolidator="teacher")
+    by_label = [
+        ("consolidate", 2 * 4, "2 labels at each of 4 settings of consolidation"),
+        ("consolidate", 4, "a checklist at each of 4 settings of consolidation"),
+    ]
+    assert sweeps() == by_label
+    configure(asked, "consolidator.max_rules=4", consolidator="teacher")
+    merges = ("consolidate", 4 * 5, "at most 5 groups of several rules in each of 4 clusterings")
+    assert sweeps() == [merges, *by_label]
 
 
 def test_a_budget_that_is_too_small_is_reported_and_is_no_error(asked):
@@ -143,7 +159,7 @@ def test_recorded_answers_cost_nothing(asked):
     )
     configure(asked, teacher="mine", consolidator="teacher", clusterer="dbscan")
     output = " ".join(shown().split())
-    assert "recorded answers are played back: they cost nothing" in output
+    assert "recorded answers are played back: nothing to pay" in output
     assert "messages" not in output
     assert (found()["extract"]["calls"], found()["extract"]["stored"]) == (10, 7)
 

@@ -125,7 +125,9 @@ def test_a_draw_of_which_every_trial_failed_says_so_and_has_no_spread():
 def test_an_example_of_several_draws_is_shown_once():
     own = rules_of(0)[0], rules_of(1)[0], rules_of(0)[5]
     by_id = {item.id: item for item in own}
-    found = exemplars_of([instruction("x", "red", own)], by_id, MATERIAL.train, whole().rendering)
+    config = whole()
+    showing = config.model_copy(update={"rendering": config.rendering.model_copy(update={"exemplars": 1})})
+    found = exemplars_of([instruction("x", "red", own)], by_id, MATERIAL.train, showing)
     assert [example.id for (shown,) in [found.values()] for example in shown] == ["train-5", "train-0"]
 
 
@@ -139,7 +141,17 @@ def test_merging_is_asked_again_as_often_as_the_settings_say():
             yield from (TeacherAnswer(request.key, None, "refusal: no") for request in requests)
 
     base, teacher = whole(draw=0), Refuses()
-    consolidator = TeacherConsolidator(kind="teacher", min_share=0.0, max_rules=5, max_words=40, max_calls=99)
+    consolidator = TeacherConsolidator(
+        kind="teacher",
+        scope="cluster",
+        instructions=1,
+        max_steps=9,
+        min_share=0.0,
+        max_rules=5,
+        max_characters=50_000,
+        max_words=40,
+        max_calls=99,
+    )
     asking = base.asking.model_copy(update={"attempts": 2})
     settings = base.model_copy(update={"consolidator": consolidator, "asking": asking})
     found = draft(settings, MATERIAL, ByNearest(), WordStudent(), teacher)

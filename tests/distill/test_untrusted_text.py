@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from pld import prompts
 from pld.distill import extract
+from pld.distill.checklist import checklist_request
 from pld.distill.consolidate import RuleGroup
+from pld.distill.label_consolidation import Checks, Source, label_request
 from pld.distill.render import frame_system_prompt, render_input
 from pld.distill.teacher_consolidation import merge_request
 from pld.params import ExtractionParams, RenderingParams, TeacherConsolidator, TeacherResolver
@@ -242,7 +244,18 @@ def test_nothing_of_a_data_set_is_a_template_on_its_way_to_the_teacher_or_the_st
 def teacher_prompts(text: str) -> list[str]:
     """`text` as an example, as a rule of a group, and as a failure, a success, an instruction and a rationale."""
     rule = Rule(id="r", example_id="e1", label="red", rationale=text, text=text, teacher="t", doubtful=False)
-    consolidator = TeacherConsolidator(kind="teacher", min_share=0.0, max_rules=5, max_words=40, max_calls=5)
+    consolidator = TeacherConsolidator(
+        kind="teacher",
+        scope="label",
+        instructions=2,
+        max_steps=4,
+        min_share=0.0,
+        max_rules=5,
+        max_characters=50_000,
+        max_words=40,
+        max_calls=5,
+    )
+    checks = Checks(TASK, 40, 7)
     resolver = TeacherResolver(kind="teacher", max_edits=3, max_words=40, max_tokens=None)
     evidence = Evidence(
         round=1,
@@ -259,9 +272,13 @@ def teacher_prompts(text: str) -> list[str]:
         extracted(text, GOOD)[1][0],
         merge_request(TASK, RuleGroup(0, "red", (rule, replaced(rule, id="r2"))), consolidator),
         resolve_request(evidence, resolver),
+        label_request(
+            checks, "red", [Source(text, ("r",), False, text)], [rule, replaced(rule, label="blue")], consolidator
+        ),
+        checklist_request(checks, [instruction(text)], 4),
     ]
-    clean = [len(re.findall(r"^<[a-z]+-[0-9a-f]{16}>$", request.prompt, re.MULTILINE)) for request in requests]
-    assert clean == [1, 1, 4]
+    clean = [len(re.findall(r"^<[a-z_]+-[0-9a-f]{16}>$", request.prompt, re.MULTILINE)) for request in requests]
+    assert clean == [1, 1, 4, 2, 1]
     return [request.prompt for request in requests]
 
 
@@ -272,7 +289,7 @@ def student_prompts(text: str) -> list[str]:
     said = instruction(text)
     framed = [
         frame_system_prompt(TASK, [said], {said.id: [example(text)]}, replaced(rendering, frame=frame), len).text
-        for frame in ("list", "rules_first")
+        for frame in ("list", "rules_first", "checklist")
     ]
     return [render_input(TASK, {"note": text}), *framed]
 

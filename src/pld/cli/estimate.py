@@ -36,7 +36,7 @@ def estimate(as_json: bool) -> None:
     for stage in found.stages:
         most = "≤ " if stage.at_most else ""
         tokens = [millions(count) for count in (stage.input_tokens, stage.output_tokens)]
-        rest = ["–"] * 3 if found.recorded else [f"{most}{stage.to_ask:,}", *tokens]
+        rest = ["–"] * 3 if found.free else [f"{most}{stage.to_ask:,}", *tokens]
         usd = [dollars(stage.usd[way]) for way in ways]
         calls = f"{most}{stage.calls:,}"
         table.add_row(stage.stage, stage.role, stage.model, calls, f"{stage.stored:,}", *rest, *usd)

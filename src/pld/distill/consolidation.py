@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pld.distill.checklist import FRAME, checklist
+from pld.distill.checklist import FRAME, STEP, checklist
 from pld.distill.cluster import Clustering, chosen_rules, cluster_rules
 from pld.distill.consolidate import medoids, rule_groups, weigher
-from pld.distill.label_consolidation import Checks, consolidate
+from pld.distill.label_consolidation import CONSOLIDATED, Checks, consolidate
 from pld.distill.personal_data import personal_data_check
-from pld.distill.teacher_consolidation import merge
+from pld.distill.teacher_consolidation import MERGED, merge
 from pld.errors import ConfigError, DistillError, WaitingError
 from pld.params import Config, Scalar, TeacherConsolidator
 from pld.ports import Clusterer, Teacher, Vectors
@@ -65,6 +65,18 @@ def consolidated(
         if steps is not None:
             return Consolidated(clustering, steps, in_order=True)
     return Consolidated(clustering, instructions)
+
+
+def calls_behind(instructions: Sequence[Instruction]) -> int:
+    """How many questions to the Teacher made `instructions` of a list, by their origins; repeated ones not counted."""
+    origins = [instruction.origin for instruction in instructions]
+    merges = sum(origin.startswith(MERGED) or "merge refused" in origin for origin in origins)
+    labels = {
+        instruction.label
+        for instruction in instructions
+        if instruction.origin.startswith((CONSOLIDATED, STEP)) or "consolidation refused" in instruction.origin
+    }
+    return merges + len(labels) + any(origin.startswith(STEP) for origin in origins)
 
 
 def asked_space(space: Mapping[Any, Mapping[str, Sequence[Scalar]]]) -> dict[str, dict[str, Sequence[Scalar]]]:

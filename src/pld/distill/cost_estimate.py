@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 
 from pld.adapters.teachers.answer_store import FILE_NAME, AnswerStore
+from pld.adapters.teachers.offline import OFFLINE, OfflineTeacher
 from pld.adapters.teachers.paid_teacher import PaidTeacher
 from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.artifacts import read_jsonl
 from pld.config.assets import cache_folder
 from pld.distill import extract
+from pld.distill.checklist import FRAME
 from pld.distill.render import render_input
 from pld.errors import ArtifactError, TeacherError
 from pld.params import Config, TeacherConsolidator, TeacherResolver
@@ -29,6 +31,8 @@ ASSUMED_OUTPUT = {"extract": 500, "consolidate": 400, "resolve": 3000, "optimise
 """Tokens of an answer with some thinking, until the store has answers of the model in the role."""
 RECORDED = "recorded"
 """The way of a Teacher that plays back recorded answers."""
+_CLUSTERING = ("clusterer", "clustering", "consolidator")  # sections on which clusters of rules depend
+_QUESTIONS = ("clustering", "consolidator")  # sections on which questions about labels depend
 _SAMPLE = 20  # requests that the provider counts
 _WORD = 6.5  # characters of an English word with its space
 _QUESTION = 3000  # characters of a question without what it shows
@@ -68,9 +72,9 @@ class Estimate(Record):
     stages: tuple[StageEstimate, ...]
 
     @property
-    def recorded(self) -> bool:
-        """Recorded answers are played back, which costs nothing."""
-        return self.way == RECORDED
+    def free(self) -> bool:
+        """Recorded answers are played back, or questions wait for answers from elsewhere."""
+        return self.way in (RECORDED, OFFLINE)
 
     def total(self, way: str) -> float | None:
         """Dollars of all stages; None where a price is unknown."""
@@ -123,7 +127,8 @@ class _Stages:
         self.train = train
         self.count_tokens = count_tokens
         self.paid = teacher if isinstance(teacher, PaidTeacher) else None
-        self.way = self.paid.way_of(extract.ROLE) if self.paid else RECORDED
+        self.offline = teacher if isinstance(teacher, OfflineTeacher) else None
+        self.way = self.paid.way_of(extract.ROLE) if self.paid else OFFLINE if self.offline else RECORDED
 
     def estimates(self) -> Iterator[StageEstimate]:
         config, task = self.config, self.config.task
@@ -137,13 +142,9 @@ class _Stages:
         yield self._stage("extract", extract.ROLE, len(requests), size, basis, len(requests) - len(left), left)
 
         total = len(requests)
-        if isinstance(merge := config.consolidator, TeacherConsolidator):
-            groups, clusterings = min(merge.max_calls, max(len(requests) // 2, 1)), _clusterings(config)
-            rules = min(len(requests) / groups, merge.max_rules)
-            size = _QUESTION + rules * config.extraction.max_words * _WORD
-            basis = f"at most {groups:,} groups of several rules in each of {clusterings:,} clusterings"
-            yield self._stage("sweep", CONSOLIDATE, groups * clusterings, size, basis)
-            total += groups * clusterings
+        for calls, size, basis in self._consolidation(len(requests)):
+            yield self._stage("sweep", CONSOLIDATE, calls, size, basis)
+            total += calls
         if isinstance(config.resolver, TeacherResolver):
             rounds = config.resolution.rounds
             size = _QUESTION + _INSTRUCTIONS + 2 * config.resolution.failures * self.input_characters
@@ -156,6 +157,26 @@ class _Stages:
             else:
                 basis = "at most baselines.gepa.max_teacher_calls"
                 yield self._stage("evaluate", "optimise", gepa.max_teacher_calls, size, basis)
+
+    def _consolidation(self, rules: int) -> Iterator[tuple[int, float, str]]:
+        """Calls, characters of each, and the basis: of merges per cluster, of questions about labels, of checklists."""
+        config, params = self.config, self.config.consolidator
+        if not isinstance(params, TeacherConsolidator):
+            return
+        labels, rule = len(config.task.labels), config.extraction.max_words * _WORD
+        by_label = params.scope == "label"
+        if not by_label or rules > labels * params.max_rules:
+            groups, clusterings = min(params.max_calls, max(rules // 2, 1)), _points(config, _CLUSTERING)
+            basis = f"at most {groups:,} groups of several rules in each of {clusterings:,} clusterings"
+            yield groups * clusterings, _QUESTION + min(rules / groups, params.max_rules) * rule, basis
+        points = _points(config, _QUESTIONS)
+        if by_label:
+            shown = min(rules, params.max_rules) * rule + rules / labels * self.input_characters
+            basis = f"{labels:,} labels at each of {points:,} settings of consolidation"
+            yield labels * points, _QUESTION + min(shown, params.max_characters), basis
+        if FRAME in (config.rendering.frame, *config.sweep.space.get("rendering", {}).get("frame", ())):
+            each = params.instructions * labels * params.max_words * _WORD
+            yield points, _QUESTION + each, f"a checklist at each of {points:,} settings of consolidation"
 
     def _stage(
         self,
@@ -207,6 +228,8 @@ class _Stages:
     def _without_answer(self, requests: Sequence[TeacherRequest]) -> Sequence[TeacherRequest]:
         if isinstance(self.teacher, RecordedTeacher):
             return [request for request in requests if not self.teacher.has(request)]
+        if self.offline:
+            return self.offline.without_answer(self.store, requests)
         return requests if self.paid is None else self.paid.without_answer(self.store, requests)
 
     def _tokens_per_character(self, requests: Sequence[TeacherRequest]) -> float | None:
@@ -222,14 +245,14 @@ class _Stages:
 
 
 def ways_of(way: str) -> tuple[str, ...]:
-    """The ways to ask the provider behind `way`; none for recorded answers."""
-    return () if way == RECORDED else ("messages", BATCHES) if way in ("messages", BATCHES) else (way,)
+    """The ways to ask the provider behind `way`; none where nothing is paid for."""
+    return () if way in (RECORDED, OFFLINE) else ("messages", BATCHES) if way in ("messages", BATCHES) else (way,)
 
 
 def verdicts(found: Estimate) -> Iterator[str]:
     """What the prices and the budget say about it, a sentence each."""
-    if found.recorded:
-        yield "recorded answers are played back: they cost nothing"
+    if found.free:
+        yield _free(found)
         return
     yield f"prices as of {found.prices_as_of} ({found.prices_source}): conf/prices.yaml; without prompt caching"
     yield "a refused answer is asked for again, up to asking.attempts times: not counted here"
@@ -258,8 +281,8 @@ def _verdict(limit: str, left: float, amount: str, how: str = "") -> str:
 
 def one_line(found: Estimate) -> str:
     """For the start of a stage."""
-    if found.recorded:
-        return "recorded answers are played back: nothing to pay"
+    if found.free:
+        return _free(found)
     calls, to_ask = sum(stage.calls for stage in found.stages), sum(stage.to_ask for stage in found.stages)
     if not to_ask:
         return f"all {calls:,} answers are stored: nothing to pay"
@@ -273,6 +296,12 @@ def one_line(found: Estimate) -> str:
     )
 
 
+def _free(found: Estimate) -> str:
+    if found.way == RECORDED:
+        return "recorded answers are played back: nothing to pay"
+    return "what has no answer in the store waits for one (pld teacher questions): nothing to pay here"
+
+
 def _spent(found: Estimate) -> str:
     cap = "no cap" if found.budget_usd is None else f"of budget.usd {dollars(found.budget_usd)}"
     calls = "" if found.budget_calls is None else f" of budget.calls {found.budget_calls:,}"
@@ -283,10 +312,9 @@ def _characters(request: TeacherRequest) -> int:
     return len(request.system) + len(request.prompt) + len(canonical_json(dict(request.schema)))
 
 
-def _clusterings(config: Config) -> int:
-    """How many points of the sweep can differ in their groups of rules."""
+def _points(config: Config, sections: Sequence[str]) -> int:
+    """How many points of the sweep differ in `sections`."""
     space = config.sweep.space
-    sections = [space[name] for name in ("clusterer", "clustering", "consolidator") if name in space]
-    points = math.prod(len(values) for section in sections for values in section.values())
+    points = math.prod(len(values) for name in sections for values in space.get(name, {}).values())
     trials = config.sweep.trials if config.sweep.sampler == "tpe" else None
     return points if trials is None else min(points, trials)

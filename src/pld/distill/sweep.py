@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pld.calibration import calibrate
 from pld.distill.calibrating import calibration_parts, fitted
-from pld.distill.cluster import ChoosesBySize
+from pld.distill.cluster import ChoosesBySize, MeasuresStability
 from pld.distill.race import Entrant, compare_with_leader, nested_parts, part_sizes, race, simplest
 from pld.distill.trial import (
     Draft,
@@ -222,13 +222,14 @@ def _decided(
     winner = runner.outcome(won.settings)
     spent[won.trial_id] += runner.asked - before
     rung = max((standing.rung for standing in standings.values()), default=1)
-    reached = dict(standings) | {
-        best[one].trial_id: Standing(rung=rung, gap=place.gap, se=place.se) for one, place in places.items()
-    }
+    reached = dict(standings)
+    for one, place in places.items():
+        before_final = reached.get(one.key, Standing(rung=rung, gap=0, se=0))
+        reached[one.key] = before_final.model_copy(update={"gap": place.gap, "se": place.se})
     return Swept(
         results=[_with(result, reached.get(result.trial_id), spent.get(result.trial_id, 0)) for result in results],
         drafts={result.trial_id: runner.draft(result.settings) for result in finished},
-        final={best[one].trial_id: place.macro_f1 for one, place in places.items()},
+        final={one.key: place.macro_f1 for one, place in places.items()},
         winner=replace(winner, report=winner.report.model_copy(update={"standing": reached[won.trial_id]})),
     )
 
@@ -336,3 +337,6 @@ class CachedClusterer:
 
     def by_size(self, rows: int) -> Mapping[str, int | str]:
         return self._clusterer.by_size(rows) if isinstance(self._clusterer, ChoosesBySize) else {}
+
+    def stability(self, vectors: Vectors) -> float | None:
+        return self._clusterer.stability(vectors) if isinstance(self._clusterer, MeasuresStability) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from pld.distill.personal_data import personal_data_check
 from pld.distill.text_checks import Fault
-from pld.errors import TeacherError
+from pld.errors import TeacherError, WaitingError
 from pld.metrics import predictions
 from pld.ports import Scores
 from pld.records import Example, Instruction, Prediction, SystemPrompt
@@ -186,6 +186,8 @@ class Loop:
         )
         try:
             found = proposer.propose(evidence)
+        except WaitingError:
+            raise
         except TeacherError as error:
             return Proposals((), trouble=str(error))
         self.calls += found.calls

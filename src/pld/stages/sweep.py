@@ -150,8 +150,9 @@ def _leaderboard(swept: Swept) -> str:
         "instructions",
         "clusters",
     ]
-    outcome = ["noise_share", "by_size", "gap", "se", "final_macro_f1", "asked", "prompt", "labels_without", "error"]
-    columns = ["rank", "trial_id", *names, *figures, *outcome]
+    clustering = ["noise_share", "stability", "by_size"]
+    outcome = ["gap", "se", "final_macro_f1", "asked", "prompt", "labels_without", "error"]
+    columns = ["rank", "trial_id", *names, *figures, *clustering, *outcome]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
@@ -183,6 +184,7 @@ def _figures(result: Result) -> dict[str, object]:
         "instructions": trial.instructions,
         "clusters": trial.clusters,
         "noise_share": f"{trial.noise_share:.4f}",
+        "stability": "" if trial.stability is None else f"{trial.stability:.4f}",
         "by_size": _chosen(trial),
         "labels_without": " ".join(trial.labels_without_instruction),
     }
@@ -201,6 +203,11 @@ def _say(swept: Swept) -> None:
         f"macro-F1 {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] on validation, "
         f"{winner.instructions} instructions, {winner.report.prompt_tokens} tokens"
     )
+    if winner.stability is not None:
+        print(
+            f"sweep: {winner.clusters} clusters, {winner.noise_share:.0%} noise, stability {winner.stability:.2f} "
+            "(mean adjusted Rand index between the clusterer's runs)"
+        )
     if winner.by_size:
         print(f"sweep: chosen by the number of rules that {winner.trial_id} clusters: {_chosen(winner)}")
     if spread := draw_spread(swept.results):

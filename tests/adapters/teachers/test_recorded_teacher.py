@@ -1,6 +1,7 @@
 """RecordedTeacher: what the conformance suite leaves open."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -63,9 +64,27 @@ def test_a_folder_and_a_file_that_is_no_text_are_one_line(tmp_path):
             ask(path, "e1")
 
 
-def test_merging_is_refused_with_the_two_ways_out(tmp_path):
-    with pytest.raises(TeacherError, match=r"groups\.teacher=anthropic or groups\.consolidator=medoid"):
-        ask(written(tmp_path, json.dumps(LINE)), "e1", role="consolidate")
+def test_consolidation_without_a_recorded_answer_is_left_out_and_counted_with_the_ways_out(tmp_path):
+    teacher = RecordedTeacher(path=str(written(tmp_path, json.dumps(LINE))))
+    assert list(teacher.ask([wanted("consolidate", key="red"), wanted("consolidate", key="blue")])) == []
+    assert list(teacher.ask([wanted("consolidate", key="red")])) == []  # in another trial
+    assert teacher.warning() == (
+        "2 of 2 questions of consolidation have no recorded answer (recorded:answers.jsonl): medoids stand in for them; "
+        "answer them with groups.teacher=offline or anthropic, or set groups.consolidator=medoid"
+    )
+
+
+def test_answers_by_question_beside_recordings_by_example_say_whose_they_are_and_when_they_were_given(tmp_path):
+    teacher = RecordedTeacher(path=str(written(tmp_path, json.dumps(LINE))))
+    entry = kept("b", request=wanted("consolidate", "merge"), content={"instruction": "If warm, answer red."})
+    dated = replace(entry, answer=replace(entry.answer, date="2026-11-29"))
+    write_answers(tmp_path / "answers.answers.jsonl", [dated])
+    example, merged = teacher.ask([wanted(), wanted("consolidate", "merge")])
+    assert (example.content["rule"], example.source) == (LINE["rule"], "")
+    assert (merged.recorded, merged.source) == (True, "recorded: claude-test, 2026-11-29")
+    again = wanted("consolidate", "merge, and this is why your answer was refused")
+    assert list(teacher.ask([again])) == []
+    assert teacher.warning() is None  # a refused answer is asked for again, which is no question of its own
 
 
 def test_another_role_is_refused(tmp_path):
@@ -99,10 +118,10 @@ def test_exported_answers_are_found_by_what_was_asked_in_any_role_with_what_they
 
 
 def test_an_example_that_is_not_among_exported_answers_is_left_out_and_another_question_is_a_fault(tmp_path):
-    teacher = exported(tmp_path, kept("a", request=wanted()), kept("b", request=wanted("consolidate", "merge these")))
+    teacher = exported(tmp_path, kept("a", request=wanted()), kept("b", request=wanted("resolve", "edit these")))
     assert list(teacher.ask([wanted(prompt="reworded")])) == []
-    with pytest.raises(TeacherError, match=r"question of consolidate, .*\(1 of consolidate, 1 of extract\)") as caught:
-        list(teacher.ask([wanted("consolidate", "merge those")]))
+    with pytest.raises(TeacherError, match=r"question of resolve, .*\(1 of extract, 1 of resolve\)") as caught:
+        list(teacher.ask([wanted("resolve", "edit those")]))
     assert "\n" not in str(caught.value)
 
 

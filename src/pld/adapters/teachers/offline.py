@@ -59,8 +59,8 @@ class OfflineTeacher:
 
     def __init__(self, *, recorded: str | None, terms: Terms | None = None) -> None:
         self._task = terms.task if terms else ""
-        self._recorded = RecordedTeacher(path=recorded or "")
-        self._extracted = self._recorded.can_answer(EXTRACT)
+        recordings = RecordedTeacher(path=recorded) if recorded else None
+        self._recorded = recordings if recordings and recordings.can_answer(EXTRACT) else None
         self._waiting: dict[str, TeacherRequest] = {}
         self._roles: set[str] = set()
 
@@ -72,7 +72,7 @@ class OfflineTeacher:
         known = store.by_question(hashes.values())
         new: dict[str, TeacherRequest] = {}
         for request in requests:
-            if self._plays(request):
+            if self._recorded and self._plays(request):
                 yield from self._recorded.ask([request])
             elif entry := known.get(hashes[request.key]):
                 yield _given(request, entry)
@@ -92,9 +92,14 @@ class OfflineTeacher:
             "`pld teacher import answers.jsonl`, and run `dvc repro` again"
         )
 
+    def without_answer(self, store: AnswerStore, requests: Sequence[TeacherRequest]) -> list[TeacherRequest]:
+        """Those of `requests` that would wait."""
+        known = store.by_question(map(asked_hash, requests))
+        return [item for item in requests if not self._plays(item) and asked_hash(item) not in known]
+
     def _plays(self, request: TeacherRequest) -> bool:
         """Where examples are recorded, those without a recording are left out, as by a recording alone."""
-        return self._extracted and (request.role == EXTRACT or self._recorded.has(request))
+        return self._recorded is not None and (request.role == EXTRACT or self._recorded.has(request))
 
     def _question(self, asked: str, request: TeacherRequest) -> WaitingQuestion:
         schema = canonical_json(dict(request.schema))

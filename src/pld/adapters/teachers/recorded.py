@@ -36,7 +36,6 @@ class RecordedTeacher:
     def __init__(self, *, path: str) -> None:
         self.name = f"recorded:{Path(path).name}"
         self._path = edited_file(path)
-        self._beside = edited_file(str(Path(path).with_suffix(".answers.jsonl")))
         self._prompts: dict[str, str] = {}  # by example
         self._consolidated: set[str] = set()  # requests that had an answer
         self._missing: set[str] = set()  # requests that had none
@@ -106,7 +105,8 @@ class RecordedTeacher:
         """By example, and by the question's hash."""
         if not self._by_example:
             return _read_export(self._path)
-        return _read_examples(self._path) | (_read_export(self._beside) if self._beside.exists() else {})
+        beside = self._path.with_suffix(".answers.jsonl")
+        return _read_examples(self._path) | (_read_export(beside) if beside.exists() else {})
 
 
 @dataclass(frozen=True)
