@@ -1,4 +1,6 @@
+import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -22,13 +24,24 @@ def instruction(text, label="yes", support=1):
 
 
 def params(**changed):
-    values = {"frame": "list", "order": "support", "exemplars": 0, "exemplars_per": "label", "exemplars_as": "inline", "token_budget": None}
+    values = {
+        "frame": "list",
+        "order": "support",
+        "exemplars": 0,
+        "exemplars_per": "label",
+        "exemplars_as": "inline",
+        "token_budget": None,
+    }
     return RenderingParams(**(values | changed))
 
 
 def render(instructions, shown=None, **changed):
     shown = shown or {item.id: [] for item in instructions}
     return render_system_prompt(TASK, instructions, shown, params(**changed), words)
+
+
+def configured(rendering, personal_data="allow"):
+    return SimpleNamespace(task=TASK, rendering=rendering, extraction=SimpleNamespace(personal_data=personal_data))
 
 
 def words(messages):
@@ -126,7 +139,9 @@ def test_doubtful_examples_are_shown_last():
     }
     train = {"r1": example("one"), "r2": example("two")}
     item = instruction("x").model_copy(update={"rule_ids": ("r1", "r2")})
-    assert [found.inputs["text"] for found in exemplars_of([item], rules, train, params())[item.id]] == ["two", "one"]
+    assert [
+        found.inputs["text"] for found in exemplars_of([item], rules, train, configured(params(exemplars=1)))[item.id]
+    ] == ["two", "one"]
 
 
 def test_few_shot_shows_each_example_as_a_turn_and_its_label_as_the_answer():
@@ -164,7 +179,7 @@ def test_turns_are_nested_balanced_and_never_doubtful(rows, fewer, more):
     turns = {}
     for exemplars in (fewer, fewer + more):
         settings = params(exemplars=exemplars, exemplars_per="prompt", exemplars_as="turns")
-        shown = exemplars_of(instructions, rules, train, settings)
+        shown = exemplars_of(instructions, rules, train, configured(settings))
         turns[exemplars] = render_system_prompt(TASK, instructions, shown, settings, words).turns
     longer = turns[fewer + more]
     assert turns[fewer] == longer[: 2 * fewer]
@@ -179,6 +194,21 @@ def test_turns_are_nested_balanced_and_never_doubtful(rows, fewer, more):
         counts = Counter(texts[text].label for text in asked[:end])
         for label, other in (("yes", "no"), ("no", "yes")):
             assert counts[label] >= min(counts[other] - 1, left[label])
+
+
+def test_an_example_with_personal_data_is_not_shown_where_rules_may_not_have_it_either(monkeypatch):
+    finds = lambda text: "EMAIL" if "@" in text else None  # noqa: E731
+    monkeypatch.setattr(sys.modules["pld.distill.render"], "personal_data_check", lambda _: finds)
+    item = instruction("x").model_copy(update={"rule_ids": ("r1", "r2")})
+    train = {"r1": example("write to a@b.example"), "r2": example("two")}
+    rules = {
+        identity: Rule(id=identity, example_id=identity, label="yes", rationale="", text="", teacher="", doubtful=False)
+        for identity in train
+    }
+    for how in ("inline", "turns"):
+        settings = params(exemplars=2, exemplars_as=how)
+        (shown,) = exemplars_of([item], rules, train, configured(settings, "refuse")).values()
+        assert shown == [train["r2"]]
 
 
 def test_turns_are_each_instructions_most_typical_examples_in_turn():

@@ -6,9 +6,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from pld.artifacts import read_prompt, read_record
 from pld.config.settings import load_config
+from pld.distill.render import prompt_messages
 from pld.errors import RegistryError, ReviewError
-from pld.records import sha256
+from pld.records import EvaluationReport, Message, prompt_sha256, sha256
 from pld.registry.registry import Outcome, Registry, review_anchors
 from pld.registry.release import fetch_release
 from pld.registry.store import Store
@@ -37,7 +39,12 @@ def test_the_first_version_whose_gates_hold_is_production_and_no_longer_a_candid
     assert str(outcome).startswith("pld-mail version 1 is production: all gates hold (better_than_zero_shot macro-F1")
     assert aliases(registry) == {"production": 1}
     verdicts = {verdict.gate: verdict for verdict in of(registry, 1).verdicts}
-    assert set(verdicts) == {"better_than_zero_shot", "not_worse_than_production", "max_unparsable_rate"}
+    assert set(verdicts) == {
+        "better_than_zero_shot",
+        "not_worse_than_few_shot",
+        "not_worse_than_production",
+        "max_unparsable_rate",
+    }
     assert verdicts["better_than_zero_shot"] in outcome.verdicts, "with the figures it was judged on"
     # what ships is the loop's list, not what came into the loop
     final = (project / "artifacts/review/final/system_prompt.md").read_bytes()
@@ -55,6 +62,36 @@ def test_the_registered_prompt_is_the_measured_one_byte_for_byte(registered: Reg
     registered(prompt=text)
     assert registry.store.client.get_prompt_version_by_alias("pld-mail-prompt", "production").template == text
     assert of(registry, 1).prompt_sha256 == sha256(text)
+
+
+def test_a_prompt_with_example_turns_is_a_chat_prompt_measured_registered_and_served_under_one_hash(
+    registered: Register, registry: Registry, project: Path
+) -> None:
+    turns = (
+        Message(role="user", content='Über {{ name }} {% raw %} "quoted" \r\n\ttabs '),
+        Message(role="assistant", content="refund"),
+    )
+    registered(turns=turns)
+    version = of(registry, 1)
+    messages = read_prompt(project / "artifacts/review/final")
+    assert messages[1:] == turns
+    measured = read_record(project / "artifacts/evaluation/report.json", EvaluationReport).prompt_sha256
+    assert prompt_sha256(messages) == measured == version.prompt_sha256
+    registered_prompt = registry.store.client.get_prompt_version_by_alias("pld-mail-prompt", "production")
+    assert registered_prompt.template == [message.model_dump() for message in messages]
+    assert fetch_release(load_config(), "production").messages == messages
+    registered(turns=turns, p95_ms=33.0)
+    registered(turns=turns[::-1])
+    assert [found.prompt_version for found in registry.versions()] == [2, 1], "other turns, another prompt"
+
+
+def test_a_version_registered_before_prompts_had_messages_is_still_read(
+    registered: Register, registry: Registry, project: Path
+) -> None:
+    registered()
+    (served,) = project.rglob("artifacts/messages.json")
+    served.unlink()
+    assert fetch_release(load_config(), "production").messages == prompt_messages(PROMPT)
 
 
 def test_the_same_content_is_the_same_version(shelf: Registry) -> None:

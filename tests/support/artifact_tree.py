@@ -236,9 +236,9 @@ def _trial_id(settings: Mapping[str, object]) -> str:
 def _rendered(config: Config, story: Story, instructions: list[Instruction]) -> Messages:
     """By the settings of the trial that won."""
     train = {example.id: example for example in mails("train", story.train)}
-    rendering = with_settings(config, story.trials[-1]).rendering
-    exemplars = exemplars_of(instructions, {rule.id: rule for rule in story.rules}, train, rendering)
-    return frame_system_prompt(config.task, instructions, exemplars, rendering, len).messages
+    config = with_settings(config, story.trials[-1])
+    exemplars = exemplars_of(instructions, {rule.id: rule for rule in story.rules}, train, config)
+    return frame_system_prompt(config.task, instructions, exemplars, config.rendering, len).messages
 
 
 def _write_resolution(

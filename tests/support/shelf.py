@@ -11,7 +11,6 @@ import pytest
 from pld.artifacts import SHIPS
 from pld.config.settings import load_config
 from pld.params import Config
-from pld.records import sha256
 from pld.registry import packaging
 from pld.registry.registry import Outcome, Registry
 from pld.registry.result import PipelineResult, read_result
@@ -51,7 +50,7 @@ def aliases(registry: Registry) -> dict[str, int]:
     client = registry.store.client
     for alias, number in found.items():
         prompt = client.get_prompt_version_by_alias(registry.prompt, alias)
-        assert sha256(prompt.template) == versions[number].prompt_sha256, "the prompt's aliases are in step"
+        assert prompt.tags["pld.prompt_sha256"] == versions[number].prompt_sha256, "the prompt's aliases are in step"
     return found
 
 
@@ -72,7 +71,7 @@ def with_gates(**changes: Any) -> Config:
 
 def any_gates() -> Config:
     """Without the gates that compare figures."""
-    return with_gates(better_than_zero_shot=False, not_worse_than_production=False)
+    return with_gates(better_than_zero_shot=False, rivals=(), not_worse_than_production=False)
 
 
 @pytest.fixture(scope="session")

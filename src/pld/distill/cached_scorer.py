@@ -48,7 +48,7 @@ class CachedScorer:
         """The prompt of `instructions` in this order."""
         key = tuple(instructions)
         if key not in self._prompts:
-            exemplars = exemplars_of(key, self.rules, self.train, self.config.rendering)
+            exemplars = exemplars_of(key, self.rules, self.train, self.config)
             self._prompts[key] = frame_system_prompt(
                 self.config.task, key, exemplars, self.config.rendering, self.student.count_tokens
             )

@@ -5,8 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 
+from pld.distill.personal_data import personal_data_check
 from pld.errors import DistillError
-from pld.params import RenderingParams
+from pld.params import Config, RenderingParams
 from pld.prompts import render, render_string
 from pld.records import Cut, Example, Instruction, Message, Rule, SystemPrompt, Task, sha256
 
@@ -143,18 +144,24 @@ def exemplars_of(
     instructions: Sequence[Instruction],
     rules: Mapping[str, Rule],
     train: Mapping[str, Example],
-    params: RenderingParams,
+    config: Config,
 ) -> dict[str, list[Example]]:
-    """Instruction id → the training examples of its rules, in the order of the rules (the most typical first); an
-    example with rules of several draws appears once. Those with a doubtful rule are last, and never become turns."""
+    """Instruction id → the training examples of its rules that a prompt can show, in the order of the rules (the most
+    typical first); an example with rules of several draws appears once. Those with a doubtful rule are last, and never
+    become turns; those with personal data are left out if extraction.personal_data refuses it."""
+    if not config.rendering.exemplars:
+        return {instruction.id: [] for instruction in instructions}
+    personal_data = personal_data_check(config.extraction.personal_data)
     behind = [rules[rule_id] for instruction in instructions for rule_id in instruction.rule_ids]
     doubtful = {rule.example_id for rule in behind if rule.doubtful}
     found = {}
     for instruction in instructions:
-        own = dict.fromkeys(rules[rule_id].example_id for rule_id in instruction.rule_ids)
-        sure = [train[example_id] for example_id in own if example_id not in doubtful]
-        unsure = [train[example_id] for example_id in own if example_id in doubtful]
-        found[instruction.id] = sure if params.exemplars_as == "turns" else sure + unsure
+        own = {rules[rule_id].example_id: train[rules[rule_id].example_id] for rule_id in instruction.rule_ids}
+        if personal_data is not None:
+            own = {key: one for key, one in own.items() if personal_data(render_input(config.task, one.inputs)) is None}
+        sure = [example for identity, example in own.items() if identity not in doubtful]
+        unsure = [example for identity, example in own.items() if identity in doubtful]
+        found[instruction.id] = sure if config.rendering.exemplars_as == "turns" else sure + unsure
     return found
 
 

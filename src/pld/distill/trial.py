@@ -67,7 +67,7 @@ def draft(config: Config, material: Material, clusterer: Clusterer, student: Stu
     found = consolidated(config, material.rules, material.vectors, material.train, clusterer, teacher)
     rendering = config.rendering.model_copy(update={"order": "given"}) if found.in_order else config.rendering
     by_id = {rule.id: rule for rule in material.rules}
-    exemplars = exemplars_of(found.instructions, by_id, material.train, rendering)
+    exemplars = exemplars_of(found.instructions, by_id, material.train, config)
     prompt = render_system_prompt(config.task, found.instructions, exemplars, rendering, student.count_tokens)
     return Draft(found.clustering, found.instructions, prompt)
 

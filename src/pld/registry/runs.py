@@ -41,7 +41,7 @@ ROUND = "round/"  # MLflow's UI groups metrics by prefix
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 _LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
 _LONGEST_NOTE = 8000  # of a tag
-_SHIPPED = ("system_prompt.md", "instructions.jsonl", "calibration.json")
+_SHIPPED = ("system_prompt.md", "messages.json", "instructions.jsonl", "calibration.json")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class _Logger:
         params = {**flattened(trial.settings), "split": "validation"}
         metrics = trial_metrics(self._result, trial)
         run = self._start("trial", trial.trial_id, winner, params, metrics, ("train", "validation"), parent)
-        for name in ("system_prompt.md", "instructions.jsonl", "clusters.jsonl", "report.json"):
+        for name in ("system_prompt.md", "messages.json", "instructions.jsonl", "clusters.jsonl", "report.json"):
             self._file(run, self._result.folder / "trials" / trial.trial_id / name)
         self._client.set_terminated(run)
 
@@ -340,6 +340,7 @@ def _shape(trial: TrialReport) -> dict[str, float]:
         "instructions": float(trial.instructions),
         "clusters": float(trial.clusters),
         "noise_share": trial.noise_share,
+        **({} if trial.stability is None else {"stability": trial.stability}),
     }
 
 

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pld.artifacts import MESSAGES_FILE, SHIPS, read_jsonl, read_prompt, read_record
+from pld.config.build import build
 from pld.config.composition import with_settings
 from pld.distill.render import exemplars_of, frame_system_prompt
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError
 from pld.metrics import indices, system_report
 from pld.params import Config
+from pld.ports import Student
 from pld.records import (
     EvaluationReport,
     Example,
     Instruction,
+    Messages,
     Prediction,
     Rule,
     SystemReport,
@@ -74,7 +77,7 @@ class ReviewedList:
         return found
 
     def digest_of(self, instructions: Sequence[Instruction]) -> str:
-        """Hash of the prompt of `instructions`; needs no tokenizer, since nothing is cut."""
+        """Hash of the prompt of `instructions`; needs the Student's tokenizer only if turns may be cut."""
         for own in instructions:
             for rule_id in own.rule_ids:
                 if rule_id not in self.rules:
@@ -82,9 +85,16 @@ class ReviewedList:
                         f"expected the rule {rule_id} of {own.id}, got none ({self.folder}/rules/rules.jsonl); run "
                         "`dvc repro`"
                     )
+        config = self.config
+        exemplars = exemplars_of(instructions, self.rules, {example.id: example for example in self.train}, config)
+        return frame_system_prompt(config.task, instructions, exemplars, config.rendering, self._count_tokens).sha256
+
+    def _count_tokens(self, messages: Messages) -> int:
         rendering = self.config.rendering
-        exemplars = exemplars_of(instructions, self.rules, {example.id: example for example in self.train}, rendering)
-        return frame_system_prompt(self.config.task, instructions, exemplars, rendering, lambda _: 0).sha256
+        if rendering.token_budget is None or rendering.exemplars_as == "inline":
+            return 0
+        student: Student = build(self.config.student, "student")
+        return student.count_tokens(messages)
 
     def items(self) -> list[ReviewItem]:
         """One per instruction, in order. Raises ArtifactError if the files belong to different lists."""
