@@ -9,13 +9,14 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from pld.artifacts import read_jsonl, write_json, write_jsonl, write_text
+from pld.artifacts import read_jsonl, read_prompt, write_json, write_jsonl, write_prompt
 from pld.cli.diff import difference, show
 from pld.cli.main import main, pld
+from pld.distill.render import example_turns, prompt_messages
 from pld.metrics import predictions
 from pld.records import Prediction, sha256
 from support.artifact_tree import write_artifacts
-from support.mails import LABELS, mails, scores
+from support.mails import LABELS, TASK, mails, scores
 from support.stories import ADDED, CAME_IN, CLUSTERED, FINAL, KEPT, PROMPT, TWO_ROUNDS
 
 VALIDATION = mails("validation", 9)
@@ -43,7 +44,7 @@ def add_trial(trial, share, instructions=(KEPT,)):
     settings = json.loads(model.read_text()) | {"trial_id": trial, "settings": {"rendering.frame": trial}}
     write_json(folder / "report.json", settings)
     write_jsonl(folder / "instructions.jsonl", instructions)
-    write_text(folder / "system_prompt.md", CLUSTERED + trial)
+    write_prompt(folder, prompt_messages(CLUSTERED + trial))
     write_jsonl(folder / "predictions.jsonl", predictions(VALIDATION, trial, scores(VALIDATION, share), LABELS))
 
 
@@ -112,7 +113,7 @@ def test_a_folder_with_a_list_is_a_side_and_missing_answers_are_named(project):
     shutil.copytree("artifacts/review/final", "elsewhere")
     reworded = KEPT.model_copy(update={"id": "i3", "text": "money back, {{ curly }} and everything"})
     write_jsonl(Path("elsewhere/instructions.jsonl"), [reworded, ADDED])
-    write_text(Path("elsewhere/system_prompt.md"), "Another prompt.")
+    write_prompt(Path("elsewhere"), prompt_messages("Another prompt."))
     told = found("elsewhere", "artifacts")
     assert told["answers"]["split"] == "validation"
     assert (told["a"]["prompt_tokens"], told["b"]["prompt_tokens"]) == (None, 60)
@@ -121,6 +122,27 @@ def test_a_folder_with_a_list_is_a_side_and_missing_answers_are_named(project):
     assert found("elsewhere", "artifacts")["missing"] == (
         "expected answers on the same test split or on validation, got those on no split (elsewhere)"
     )
+
+
+def test_example_turns_are_compared_by_input_and_label(project):
+    first, second, third = mails("train", 3)
+    write_artifacts(project / "artifacts", turns=example_turns(TASK.bare, [first, second]))
+    shutil.copytree("artifacts/review/final", "elsewhere")
+    write_prompt(Path("elsewhere"), (*read_prompt(Path("elsewhere"))[:1], *example_turns(TASK.bare, [third, first])))
+    turns = found("artifacts", "elsewhere")["turns"]
+    texts = {kind: [turn["input"] for turn in turns[kind]] for kind in ("added", "removed", "unchanged")}
+    rendered = {
+        example.id: message.content
+        for example in (first, second, third)
+        for message in example_turns(TASK.bare, [example])[:1]
+    }
+    assert texts == {"added": [rendered[third.id]], "removed": [rendered[second.id]], "unchanged": [rendered[first.id]]}
+    text = shown("artifacts", "elsewhere")
+    assert "example turns: 1 added, 1 removed, 1 unchanged" in text
+    assert f"→ {third.label}" in text
+    assert "the same prompt" not in text
+    write_prompt(Path("elsewhere"), (*read_prompt(Path("elsewhere"))[:1], *example_turns(TASK.bare, [second, first])))
+    assert "0 added, 0 removed, 2 unchanged, in another order" in shown("artifacts", "elsewhere")
 
 
 def test_answers_of_another_prompt_or_of_another_task_are_not_compared(project):

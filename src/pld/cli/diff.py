@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pld.distill.text_checks import one_line
 from pld.records import Instruction, Split, prompt_sha256
-from pld.reporting.diff import AnswerDiff, ListDiff, compare_answers, compare_lists
+from pld.reporting.diff import AnswerDiff, ListDiff, TurnDiff, compare_answers, compare_lists, compare_turns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,7 @@ def diff(a: str, b: str, with_ids: bool, as_json: bool) -> None:
     """Print what changes from A to B: instructions, and the answers that they fix and break.
 
     A and B are each: an alias or a number of the registry (production, 3), artifacts (what ships now), resolve (what
-    the loop left), best (what won the sweep), a trial's id, or a folder with instructions.jsonl and system_prompt.md.
+    the loop left), best (what won the sweep), a trial's id, or a folder with instructions.jsonl and messages.json.
 
     Answers are compared on test if both sides were measured on the same test split, else on validation.
     """
@@ -64,6 +65,10 @@ class Difference:
         return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
     @property
+    def turns(self) -> TurnDiff:
+        return compare_turns(self.before.messages, self.after.messages)
+
+    @property
     def notes(self) -> list[str]:
         notes, answers = [], self.answers
         if answers and answers.left_out:
@@ -79,6 +84,7 @@ class Difference:
         return {
             **{key: _side(side) for key, side in (("a", self.before), ("b", self.after))},
             "instructions": self.lists and self.lists.model_dump(mode="json"),
+            "turns": self.turns.model_dump(mode="json"),
             "settings": [{"key": key, "before": old, "after": new} for key, (old, new) in self.settings.items()],
             "answers": self.answers and self.answers.model_dump(mode="json"),
             "missing": self.missing,
@@ -106,7 +112,7 @@ def show(found: Difference, with_ids: bool, console: "Console") -> None:
     rows += [[key, old or "–", new or "–"] for key, (old, new) in found.settings.items()]
     console.print()
     console.print(_table(("", found.before.name, found.after.name), rows, "left"))
-    for line in (*_list_lines(found), *_answer_lines(found)):
+    for line in (*_list_lines(found), *_turn_lines(found.turns), *_answer_lines(found)):
         console.print(line, highlight=False)
     if answers := found.answers:
         console.print(_labels(answers))
@@ -179,6 +185,17 @@ def _list_lines(found: Difference) -> "Iterator[Text]":
     if not (lists.added or lists.removed or lists.reworded):
         same = found.before.messages == found.after.messages
         yield Text("the same prompt" if same else "the same instructions, in another order or rendered differently")
+
+
+def _turn_lines(turns: TurnDiff) -> "Iterator[Text]":
+    from rich.text import Text
+
+    if not (turns.added or turns.removed or turns.unchanged):
+        return
+    counts = f"{len(turns.added)} added, {len(turns.removed)} removed, {len(turns.unchanged)} unchanged"
+    yield Text(f"example turns: {counts}{', in another order' if turns.reordered else ''}", style="bold")
+    yield from (Text(f"- {one_line(turn.input)} → {turn.label}", style="red") for turn in turns.removed)
+    yield from (Text(f"+ {one_line(turn.input)} → {turn.label}", style="green") for turn in turns.added)
 
 
 def _answer_lines(found: Difference) -> "Iterator[Text]":

@@ -1,10 +1,11 @@
-"""Compares two prompts: instructions added, removed and reworded, and examples that are answered differently."""
+"""Compares two prompts: instructions added, removed and reworded, example turns, and examples that are answered
+differently."""
 
 import difflib
 from collections.abc import Mapping, Sequence
 
 from pld.metrics import compare, indices, label_scores
-from pld.records import Comparison, Instruction, Prediction, Record, Split
+from pld.records import Comparison, Instruction, Messages, Prediction, Record, Split
 
 _SAME_RULES = 0.5  # Jaccard index of rule ids from which two texts are one instruction, reworded
 
@@ -24,6 +25,22 @@ class ListDiff(Record):
     removed: tuple[Instruction, ...]
     reworded: tuple[Reworded, ...]
     unchanged: tuple[Instruction, ...]
+
+
+class Turn(Record):
+    """A training example that the prompt shows as a turn of the chat: its rendered input and its label."""
+
+    input: str
+    label: str
+
+
+class TurnDiff(Record):
+    """The example turns of both prompts, each in the order of its prompt; `reordered`: the unchanged ones are."""
+
+    added: tuple[Turn, ...]
+    removed: tuple[Turn, ...]
+    unchanged: tuple[Turn, ...]
+    reordered: bool
 
 
 class ChangedAnswer(Record):
@@ -80,6 +97,24 @@ def compare_lists(before: Sequence[Instruction], after: Sequence[Instruction]) -
             old.remove(was)
             reworded.append(Reworded(before=was, after=own, words=word_diff(was.text, own.text)))
     return ListDiff(added=tuple(added), removed=tuple(old), reworded=tuple(reworded), unchanged=tuple(unchanged))
+
+
+def compare_turns(before: Messages, after: Messages) -> TurnDiff:
+    """By input and label."""
+    old, new = turns_of(before), turns_of(after)
+    unchanged = tuple(turn for turn in new if turn in old)
+    return TurnDiff(
+        added=tuple(turn for turn in new if turn not in old),
+        removed=tuple(turn for turn in old if turn not in new),
+        unchanged=unchanged,
+        reordered=unchanged != tuple(turn for turn in old if turn in new),
+    )
+
+
+def turns_of(messages: Messages) -> list[Turn]:
+    """The example turns of a prompt."""
+    pairs = zip(messages[1::2], messages[2::2], strict=True)
+    return [Turn(input=user.content, label=assistant.content) for user, assistant in pairs]
 
 
 def word_diff(before: str, after: str) -> str:

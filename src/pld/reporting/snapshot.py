@@ -77,7 +77,7 @@ def read_snapshot(config: Config, artifacts: Path, name: str) -> Snapshot:
         return _in_folder(config, artifacts, begins[0], trial.trial_id, "a trial of the sweep", trial, searching=True)
     raise ArtifactError(
         f"expected {', '.join(ALIASES)}, a version's number, {', '.join(LISTS)}, a folder with instructions.jsonl and "
-        f"system_prompt.md, or {_PREFIX} or more characters of a trial's id, got {name!r}, which begins "
+        f"messages.json, or {_PREFIX} or more characters of a trial's id, got {name!r}, which begins "
         f"{len(begins) or 'none'} of {len(trials)} trials ({artifacts}/trials)"
     )
 
