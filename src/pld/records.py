@@ -407,11 +407,13 @@ class LatencyReport(Record):
 
 class Standing(Record):
     """How far a prompt went in the sweep. `rung`: the last part of validation that it answered (1: the first); `gap`:
-    macro-F1 of that part's leader minus its own on the same examples; `se`: the paired bootstrap's standard error."""
+    macro-F1 of that part's leader minus its own on the same examples; `se`: the paired bootstrap's standard error;
+    `on_first`: macro-F1 on the first part, which all prompts answered (None: not a race)."""
 
     rung: int
     gap: float
     se: float
+    on_first: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class TrialReport(Record):

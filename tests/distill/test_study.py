@@ -15,6 +15,7 @@ def params(**changed):
         "sampler": "grid",
         "seed": 0,
         "trials": None,
+        "race": None,
         "storage": None,
         "finalists": 1,
         "space": {"clusterer": {"eps": (0.1, 0.2, 0.3)}, "rendering": {"exemplars": (0, 1)}},

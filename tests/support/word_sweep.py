@@ -3,8 +3,9 @@
 import numpy as np
 
 from pld.config.composition import with_settings
-from pld.distill.sweep import TrialRunner, sweep
+from pld.distill.sweep import TrialRunner, race_sweep, sweep
 from pld.distill.trial import Material
+from pld.params import RaceParams
 from support.word_student import WordStudent, config, embed, examples, rule
 
 TRAIN, VALIDATION = examples("train", 30), examples("validation", 30)
@@ -77,3 +78,11 @@ def _runner(clusterer, base=None, material=MATERIAL):
 
 def swept(*points, clusterer=None, **more):
     return sweep(Points(*points), _runner(clusterer or ByNearest(), **more), 2)
+
+
+def raced(*points, first, clusterer=None, **more):
+    """The race and the Student that it asked; parts are `first` examples a label, then all."""
+    race = RaceParams(first=first, factor=3, keep=0.33, alpha=0.05)
+    params = whole().sweep.model_copy(update={"sampler": "race", "race": race, "finalists": 2})
+    runner = _runner(clusterer or ByNearest(), **more)
+    return race_sweep(points, runner, params), runner.student

@@ -23,7 +23,7 @@ SELECTIONS = {
     "clusterer": "umap_hdbscan",
     "consolidator": "medoid",
     "student": "qwen2.5-coder-0.5b",
-    "sweep": "grid",
+    "sweep": "race",
     "resolver": "search",
     "tracking": "local",
     "promotion": "default",

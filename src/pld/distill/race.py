@@ -20,6 +20,9 @@ from pld.records import Example, Standing, content_id
 DECIMALS = 6
 """Figures are rounded to so many before they are compared."""
 
+FEWEST_UNITS = 8
+"""Of fewer examples, or groups, a bootstrap says too little to drop a prompt."""
+
 
 @dataclass(frozen=True)
 class Entrant:
@@ -56,12 +59,16 @@ def race(
     and at most the best `survivors` go on.
     """
     found: dict[Entrant, Standing] = {}
+    on_first: dict[Entrant, float] = {}
     running = list(entrants)
     for rung, part in enumerate(parts, 1):
         chosen = {entrant: answer(entrant, part) for entrant in running}
         places = compare_with_leader(chosen, part, labels, bootstrap)
-        found |= {one: Standing(rung=rung, gap=place.gap, se=place.se) for one, place in places.items()}
-        level = [one for one in ranked(places) if places[one].behind < 1 - params.alpha]
+        on_first = on_first or {one: place.macro_f1 for one, place in places.items()}
+        for one, place in places.items():
+            found[one] = Standing(rung=rung, gap=place.gap, se=place.se, on_first=on_first[one])
+        told_apart = _units(part) >= FEWEST_UNITS
+        level = [one for one in ranked(places) if not told_apart or places[one].behind < 1 - params.alpha]
         going_on = set(level[: survivors(len(running), finalists, params)])
         running = [entrant for entrant in running if entrant in going_on]
     return found
@@ -139,6 +146,12 @@ def nested_parts(examples: Sequence[Example], sizes: Sequence[int], seed: int) -
         part = [example for example, group in zip(examples, groups, strict=True) if group in held]
         parts[len(part)] = part
     return list(parts.values())
+
+
+def _units(examples: Sequence[Example]) -> int:
+    """What the bootstrap draws: examples, or groups where the data has groups."""
+    groups = groups_of(examples)
+    return len(examples) if groups is None else len(set(groups))
 
 
 def _stratified(examples: Sequence[Example], seed: int) -> list[Example]:

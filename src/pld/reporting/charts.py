@@ -73,7 +73,7 @@ def systems_chart(rows: Sequence[SystemRow], n: int, task: str, shipped: str) ->
 
 def trials_chart(points: Sequence[TrialPoint]) -> Chart:
     """Macro-F1 on validation against prompt tokens of every trial, coloured by latency if all were timed; the Pareto
-    front has rings."""
+    front has rings. Trials that a race dropped are pale: they answered fewer examples."""
     timed = all_timed(points)
     marks = [
         {
@@ -82,22 +82,26 @@ def trials_chart(points: Sequence[TrialPoint]) -> Chart:
             "latency": None if point.p50_ms is None else round(point.p50_ms, 1),
             "front": point.on_front,
             "won": point.won,
+            "n": point.trial.report.n,
+            "whole": point.whole,
             "settings": ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in point.trial.settings.items()),
             **figures_of(point.trial.report.macro_f1),
         }
         for point in points
     ]
     latency = [alt.Tooltip("latency:Q", title="p50 ms")] if timed else []
-    tooltips = alt.Tooltip("trial:N"), *TOOLTIPS, alt.Tooltip("tokens:Q"), *latency, alt.Tooltip("settings:N")
+    answered = alt.Tooltip("n:Q", title="examples"), alt.Tooltip("tokens:Q")
+    tooltips = alt.Tooltip("trial:N"), *TOOLTIPS, *answered, *latency, alt.Tooltip("settings:N")
     base, f1 = _against_tokens(*tooltips), _on_validation("macro_f1")
-    dots = base.mark_point(filled=True, size=80, opacity=1, style="plain")
+    pale = alt.when("datum.whole").then(alt.value(1)).otherwise(alt.value(0.35))
+    dots = base.mark_point(filled=True, size=80, style="plain").encode(opacity=pale)
     if timed:
         dots = dots.encode(
             color=alt.Color("latency:Q", title="p50 ms", legend=alt.Legend(orient="top", gradientLength=140))
         )
     won = base.transform_filter("datum.won")
     layers = [
-        _intervals(base),
+        _intervals(base.transform_filter("datum.whole")),
         dots.encode(y=f1),
         _front(base),
         won.mark_text(dy=-17, style="words", text="won").encode(y=f1),

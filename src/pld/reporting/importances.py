@@ -27,9 +27,15 @@ def importances(trials: Sequence[TrialReport], seed: int) -> Importances:
         return Importances({}, fixed, f"{len(trials)} finished, and {FEWEST} are the fewest that say something")
     if len(fixed) == len(tried):
         return Importances({}, fixed, "one value of each setting was tried")
-    if len({trial.report.macro_f1.value for trial in trials}) == 1:
+    if len({_figure(trial) for trial in trials}) == 1:
         return Importances({}, fixed, "all came to the same macro-F1")
     return Importances(_measured(trials, sorted(set(tried) - set(fixed)), seed), fixed)
+
+
+def _figure(trial: TrialReport) -> float:
+    """Macro-F1 on what all trials answered: of a race the first part."""
+    on_first = trial.standing.on_first if trial.standing else None
+    return trial.report.macro_f1.value if on_first is None else on_first
 
 
 def _settings(trials: Sequence[TrialReport]) -> list[str]:
@@ -51,7 +57,7 @@ def _measured(trials: Sequence[TrialReport], names: Sequence[str], seed: int) ->
             optuna.trial.create_trial(
                 params={name: trial.settings[name] for name in names},
                 distributions=space,
-                value=trial.report.macro_f1.value,
+                value=_figure(trial),
             )
         )
     with warnings.catch_warnings():

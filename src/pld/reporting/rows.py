@@ -72,10 +72,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """`p50_ms` None: not timed. `on_front`: no trial is at least as good in macro-F1, tokens and latency, and better in
-    one of them."""
+    """`p50_ms` None: not timed. `whole`: it answered as many examples as any (a race drops the others before).
+    `on_front`: no whole trial is at least as good in macro-F1, tokens and latency, and better in one of them."""
 
     trial: TrialReport
+    whole: bool
     p50_ms: float | None
     on_front: bool
     won: bool
@@ -181,24 +182,29 @@ def confusions(report: EvaluationReport) -> list[Confusion]:
 
 
 def trial_points(trials: Sequence[TrialReport], timed: Mapping[str, Latency], winner: str) -> list[TrialPoint]:
-    """The best first. The front takes latency into account if every trial was timed; `timed`: by trial id."""
-    whole = all(trial.trial_id in timed for trial in trials)
+    """Those that answered most examples first, among these the best. The front is of those alone; it takes latency into
+    account if every trial was timed; `timed`: by trial id."""
+    most = max((trial.report.n for trial in trials), default=0)
+    with_latency = all(trial.trial_id in timed for trial in trials)
     figures = {
         trial.trial_id: (
             -trial.report.macro_f1.value,
             float(trial.report.prompt_tokens),
-            timed[trial.trial_id].p50_ms if whole else 0.0,
+            timed[trial.trial_id].p50_ms if with_latency else 0.0,
         )
         for trial in trials
+        if trial.report.n == most
     }
     return [
         TrialPoint(
             trial=trial,
+            whole=trial.report.n == most,
             p50_ms=timed[trial.trial_id].p50_ms if trial.trial_id in timed else None,
-            on_front=not any(_dominates(other, figures[trial.trial_id]) for other in figures.values()),
+            on_front=trial.trial_id in figures
+            and not any(_dominates(other, figures[trial.trial_id]) for other in figures.values()),
             won=trial.trial_id == winner,
         )
-        for trial in sorted(trials, key=objective)
+        for trial in sorted(trials, key=lambda trial: (-trial.report.n, objective(trial)))
     ]
 
 
