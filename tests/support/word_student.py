@@ -126,7 +126,8 @@ def _composed() -> Config:
     evaluation = whole.evaluation.model_copy(update={"resamples": 200})
     gate = whole.resolution.gate.model_copy(update={"resamples": 400})
     resolution = whole.resolution.model_copy(update={"gate": gate})
-    return whole.model_copy(update={"evaluation": evaluation, "resolution": resolution})
+    calibration = whole.calibration.model_copy(update={"method": "none"})
+    return whole.model_copy(update={"evaluation": evaluation, "resolution": resolution, "calibration": calibration})
 
 
 def scorer(settings: Config, train: Sequence[Example], rules: Sequence[Rule]) -> CachedScorer:
