@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from pld.calibration import calibrate, cross_fitted
 from pld.distill.calibrating import Part, calibration_parts, fitted
 from pld.distill.render import base_messages, few_shot_messages
 from pld.params import CalibrationParams
 from pld.records import Example, Message
-from support.word_student import LABELS, TASK
+from support.word_student import CUES, LABELS, TASK, config, examples, instruction, rule, scorer
 
 SYSTEM = Message(role="system", content="Which colour?")
 
@@ -104,7 +105,11 @@ def test_the_fit_reads_each_part_after_its_own_messages(method):
 
     def score(messages, examples):
         asked.append((messages, len(examples)))
-        return np.array([[LABELS.index(example.label) == k for k in range(3)] for example in examples]) - [0.0, 9.0, 0.0]
+        return np.array([[LABELS.index(example.label) == k for k in range(3)] for example in examples]) - [
+            0.0,
+            9.0,
+            0.0,
+        ]
 
     parts = [Part(short, tuple(mails("red", 3) + mails("blue", 3))), Part(long, tuple(mails("green", 3)))]
     found = fitted(TASK, params(9, method), parts, score)
@@ -117,3 +122,30 @@ def test_the_fit_reads_each_part_after_its_own_messages(method):
 def test_without_examples_scores_stay_as_they_are():
     found = fitted(TASK, params(9), [], lambda messages, examples: np.empty((0, 3)))
     assert (found.scale, found.bias, found.examples) == (1.0, (0.0, 0.0, 0.0), 0)
+
+
+def test_an_input_of_a_few_words_that_a_rule_happens_to_contain_is_not_shown():
+    train = [Example(id="x", inputs={"text": "late parcel"}, label="red", split="train")]
+    assert ids(drawn(9, [Message(role="system", content="- A late parcel is red")], train)) == {"x"}
+    assert not ids(drawn(9, [Message(role="system", content="late parcel -> red")], train))
+    longer = [train[0].model_copy(update={"inputs": {"text": "my late parcel came today"}})]
+    assert not ids(drawn(9, [Message(role="system", content="Say red to: my late parcel came today.")], longer))
+
+
+def test_lists_are_compared_without_further_answers_and_what_ships_is_fitted_on_training_examples():
+    settings = config()
+    affine = settings.calibration.model_copy(update={"method": "affine", "examples": 12})
+    train, validation = examples("train", 30), examples("validation", 30)
+    rules = [rule(example) for example in train[:6]]
+    found = scorer(settings.model_copy(update={"calibration": affine}), train, rules)
+    prompt = found.prompt([instruction(f"{' '.join(words)} -> {label}", label) for label, words in CUES.items()])
+    raw = found.raw_scores(prompt, validation)
+    compared = found.scores(prompt, validation)
+    assert found.asked == 30
+    expected = cross_fitted(raw, found.gold(validation), [example.id for example in validation], LABELS)
+    assert np.array_equal(compared, expected)
+    shipped, calibration = found.shipped_scores(prompt, validation)
+    assert (found.asked, calibration.examples) == (42, 12)
+    assert np.array_equal(shipped, calibrate(raw, calibration))
+    asked = {text for _, text in found.student.asked[30:]}
+    assert asked <= {example.inputs["text"] for example in train[6:]}, "not one that the Teacher explained"

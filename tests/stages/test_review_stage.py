@@ -77,7 +77,7 @@ def test_what_reviewers_made_of_the_list_is_measured_like_any_other_and_the_same
     before = read_jsonl(LEFT / "predictions.jsonl", Prediction)
     assert [(row.example_id, row.system) for row in rows] == [(row.example_id, row.system) for row in before]
     assert [row.scores for row in rows] != [row.scores for row in before]
-    assert read_json(FINAL_FOLDER / "calibration.json")["examples"] == 15
+    assert read_json(FINAL_FOLDER / "calibration.json")["examples"] == 13  # of 15, two of which the prompt shows
     effects = read_jsonl(FINAL_FOLDER / "ablation.jsonl", Effect)
     descents = read_jsonl(FINAL_FOLDER / "descent.jsonl", Descent)
     assert [own.instruction_id for own in effects] == [own.instruction_id for own in descents] == [NEW_ID, PRAISE.id]

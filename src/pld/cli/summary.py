@@ -108,7 +108,7 @@ def _quality(report: EvaluationReport) -> "Table":
             str(system.n),
             _interval(system.macro_f1),
             f"{system.accuracy.value:.3f}",
-            _interval(calibrated.macro_f1) if calibrated else "–",
+            _interval(calibrated.macro_f1) if calibrated else "not calibrated",
             ahead[name].signed if name in ahead else "–",
         )
     return table

@@ -19,6 +19,8 @@ Score = Callable[[Sequence[Message], Sequence[Example]], Scores]
 
 _ENOUGH = 10  # examples of a label that the prompt doesn't show; with fewer, shown ones are cross-fitted
 
+_FEW_WORDS = 3
+
 
 @dataclass(frozen=True)
 class Part:
@@ -55,7 +57,7 @@ def calibration_parts(
         if text in turns:
             in_turns[example.label].append(example)
             text_of[example.id] = text
-        elif any(text in system for system in systems):
+        elif any(_shows(system, text, example.label) for system in systems):
             in_text[example.label] += 1
         else:
             queues[example.label].append(example)
@@ -64,7 +66,7 @@ def calibration_parts(
         if in_text[label] and len(own) < _ENOUGH:
             print(
                 f"calibration: WARNING: expected at least {_ENOUGH} training examples of {label!r} that the prompt "
-                f"doesn't show, got {len(own)}, so its bias is uncertain; do with fewer exemplars, or show them as turns"
+                f"doesn't show, got {len(own)}, so its bias is uncertain; show fewer exemplars, or show them as turns"
             )
     in_turn = [example for example in chain.from_iterable(zip_longest(*queues.values())) if example is not None]
     drawn = in_turn[: params.examples]
@@ -77,11 +79,16 @@ def calibration_parts(
 
 
 def fitted(task: Task, params: CalibrationParams, parts: Sequence[Part], score: Score) -> Calibration:
-    """The calibration of one prompt, fitted on its `parts`; affine if `params.method` is none, for the report's sake."""
+    """The calibration of one prompt, fitted on its `parts`; affine if `params.method` is none, for the report."""
     examples = [example for part in parts for example in part.examples]
     scores = np.vstack([np.empty((0, len(task.labels))), *(score(part.messages, part.examples) for part in parts)])
     gold = indices([example.label for example in examples], task.labels)
     return fit("batch" if params.method == "batch" else "affine", scores, gold, task.labels)
+
+
+def _shows(system: str, text: str, label: str) -> bool:
+    """As the frames show an example, or anyhow; a rule may well contain an input of a few words."""
+    return f"{text} -> {label}" in system or (len(text.split()) > _FEW_WORDS and text in system)
 
 
 def _without(prompt: tuple[Message, ...], texts: Collection[str]) -> tuple[Message, ...]:

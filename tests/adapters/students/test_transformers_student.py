@@ -326,3 +326,11 @@ def test_timings_cover_every_kind_of_work(tiny_folder, make_student):
     student.score(SYSTEM, ["a", "b"], LABELS)
     assert set(student.timings()) == {"load", "render", "prefill", "score"}
     assert all(seconds > 0 for seconds in student.timings().values())
+
+
+def test_labels_of_one_token_each_have_ids_and_others_have_none(smollm):
+    assert smollm.label_tokens(["yes", "no"]) == tuple(
+        smollm._chat._first.encode(word).ids[0] for word in ("yes", "no")
+    )
+    assert smollm.label_tokens(["gender", "religion"]) is None
+    assert smollm.label_tokens(["yes", "yes"]) is None
