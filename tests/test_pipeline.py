@@ -25,8 +25,8 @@ pytestmark = pytest.mark.timeout(900)
 
 SMALL = [
     "evaluation.resamples=200",
-    "baselines.few_shot=3",
-    "baselines.few_shot_nearest=1",
+    "baselines.few_shot=[3,6]",
+    "baselines.few_shot_nearest={shown:1,examples:9}",
     "baselines.chain_of_thought={max_tokens:12,examples:9,latency_requests:2}",
     "calibration.examples=20",
     "latency.trial_requests=1",

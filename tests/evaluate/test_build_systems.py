@@ -160,6 +160,17 @@ def test_a_misspelt_setting_of_an_optional_baseline_is_named(tmp_path):
         composed_with(tmp_path, f"baselines.gepa={GEPA.replace('seed', 'sede')}")
 
 
+def test_a_rival_that_is_no_system_is_refused_with_the_list_of_systems(tmp_path):
+    assert composed_with(tmp_path, "promotion.rivals=[few_shot_48,lora]").promotion.rivals == ("few_shot_48", "lora")
+    with pytest.raises(ConfigError, match=r"expected promotion.rivals among majority, few_shot, few_shot_48, .*'few'"):
+        composed_with(tmp_path, "promotion.rivals=[few]")
+
+
+def test_few_shot_sizes_must_ascend(tmp_path):
+    with pytest.raises(ConfigError, match=r"expected few_shot to ascend, got \[48, 12\]"):
+        composed_with(tmp_path, "baselines.few_shot=[48,12]")
+
+
 def test_an_optional_baseline_that_cannot_run_is_refused_before_the_first_system(tmp_path):
     settings = composed_with(tmp_path, f"baselines.gepa={GEPA}").baselines.gepa
     with pytest.raises(ConfigError, match="which plays back"):

@@ -59,7 +59,7 @@ def prompt_aliases(registry: Registry) -> dict[str, int]:
 def test_a_process_killed_at_any_moment_leaves_the_aliases_as_before_or_as_after(shelf: Registry) -> None:
     config = load_config()
     open_gates = config.promotion.model_copy(
-        update=dict.fromkeys(("better_than_zero_shot", "not_worse_than_production"), False)
+        update=dict.fromkeys(("better_than_zero_shot", "not_worse_than_production"), False) | {"rivals": ()}
     )
     config = config.model_copy(update={"promotion": open_gates})
     randomly = random.Random(0)

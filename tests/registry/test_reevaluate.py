@@ -71,6 +71,7 @@ def test_an_older_version_that_is_asked_for_is_measured_again_too(shelf: Registr
     assert "against production on 63 test examples" in found["not_worse_than_production"]
     assert found["better_than_zero_shot"].startswith("macro-F1 +0.8")
     assert "against zero_shot" in found["better_than_zero_shot"]
+    assert "against few_shot" in found["not_worse_than_few_shot"], "whose answers are those of the present artifacts"
     assert aliases(shelf)["production"] == 1
 
 

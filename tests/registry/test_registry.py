@@ -108,6 +108,7 @@ def test_a_candidate_that_fails_a_gate_stays_candidate_and_its_figures_are_kept(
     assert aliases(shelf) == AS_FILLED
     assert {verdict.gate: verdict.holds for verdict in of(shelf, 3).verdicts} == {
         "better_than_zero_shot": False,
+        "not_worse_than_few_shot": False,
         "not_worse_than_production": False,
         "max_unparsable_rate": True,
     }
@@ -163,7 +164,9 @@ def test_force_ignores_failed_gates_and_keeps_the_reason(shelf: Registry) -> Non
     outcome = shelf.promote(load_config(), force="the demo is today")
     assert "is production: forced (the demo is today) although better_than_zero_shot failed" in str(outcome)
     assert aliases(shelf) == {"production": 3, "previous": 2}
-    kept = "forced: the demo is today (failed: better_than_zero_shot, not_worse_than_production)"
+    kept = (
+        "forced: the demo is today (failed: better_than_zero_shot, not_worse_than_few_shot, not_worse_than_production)"
+    )
     assert of(shelf, 3).tags["pld.decision"] == kept
 
 
@@ -178,7 +181,7 @@ def test_every_move_is_in_the_history_with_who_what_and_why(shelf: Registry, mon
     ]  # fmt: skip
     assert [move.reason for move in moves[1:]] == [
         "all gates hold",
-        "the demo is today (failed: better_than_zero_shot, not_worse_than_production)",
+        "the demo is today (failed: better_than_zero_shot, not_worse_than_few_shot, not_worse_than_production)",
         "it answers refund to everything",
     ]
     assert [(move.by, move.prompt_sha256, move.commit) for move in moves[2:]] == [
