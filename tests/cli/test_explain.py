@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from pld.cli.main import main, pld
 from support.artifact_tree import write_artifacts
-from support.stories import EFFECTS, FINAL, NARROW, PRAISE, REVISED, RULES, TWO_ROUNDS
+from support.stories import EFFECTS, FINAL, NARROW, PRAISE, REVISED, RULES, TWO_ROUNDS, WITH_TURNS
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +86,16 @@ def test_an_example_that_no_instruction_comes_from_says_why(identity, why):
     told = words(identity)
     assert why in told
     assert told.endswith("instructions that come from it: none")
+
+
+def test_an_example_turn_of_the_prompt_traces_to_its_example_and_its_instruction(project):
+    write_artifacts(project / "artifacts", story=WITH_TURNS)
+    shown = as_json("train-2")
+    assert shown["turn"] in range(1, 6)
+    assert shown["instructions"] == [PRAISE.id]
+    assert f"shown in the prompt as example turn {shown['turn']}" in words("train-2")
+    assert f"train-2 (praise) (example turn {shown['turn']}): {RULES[2].text}" in words(PRAISE.id)
+    assert as_json("train-3")["turn"] is None, "its rule is doubtful"
 
 
 def test_an_example_that_the_teacher_was_not_asked_about_says_so():

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pld.artifacts import SHIPS, read_record, write_json, write_jsonl, write_text
+from pld.artifacts import SHIPS, read_prompt, read_record, write_json, write_jsonl, write_prompt, write_text
 from pld.cli.main import main, pld
-from pld.records import Reviewed, sha256
+from pld.distill.render import prompt_messages
+from pld.records import Message, Reviewed, prompt_sha256, sha256
 from pld.review.decisions import apply_decisions
 from pld.review.log import read_log, standing_of
 from support.artifact_tree import write_artifacts
-from support.stories import DELIVERY, FINAL, NEW_ID, NEW_TEXT, PRAISE, REFUND, TWO_ROUNDS
+from support.stories import DELIVERY, FINAL, NEW_ID, NEW_TEXT, PRAISE, REFUND, TWO_ROUNDS, WITH_TURNS
 
 LOG = Path("reviews/mail.jsonl")
 FORCED = "expected no file, or this very sheet not filled in, got another file"
@@ -139,6 +140,21 @@ def test_edits_and_rejections_are_told_and_make_the_prompt_that_the_stage_will_m
     assert "decided before, sheet 1: edit by Ann Ö: it: is clearer" in Path("b.yaml").read_text()
 
 
+def test_example_turns_are_listed_and_stay_where_only_a_text_is_edited(project):
+    write_artifacts(project / "artifacts", story=WITH_TURNS)
+    prompt = read_prompt(Path("artifacts") / SHIPS)
+    assert len(prompt) == 11
+    assert ran("export", "--out", "a.yaml").startswith("3 instructions of prompt")
+    text = Path("a.yaml").read_text()
+    assert f"# prompt {prompt_sha256(prompt)}, 3 instructions, 5 example turns" in text
+    assert "# The prompt ends in 5 example turns, training examples that" in text
+    for user, answer in zip(prompt[1::2], prompt[2::2], strict=True):
+        assert f" is {answer.content}: {' '.join(user.content.split())}" in text
+    ran("import", str(fill(Path("a.yaml"), EDIT, reviewer="Ann", **APPROVE)))
+    edited = Message(role="system", content=prompt[0].content.replace(REFUND.text, NEW_TEXT))
+    assert read_log("mail")[0].makes == prompt_sha256((edited, *prompt[1:]))
+
+
 def test_every_fault_is_a_line_and_nothing_is_recorded(sheet):
     fill(sheet, {"verdict": "edit"}, {"verdict": "approve", "note": '"see \\x1b[2J"'}, reviewer="Ann")
     lines = refused("import", sheet)
@@ -182,7 +198,7 @@ def test_a_list_that_no_longer_makes_its_prompt_is_neither_exported_nor_imported
     path = Path("artifacts") / SHIPS / "instructions.jsonl"
     write_jsonl(path, [FINAL[0]])
     for arguments in (["export"], ["import", sheet]):
-        assert "expected the text that instructions.jsonl beside it makes, got another" in refused(*arguments)[0]
+        assert "expected the prompt that instructions.jsonl beside it makes, got another" in refused(*arguments)[0]
 
 
 def ship_edited(entry):
@@ -190,7 +206,7 @@ def ship_edited(entry):
     final = Path("artifacts") / SHIPS
     write_jsonl(final / "instructions.jsonl", apply_decisions(FINAL, entry.decisions))
     text = (final / "system_prompt.md").read_text().replace(REFUND.text, NEW_TEXT)
-    write_text(final / "system_prompt.md", text)
+    write_prompt(final, prompt_messages(text))
     rows = [json.loads(line) for line in (final / "descent.jsonl").read_text().splitlines()]
     rows[0] |= {"instruction_id": NEW_ID, "text": NEW_TEXT}
     write_text(final / "descent.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,7 +1,7 @@
 """Made-up runs of the pipeline on mails: the records of how a prompt came about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -182,6 +182,12 @@ TWO_ROUNDS = Story(
     train=15,
     validation=30,
     evaluated=False,
+)
+
+# The same with five example turns.
+WITH_TURNS = replace(
+    TWO_ROUNDS,
+    trials=[{"rendering.exemplars": 5, "rendering.exemplars_per": "prompt", "rendering.exemplars_as": "turns"}],
 )
 
 # What reviewers of that list decide.

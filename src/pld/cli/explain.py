@@ -57,7 +57,8 @@ def _instruction_lines(found: InstructionOrigin, few: int | None) -> Iterator[tu
     yield 0, f"examples that it comes from: {len(found.examples)}"
     for source in found.examples[:few]:
         doubtful = " (doubtful)" if source.doubtful else ""
-        yield 1, f"{source.example_id} ({source.label}){doubtful}: {source.rule}"
+        shown = f" (example turn {source.turn})" if source.turn else ""
+        yield 1, f"{source.example_id} ({source.label}){doubtful}{shown}: {source.rule}"
     if few is not None and len(found.examples) > few:
         yield 1, f"and {len(found.examples) - few} more (--all)"
 
@@ -74,7 +75,8 @@ def _effect_lines(effect: Effect | None, few: int | None) -> Iterator[tuple[int,
 
 
 def _example_lines(found: ExampleUse, final: Mapping[str, Instruction]) -> Iterator[tuple[int, str]]:
-    yield 0, f"{found.id}: {found.split} example, label {found.label}"
+    shown = f", shown in the prompt as example turn {found.turn}" if found.turn else ""
+    yield 0, f"{found.id}: {found.split} example, label {found.label}{shown}"
     if found.rule is None:
         yield 0, f"rule: {found.no_rule}"
     else:

@@ -49,7 +49,7 @@ def export(out: Path | None, unreviewed: bool, force: bool) -> None:
     task, digest = config.task.name, found.prompt_sha256
     path = out or Path(f"review-{task}-{digest[:12]}.yaml")
     log = read_log(task)
-    text = write_sheet(task, digest, tuple(_figures(found)), found.items(), log)
+    text = write_sheet(task, digest, tuple(_figures(found)), found.items(), log, found.turns)
     if path.exists() and not force and path.read_bytes() != text.encode():
         raise ReviewError(
             f"expected no file, or this very sheet not filled in, got another file ({path}); choose another --out, or "
@@ -147,7 +147,8 @@ def _lists(config: Config) -> tuple[ReviewedList | None, ReviewedList]:
 
 def _figures(found: ReviewedList) -> Iterator[str]:
     """Lines on the prompt's quality."""
-    yield f"prompt {found.prompt_sha256}, {_count(len(found.instructions), 'instruction')}"
+    turns = f", {_count(len(found.turns), 'example turn')}" if found.turns else ""
+    yield f"prompt {found.prompt_sha256}, {_count(len(found.instructions), 'instruction')}{turns}"
     validation, test = found.on_validation(), found.on_test()
     low, high = validation.macro_f1.low, validation.macro_f1.high
     yield f"macro-F1 on validation {validation.macro_f1.value:.3f} [{low:.3f}, {high:.3f}], n {validation.n}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 
 from pld.distill.personal_data import personal_data_check
-from pld.errors import DistillError
+from pld.errors import ArtifactError, DistillError
 from pld.params import Config, RenderingParams
 from pld.prompts import render, render_string
 from pld.records import Cut, Example, Instruction, Message, Rule, SystemPrompt, Task, sha256
@@ -45,6 +45,19 @@ def example_turns(task: Task, examples: Sequence[Example]) -> tuple[Message, ...
 def prompt_messages(prompt: str) -> tuple[Message, ...]:
     """The messages of a system prompt without example turns."""
     return (Message(role="system", content=prompt),)
+
+
+def turn_examples(task: Task, messages: Sequence[Message], train: Sequence[Example]) -> list[str]:
+    """The ids of the training examples that the turns of `messages` show, in order. Raises ArtifactError for a turn
+    that is none of `train`."""
+    by_turn = {(render_input(task, example.inputs), example.label): example.id for example in train}
+    turns = [(user.content, answer.content) for user, answer in zip(messages[1::2], messages[2::2], strict=True)]
+    if unknown := next((turn for turn in turns if turn not in by_turn), None):
+        raise ArtifactError(
+            f"expected example turns of splits/train.jsonl, got another one, labelled {unknown[1]!r:.60} "
+            "(messages.json); run `dvc repro`"
+        )
+    return [by_turn[turn] for turn in turns]
 
 
 def turns_by_label(messages: Sequence[Message], labels: Sequence[str]) -> dict[str, int]:

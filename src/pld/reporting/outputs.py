@@ -10,9 +10,10 @@ from pld.data.splits import SplitSummary
 from pld.distill.cluster import chosen_rules
 from pld.distill.embeddings import read_vectors
 from pld.distill.extract import ExtractionSummary
+from pld.distill.render import turn_examples
 from pld.params import Config
 from pld.ports import Vectors
-from pld.records import Cluster, CostReport, Instruction, Reviewed, Rule
+from pld.records import Cluster, CostReport, Example, Instruction, Reviewed, Rule
 from pld.registry.result import PipelineResult, read_result
 from pld.resolve.ablation import FrontPoint, read_pareto_csv
 from pld.resolve.records import Descent, EditResult, Effect
@@ -22,7 +23,7 @@ from pld.resolve.records import Descent, EditResult, Effect
 class Outputs:
     """`config` has the winner's settings in place; `vectors` [n, d] belong to `rules` [n], those that the winner
     clustered, of `of_rules`; `left`: the list that the loop left; `effects` None: they were not measured; `edits`: of
-    all rounds in turn."""
+    all rounds in turn; `turn_examples`: ids of the training examples that the prompt's turns show."""
 
     result: PipelineResult
     config: Config
@@ -39,6 +40,7 @@ class Outputs:
     edits: list[EditResult]
     lists: list[FrontPoint]
     reviewed: Reviewed
+    turn_examples: list[str]
 
     @cached_property
     def cluster_of(self) -> dict[str, Cluster]:
@@ -73,4 +75,5 @@ def read_outputs(config: Config, folder: Path) -> Outputs:
         ],
         lists=read_pareto_csv(read_text(folder / "resolve/pareto.csv")),
         reviewed=read_record(folder / "review/review.json", Reviewed),
+        turn_examples=turn_examples(config.task, result.messages, read_jsonl(folder / "splits/train.jsonl", Example)),
     )

@@ -23,6 +23,7 @@ from pld.pricing import dollars, tokens_read, tokens_written, total_usd
 from pld.records import DISTILLED, Interval, Rule
 from pld.reporting import rows
 from pld.reporting.chart import DARK, LIGHT, Chart
+from pld.reporting.diff import turns_of
 from pld.reporting.importances import EVALUATOR, Importances
 from pld.reporting.outputs import Outputs
 from pld.reporting.rule_charts import FEWEST_FOR_MAP, coloured_clusters, shape_of
@@ -106,7 +107,7 @@ def _instructions(outputs: Outputs, rules: Sequence[Rule]) -> dict[str, Any]:
     return {
         "instructions": rows.instruction_views(outputs.result.instructions, outputs.descents, effects, rules),
         "prompt": outputs.result.messages[0].content,
-        "turns": outputs.result.messages[1:],
+        "turns": list(zip(outputs.turn_examples, turns_of(outputs.result.messages), strict=True)),
         "describe_step": describe_step,
         "measured": outputs.effects is not None,
         "scale": (min(ends), max(ends)),
@@ -121,6 +122,7 @@ def _rules(outputs: Outputs, charts: Sequence[Chart], rules: Sequence[Rule], no_
         "of_rules": outputs.of_rules,
         "clustered": len(outputs.rules),
         "by_size": ", ".join(f"{name} {value}" for name, value in outputs.result.best.by_size.items()),
+        "stability": outputs.result.best.stability,
         "shown": len(rules),
         "fewest": FEWEST_FOR_MAP,
         "no_tree": no_tree,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pld.artifacts import SHIPS, read_jsonl
+from pld.artifacts import SHIPS, read_jsonl, read_prompt
 from pld.config.settings import load_config
 from pld.distill.extract import asked_about
+from pld.distill.render import turn_examples
 from pld.errors import ArtifactError
 from pld.records import Cluster, Example, Instruction, Record, Rejection, Rule
 from pld.resolve.records import Descent, Effect, Step
@@ -17,13 +18,15 @@ _NAMED = 10
 
 
 class Source(Record):
-    """A training example behind an instruction, and the rule that the Teacher wrote for it."""
+    """A training example behind an instruction, and the rule that the Teacher wrote for it. `turn`: its place among the
+    example turns of the prompt, from 1 (None: it is not shown)."""
 
     example_id: str
     label: str
     rule_id: str
     rule: str
     doubtful: bool
+    turn: int | None = None
 
 
 class InstructionOrigin(Record):
@@ -45,8 +48,9 @@ class InstructionOrigin(Record):
 
 
 class ExampleUse(Record):
-    """`no_rule`: why there is no `rule`; `cluster` None: noise; `instructions`: ids of those that rest on the rule;
-    `fixed_by`, `broken_by`: ids of those without which the answer would be wrong, or right (None: not measured)."""
+    """`no_rule`: why there is no `rule`; `cluster` None: noise; `turn` as in Source; `instructions`: ids of those that
+    rest on the rule; `fixed_by`, `broken_by`: ids of those without which the answer would be wrong, or right (None: not
+    measured)."""
 
     kind: Literal["example"] = "example"
     id: str
@@ -55,6 +59,7 @@ class ExampleUse(Record):
     rule: Rule | None
     no_rule: str | None
     cluster: int | None
+    turn: int | None
     instructions: tuple[str, ...]
     fixed_by: tuple[str, ...] | None
     broken_by: tuple[str, ...] | None
@@ -63,7 +68,7 @@ class ExampleUse(Record):
 @dataclass(frozen=True)
 class Provenance:
     """Everything by id, from train and validation; `clusters`: rule id → cluster, without noise; `asked`: ids of the
-    training examples that the Teacher was asked about."""
+    training examples that the Teacher was asked about; `turns`: example id → place among the prompt's example turns."""
 
     final: dict[str, Instruction]
     descents: dict[str, Descent]
@@ -73,6 +78,7 @@ class Provenance:
     clusters: dict[str, int]
     examples: dict[str, Example]
     asked: frozenset[str]
+    turns: dict[str, int]
 
     @classmethod
     def read(cls, artifacts: Path) -> "Provenance":
@@ -81,6 +87,7 @@ class Provenance:
         validation = read_jsonl(artifacts / "splits/validation.jsonl", Example)
         ablation = artifacts / SHIPS / "ablation.jsonl"
         clusters = read_jsonl(artifacts / "best/clusters.jsonl", Cluster)
+        shown = turn_examples(config.task, read_prompt(artifacts / SHIPS), train)
         return cls(
             final={own.id: own for own in read_jsonl(artifacts / SHIPS / "instructions.jsonl", Instruction)},
             descents={own.instruction_id: own for own in read_jsonl(artifacts / SHIPS / "descent.jsonl", Descent)},
@@ -89,6 +96,7 @@ class Provenance:
             rejections={own.example_id: own for own in read_jsonl(artifacts / "rules/rejected.jsonl", Rejection)},
             clusters={rule_id: own.id for own in clusters if not own.noise for rule_id in own.rule_ids},
             examples={example.id: example for example in (*train, *validation)},
+            turns={own: place for place, own in enumerate(shown, 1)},
             asked=frozenset(example.id for example in asked_about(config.task, train, config.extraction)),
         )
 
@@ -140,6 +148,7 @@ class Provenance:
                     rule_id=rule.id,
                     rule=rule.text,
                     doubtful=rule.doubtful,
+                    turn=self.turns.get(rule.example_id),
                 )
                 for rule in (self.rules[rule_id] for rule_id in descent.rule_ids)
             ),
@@ -156,6 +165,7 @@ class Provenance:
             rule=rule,
             no_rule=None if rule else self._no_rule(example),
             cluster=self.clusters.get(rule.id) if rule else None,
+            turn=self.turns.get(example.id),
             instructions=tuple(own.instruction_id for own in descents if example.id in own.example_ids),
             fixed_by=_holding(example.id, {own.instruction_id: own.fixed for own in descents}) if measured else None,
             broken_by=_holding(example.id, {own.instruction_id: own.broken for own in descents}) if measured else None,

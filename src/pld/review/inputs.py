@@ -7,7 +7,7 @@ from pathlib import Path
 from pld.artifacts import MESSAGES_FILE, SHIPS, read_jsonl, read_prompt, read_record
 from pld.config.build import build
 from pld.config.composition import with_settings
-from pld.distill.render import exemplars_of, frame_system_prompt
+from pld.distill.render import exemplars_of, frame_system_prompt, turn_examples
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError
 from pld.metrics import indices, system_report
@@ -17,6 +17,7 @@ from pld.records import (
     EvaluationReport,
     Example,
     Instruction,
+    Message,
     Messages,
     Prediction,
     Rule,
@@ -41,14 +42,14 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class ReviewedList:
-    """`instructions` in prompt order; `prompt_sha256`: hash of their prompt; `config`: with the settings of the trial
+    """`instructions` in prompt order; `messages`: their prompt; `config`: with the settings of the trial
     that won the sweep."""
 
     folder: Path
     where: Path
     config: Config
     instructions: list[Instruction]
-    prompt_sha256: str
+    messages: tuple[Message, ...]
     rules: dict[str, Rule]
     train: list[Example]
 
@@ -65,7 +66,7 @@ class ReviewedList:
             where=where,
             config=with_settings(config, winner.settings),
             instructions=read_jsonl(folder / where / "instructions.jsonl", Instruction),
-            prompt_sha256=prompt_sha256(messages),
+            messages=messages,
             rules={rule.id: rule for rule in read_jsonl(folder / "rules/rules.jsonl", Rule)},
             train=read_jsonl(folder / "splits/train.jsonl", Example),
         )
@@ -75,6 +76,17 @@ class ReviewedList:
                 f"({folder / where / MESSAGES_FILE}); run `dvc repro`"
             )
         return found
+
+    @property
+    def prompt_sha256(self) -> str:
+        return prompt_sha256(self.messages)
+
+    @property
+    def turns(self) -> list[tuple[str, Example]]:
+        """The example turns as (rendered input, training example)."""
+        examples = {example.id: example for example in self.train}
+        shown = turn_examples(self.config.task, self.messages, self.train)
+        return [(turn.content, examples[own]) for turn, own in zip(self.messages[1::2], shown, strict=True)]
 
     def digest_of(self, instructions: Sequence[Instruction]) -> str:
         """Hash of the prompt of `instructions`; needs the Student's tokenizer only if turns may be cut."""

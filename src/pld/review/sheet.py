@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pld.distill.text_checks import one_line
 from pld.prompts.markup import escaped
+from pld.records import Example
 from pld.resolve.lineage import describe_step
 from pld.resolve.records import Effect
 from pld.review.decisions import ReviewEntry
@@ -18,6 +19,10 @@ from pld.review.inputs import ReviewItem
 
 _FEW_RULES, _FEW_IDS, _WIDTH = 5, 10, 100
 _FREE_TEXT = ("reviewer", "note", "text")
+_OF_TURNS = (
+    "training examples that come with the instructions: whoever approves the instructions approves them too, and an "
+    "example of rejected instructions alone goes with them"
+)
 _HOW = (
     "Give each instruction a verdict: approve (keep it), edit (change its text) or reject (remove it).",
     "Put the reviewer's name at the top for all instructions, or beside a single one. Notes are kept for good.",
@@ -76,9 +81,15 @@ class Sheet:
 
 
 def write_sheet(
-    task: str, prompt_sha256: str, figures: Sequence[str], items: Sequence[ReviewItem], log: Sequence[ReviewEntry]
+    task: str,
+    prompt_sha256: str,
+    figures: Sequence[str],
+    items: Sequence[ReviewItem],
+    log: Sequence[ReviewEntry],
+    turns: Sequence[tuple[str, Example]] = (),
 ) -> str:
-    """The sheet to fill in. `figures`: lines on the prompt's quality; `log`: earlier decisions, shown as evidence."""
+    """The sheet to fill in. `figures`: lines on the prompt's quality; `log`: earlier decisions, shown as evidence;
+    `turns`: the prompt's example turns, as (rendered input, example)."""
     lines = [_comment(line) for line in (f"Review of {task}", *figures, *_HOW)]
     lines += [_scalars({"task": task, "prompt": prompt_sha256, "reviewer": ""}), "instructions:"]
     for place, item in enumerate(items, 1):
@@ -87,6 +98,9 @@ def write_sheet(
         lines += ["", "  " + _comment(f"{place} of {len(items)}: {own.label}")]
         lines += [f"  {_comment(line, depth)}" for depth, line in _evidence(item, log)]
         lines += ["  - " + textwrap.indent(_scalars(fields), "    ").removeprefix("    ")]
+    if turns:
+        lines += ["", *map(_comment, (f"The prompt ends in {len(turns)} example turns, {_OF_TURNS}:",))]
+        lines += [_comment(f"{own.id} is {own.label}: {text}", 1) for text, own in turns]
     return "\n".join(lines) + "\n"
 
 
