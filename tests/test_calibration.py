@@ -118,6 +118,15 @@ def test_cross_fitting_learns_a_bias_that_other_folds_show_and_nothing_from_an_e
     assert np.mean(right) < 0.38  # 1/3 by chance
 
 
+def test_no_example_is_in_the_fit_that_calibrates_it():
+    scores, gold = biased(12)
+    found = cross_fitted(scores, gold, [str(number) for number in range(12)], LABELS, folds=12)
+    for row in range(12):
+        others = np.arange(12) != row
+        expected = calibrate(scores[row : row + 1], fit_affine(scores[others], gold[others], LABELS))
+        assert found[row : row + 1] == pytest.approx(expected)
+
+
 def test_cross_fitted_scores_follow_the_examples_whatever_their_order():
     scores, gold = biased(40)
     ids = [str(number) for number in range(40)]
