@@ -1,60 +1,60 @@
-"""The tree that UmapHdbscanClusterer cuts, against the clusters that it answers."""
-
-from types import SimpleNamespace
+"""The tree of a consensus, against the clusters that are cut from it."""
 
 import numpy as np
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pld.adapters.clusterers.condensed_tree import TreeClusterer, condensed
+from pld.adapters.clusterers.consensus import cut, merges_of
 from pld.adapters.clusterers.dbscan import DbscanClusterer
 
-ROW = np.dtype([("parent", int), ("child", int), ("lambda_val", float), ("child_size", int)])
+# rows 0-1 and 2-3 are together in all runs, all four in half of them, row 4 with them in none
+RUNS = np.array([[0, 0, 0, 0, -1], [0, 0, 1, 1, -1]])
 
 
-def fitted(rows, labels):
-    tree = SimpleNamespace(to_numpy=lambda: np.array(rows, dtype=ROW))
-    return SimpleNamespace(condensed_tree_=tree, labels_=np.array(labels))
+def bars_of(runs, agreement=0.65, fewest=2):
+    merges = merges_of(runs)
+    return condensed(merges, cut(merges, agreement, fewest), agreement, fewest)
 
 
-# row 4 falls out of the root at 0.5, which splits at 1 into {0, 1} and {2, 3}; of those one splits no further
-ROWS = [
-    (5, 4, 0.5, 1), (5, 6, 1.0, 2), (5, 7, 1.0, 2),
-    (6, 0, 2.0, 1), (6, 1, 4.0, 1), (7, 2, 3.0, 1), (7, 3, 3.0, 1),
-]  # fmt: skip
+def test_a_branch_is_as_wide_as_its_rows_starts_where_its_parent_splits_and_is_coloured_from_the_cut():
+    found = {(bar.left, bar.size, bar.top, bar.bottom, bar.number) for bar in bars_of(RUNS)}
+    assert len({left for left, size, *_ in found if size == 4}) == 1
+    left = next(left for left, size, *_ in found if size == 4)
+    assert {(at - left, *own) for at, *own in found} == {
+        (0, 4, 0, 0.5, None),
+        (0, 2, 0.5, 0.65, None),
+        (0, 2, 0.65, 1, 0),
+        (2, 2, 0.5, 0.65, None),
+        (2, 2, 0.65, 1, 1),
+    }
 
 
-def test_a_branch_is_as_wide_as_its_rows_and_starts_where_its_parent_splits():
-    tree = condensed(fitted(ROWS, [0, 0, 1, 1, -1]))
-    assert [(bar.left, bar.size, bar.top, bar.bottom, bar.number) for bar in tree.bars] == [
-        (0, 5, 0, 0.5, None),
-        (0.5, 4, 0.5, 1, None),
-        (0.5, 2, 1, 2, 0),
-        (1, 1, 2, 4, 0),
-        (2.5, 2, 1, 3, 1),
-    ]
-    assert tree.numbers == (0, 0, 1, 1, -1)
+def test_rows_of_one_cluster_that_splits_above_the_cut_share_its_number():
+    assert {bar.number for bar in bars_of(RUNS, agreement=0.5)} == {None, 0}
 
 
-def test_a_branch_of_noise_has_no_cluster():
-    assert {bar.number for bar in condensed(fitted(ROWS, [0, 0, -1, -1, -1])).bars} == {0, None}
+def test_noise_has_no_branch_and_no_number():
+    assert {bar.number for bar in bars_of(np.array([[-1] * 4] * 3))} <= {None}
 
 
-def test_identical_rows_end_a_little_below_the_others():
-    rows = [(*row[:2], np.inf if row[1] == 1 else row[2], row[3]) for row in ROWS]
-    assert max(bar.bottom for bar in condensed(fitted(rows, [0, 0, 1, 1, -1])).bars) == pytest.approx(1.05 * 3)
-
-
-def test_a_real_tree_has_every_row_and_the_clusters_of_hdbscan():
-    from hdbscan import HDBSCAN
-
-    generator = np.random.default_rng(0)
-    rows = np.vstack([generator.normal(size=(20, 3)) + 8 * np.eye(3)[place] for place in range(3)])
-    done = HDBSCAN(min_cluster_size=5).fit(rows)
-    tree = condensed(done)
-    assert tree.bars[0].size == 60
-    assert {bar.number for bar in tree.bars} == {None, *range(done.labels_.max() + 1)}
-    widest = {number: max(bar.size for bar in tree.bars if bar.number == number) for number in range(3)}
-    assert widest == {number: int((done.labels_ == number).sum()) for number in range(3)}
+@given(
+    st.integers(4, 20).flatmap(
+        lambda n: st.lists(st.lists(st.integers(-1, 4), min_size=n, max_size=n), min_size=1, max_size=8)
+    ),
+    st.integers(2, 4),
+    st.sampled_from([0.3137, 0.5151, 0.6573]),  # no share of few runs, where a cluster may start and end
+)
+def test_every_cluster_has_a_bar_as_wide_as_its_rows_at_the_cut(runs, fewest, agreement):
+    merges = merges_of(np.array(runs))
+    numbers = cut(merges, agreement, fewest)
+    bars = condensed(merges, numbers, agreement, fewest)
+    assert all(0 <= bar.top < bar.bottom <= 1 and bar.size >= fewest for bar in bars)
+    held = {bar.number for bar in bars} - {None}
+    assert held == set(numbers.tolist()) - {-1}
+    widest = {number: max(bar.size for bar in bars if bar.number == number) for number in held}
+    assert widest == {number: int((numbers == number).sum()) for number in held}
+    assert all(bar.number is None or bar.top >= agreement for bar in bars)
 
 
 def test_dbscan_has_no_tree():

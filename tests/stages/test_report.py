@@ -95,9 +95,7 @@ def write_tree(
     story = hostile_story(labels, rules, instructions, trials)
     write_artifacts(folder, config, story, right=0.7, rival=1.0, **{"timed": True, **options})
     trial = read_record(folder / "best/trial.json", TrialReport)
-    write_json(
-        folder / "best/trial.json", trial.model_copy(update={"by_size": {"min_cluster_size": 500, "init": "pca"}})
-    )
+    write_json(folder / "best/trial.json", trial.model_copy(update={"by_size": {"sample": 2000}, "stability": 0.83}))
     if reviewed:
         left = story.came_in[0].model_copy(update={"id": "before", "text": "As the loop left it."})
         write_jsonl(folder / "resolve/final/instructions.jsonl", [left, *story.came_in[1:]])
@@ -207,11 +205,16 @@ def test_the_page_opens_from_disk_without_errors_requests_or_foreign_scripts(bro
 
 def test_the_page_starts_with_what_ships_and_what_is_better(browser, written):
     opened = Opened(browser, written)
-    said = opened.page.locator(".verdict").text_content()
-    assert said.startswith("On 60 test examples, what ships (distilled) reaches macro-F1 0.")
-    assert " more than zero_shot (0." in said
+    decision = opened.page.locator(".verdict").text_content()
+    why, instead = opened.page.locator(".why").all_text_contents()
+    assert decision == "Don't ship the distilled prompt."
+    assert why.startswith("On 60 test examples it is ")
+    assert instead.startswith("Use tfidf_logreg: it needs no LLM and is clearly better (macro-F1 +0.")
+    said = opened.page.locator(".figures").text_content()
+    assert said.startswith("On 60 test examples, what ships (distilled_calibrated) reaches macro-F1 0.")
+    assert " zero_shot_calibrated (0." in said
     assert "tfidf_logreg (by 0." in said
-    assert said.endswith("does better.")
+    assert said.endswith("better.")
     body = " ".join(opened.page.locator("main").inner_text().split())
     for words in (
         "edited by sheets 1, 2",
@@ -221,7 +224,8 @@ def test_the_page_starts_with_what_ships_and_what_is_better(browser, written):
         "Nothing was spent on a Teacher now: its recorded answers were played back",
         "Not said: 2 finished, and 4 are the fewest that say something",
         "40 training examples that it was asked about (7 more were not: extraction.examples)",
-        "Chosen by their number: min_cluster_size 500, init pca.",
+        "Chosen by their number: sample 2000.",
+        "Stability of the clusters: 0.83, the mean adjusted Rand index between",
         "A part of the text is left out in 1 of 9 validation and 2 of 9 test examples, as set in task.reader",
     ):
         assert words in body
@@ -333,6 +337,16 @@ def test_a_phone_never_scrolls_sideways(browser, written):
     opened.page.evaluate("document.querySelectorAll('details').forEach(own => own.open = true)")
     assert opened.overflow == 0
     assert opened.page.locator(".scroll").evaluate_all("all => all.some(own => own.scrollWidth > own.clientWidth)")
+
+
+def test_the_page_says_how_many_training_examples_the_prompt_shows_and_lists_them(tmp_path: Path) -> None:
+    write_tree(tmp_path / "artifacts")
+    first, second, *_ = read_jsonl(tmp_path / "artifacts/splits/train.jsonl", Example)
+    page = made(tmp_path, turns=example_turns(TASK.bare, [second, first])) / "index.html"
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert "the Student reads 2 example turns: a training example as the user's turn" in text.replace("&#39;", "'")
+    assert text.index(f"<code>{second.id}</code> {second.label}: ") < text.index(f"<code>{first.id}</code>")
+    assert "jq -jcS . artifacts/review/final/messages.json | sha256sum md5sum" in text
 
 
 def test_the_stage_prints_where_the_page_is(tmp_path, capsys):

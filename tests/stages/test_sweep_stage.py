@@ -2,14 +2,16 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pld import artifacts
 from pld.distill.sweep import DrawSpread, Swept
+from pld.records import TrialReport
 from pld.stages import sweep
-from support.word_sweep import ByNearest, swept, whole
+from support.word_sweep import ByNearest, raced, swept, whole
 
 DRAWS = Path("artifacts/best/draws.json")
 
@@ -59,6 +61,27 @@ class BySize(ByNearest):
         return {"min_samples": rows, "init": "pca"}
 
 
+class Repeated(ByNearest):
+    def stability(self, vectors):
+        return len(vectors) / 100
+
+
+def test_the_stability_of_the_clusters_stands_with_every_trial_that_has_one(project, capsys):
+    points = [{"clustering.doubtful": doubtful} for doubtful in ("keep", "drop")]
+    written(swept(*points, clusterer=Repeated()))
+    with Path("artifacts/trials.csv").open() as file:
+        for row in csv.DictReader(file):
+            of = {"keep": 0.6, "drop": 0.54}[row["clustering.doubtful"]]
+            assert float(row["stability"]) == of
+            assert json.loads(Path(f"artifacts/trials/{row['trial_id']}/report.json").read_text())["stability"] == of
+    assert re.search(r"sweep: \d+ clusters, \d+% noise, stability 0\.(60|54) ", capsys.readouterr().out)
+    written(swept(*points))
+    assert "stability" not in capsys.readouterr().out
+    assert "stability" not in Path("artifacts/best/trial.json").read_text()
+    with Path("artifacts/trials.csv").open() as file:
+        assert {row["stability"] for row in csv.DictReader(file)} == {""}
+
+
 def test_what_the_clusterer_chose_by_the_number_of_rules_is_told_and_stands_with_every_trial(project, capsys):
     points = [{"clustering.doubtful": doubtful} for doubtful in ("keep", "drop")]
     found = written(swept(*points, clusterer=BySize()))
@@ -75,6 +98,24 @@ def test_what_the_clusterer_chose_by_the_number_of_rules_is_told_and_stands_with
     written(swept(*points))
     assert "chosen by" not in capsys.readouterr().out
     assert "by_size" not in Path("artifacts/best/trial.json").read_text()
+
+
+def test_the_leaderboard_of_a_race_says_how_far_each_trial_went_and_what_it_cost(project, capsys):
+    points = [{"clustering.draw": draw, "rendering.order": order} for draw in (0, 1) for order in ("support", "label")]
+    found, student = raced(*points, first=2)
+    written(found)
+    with Path("artifacts/trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["rung"], row["n"]) for row in rows] == [("2", "30")] * 2 + [("1", "6")] * 2
+    assert sum(int(row["asked"]) for row in rows) == len(student.asked)
+    assert f"sweep: 4 trials, {len(student.asked):,} Student answers" in capsys.readouterr().out
+    for row in rows:
+        report = artifacts.read_record(Path(f"artifacts/trials/{row['trial_id']}/report.json"), TrialReport)
+        assert (row["gap"], row["se"]) == (f"{report.standing.gap:.4f}", f"{report.standing.se:.4f}")
+        assert bool(row["final_macro_f1"]) == (report.report.n == 30)
+    best = artifacts.read_record(Path("artifacts/best/trial.json"), TrialReport)
+    assert best.standing.gap <= best.standing.se
+    assert best.report.n == 30
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

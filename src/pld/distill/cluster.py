@@ -26,14 +26,24 @@ class ChoosesBySize(Protocol):
         ...
 
 
+@runtime_checkable
+class MeasuresStability(Protocol):
+    """A Clusterer that runs several times."""
+
+    def stability(self, vectors: Vectors) -> float | None:
+        """Mean adjusted Rand index between its runs on `vectors`; None where it made none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Clustering:
     """`noise_share`: share of the rules that the clusterer called noise, before the policy; `by_size`: settings that it
-    chose by the number of rules."""
+    chose by the number of rules; `stability`: how alike its runs are, None where it doesn't say."""
 
     clusters: tuple[Cluster, ...]
     noise_share: float
     by_size: Mapping[str, int | str] = field(default_factory=dict)
+    stability: float | None = None
 
 
 def chosen_rules(rules: Sequence[Rule], vectors: Vectors, params: ClusteringParams) -> tuple[Sequence[Rule], Vectors]:
@@ -76,7 +86,7 @@ def cluster_rules(rules: Sequence[Rule], vectors: Vectors, clusterer: Clusterer,
         )
     numbers = found.copy()
     if noise == "nearest":
-        numbers = _to_nearest(found, vectors)
+        numbers = to_nearest(found, vectors)
     elif noise == "singletons":
         numbers[is_noise] = found.max(initial=-1) + 1 + np.arange(is_noise.sum())
     members = {number: places.tolist() for number, places in _places(numbers).items()}
@@ -91,7 +101,8 @@ def cluster_rules(rules: Sequence[Rule], vectors: Vectors, clusterer: Clusterer,
         for place, number in enumerate(ordered)
     )
     by_size = clusterer.by_size(len(rules)) if isinstance(clusterer, ChoosesBySize) else {}
-    return Clustering(clusters, float(is_noise.mean()), by_size)
+    stability = clusterer.stability(vectors) if isinstance(clusterer, MeasuresStability) else None
+    return Clustering(clusters, float(is_noise.mean()), by_size, stability)
 
 
 def _places(numbers: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
@@ -101,7 +112,8 @@ def _places(numbers: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
     return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))
 
 
-def _to_nearest(found: npt.NDArray[np.int64], vectors: Vectors) -> npt.NDArray[np.int64]:
+def to_nearest(found: npt.NDArray[np.int64], vectors: Vectors) -> npt.NDArray[np.int64]:
+    """Cluster numbers [n] with noise (-1) moved to the cluster of the nearest centroid; one cluster if all is noise."""
     if (found < 0).all():
         return np.zeros_like(found)
     places = {number: own for number, own in _places(found).items() if number >= 0}

@@ -126,7 +126,7 @@ def map_chart(
 
 
 def tree_chart(tree: CondensedTree, rules: Sequence[Rule], cluster_of: Mapping[str, Cluster]) -> Chart:
-    """The condensed tree over `rules` [n]; its branches are coloured by the cluster that was cut there."""
+    """The condensed tree over `rules` [n], or some of them; its branches are coloured by the cluster cut there."""
     named = {number: _cluster_name(cluster_of.get(rule.id)) for rule, number in zip(rules, tree.numbers, strict=True)}
     marks = [
         {
@@ -142,9 +142,9 @@ def tree_chart(tree: CondensedTree, rules: Sequence[Rule], cluster_of: Mapping[s
     encoded: dict[str, Any] = {
         "x": alt.X("left:Q", axis=None, scale=alt.Scale(zero=False, nice=False)),
         "x2": alt.X2("right:Q"),
-        "y": alt.Y("top:Q", title="density (1 / distance)", scale=alt.Scale(reverse=True, nice=False)),
+        "y": alt.Y("top:Q", title="share of runs together", scale=alt.Scale(reverse=True, nice=False)),
         "y2": alt.Y2("bottom:Q"),
-        "tooltip": [alt.Tooltip("cluster:N"), alt.Tooltip("rules:Q"), alt.Tooltip("top:Q", title="from density")],
+        "tooltip": [alt.Tooltip("cluster:N"), alt.Tooltip("rules:Q"), alt.Tooltip("top:Q", title="from share of runs")],
     }
 
     def bars(style: list[str]) -> alt.Chart:
@@ -153,9 +153,9 @@ def tree_chart(tree: CondensedTree, rules: Sequence[Rule], cluster_of: Mapping[s
 
     return Chart(
         name="tree",
-        about="Condensed tree of the rules: as wide as the rules that hang together at a density",
+        about="Consensus tree of the rules: as wide as the rules that are together in a share of the clusterer's runs",
         description=(
-            f"Condensed cluster tree of {len(rules)} rules, {len(set(named) - {-1})} clusters cut from it; "
+            f"Consensus tree of {tree.bars[0].size} rules, {len(set(named) - {-1})} clusters cut from it; "
             "their sizes are in the table below."
         ),
         spec=spec_of(_by_cluster(bars, marks, _coloured(list(cluster_of.values())), "edge"), height=260),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from sklearn.metrics import adjusted_rand_score
 
 from pld.adapters.clusterers import umap_hdbscan
 from pld.config.build import build
@@ -13,13 +14,18 @@ OPTIONS = sorted(Path("conf/clusterer").glob("*.yaml"))
 
 
 @pytest.fixture(params=OPTIONS, ids=lambda path: path.stem)
-def clusterer(request):
-    return build(yaml.safe_load(request.param.read_text()), "clusterer")
+def option(request):
+    return yaml.safe_load(request.param.read_text())
+
+
+@pytest.fixture
+def clusterer(option):
+    return build(option, "clusterer")
 
 
 # UMAP compiles itself for some ten seconds (tests/adapters/clusterers/test_clusterers_at_scale.py has a fake one)
 with_umap_slow = pytest.mark.parametrize(
-    "clusterer",
+    "option",
     [
         pytest.param(path, marks=[pytest.mark.slow] if path.stem == "umap_hdbscan" else [], id=path.stem)
         for path in OPTIONS
@@ -45,11 +51,25 @@ def test_separate_blobs_become_separate_clusters(clusterer):
 
 
 @with_umap_slow
-def test_the_same_vectors_give_the_same_clusters(clusterer):
+def test_the_same_vectors_give_the_same_clusters(option, clusterer):
     vectors = blobs([40, 25, 15], spread=0.1)
     found = clusterer.cluster(vectors).tolist()
-    umap_hdbscan._reduced.clear()  # so that it is computed anew
-    assert clusterer.cluster(vectors).tolist() == found
+    umap_hdbscan._layouts.clear()  # so that it is computed anew
+    assert build(option, "clusterer").cluster(vectors).tolist() == found
+
+
+@with_umap_slow
+def test_rows_in_another_order_are_in_the_same_clusters_where_these_are_clear(clusterer):
+    vectors = blobs([30, 20, 25])
+    order = np.random.default_rng(1).permutation(len(vectors))
+    assert adjusted_rand_score(clusterer.cluster(vectors)[order], clusterer.cluster(vectors[order])) == 1
+
+
+@with_umap_slow
+def test_noise_on_the_vectors_leaves_clear_clusters_alike(clusterer):
+    vectors = blobs([30, 20, 25])
+    noisy = vectors + np.random.default_rng(1).normal(scale=1e-6, size=vectors.shape).astype(np.float32)
+    assert clusterer.cluster(noisy).tolist() == clusterer.cluster(vectors).tolist()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7])

@@ -1,9 +1,7 @@
 """Clusterers with many rows: exact clusters, settings by size, and memory that grows with n instead of n²."""
 
-import sys
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -13,15 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from pld.adapters.clusterers import dbscan, in_proportion, umap_hdbscan
+from pld.adapters.clusterers import dbscan, in_proportion
 from pld.adapters.clusterers.dbscan import DbscanClusterer
-from pld.adapters.clusterers.umap_hdbscan import UmapHdbscanClusterer
 from pld.config.build import build
 from pld.distill.cluster import ChoosesBySize
 from pld.errors import ConfigError
 
 OPTIONS = sorted(Path("conf/clusterer").glob("*.yaml"))
-SETTINGS = {"n_neighbors": 10, "n_components": 5, "min_cluster_size": 8, "min_samples": 3, "grow_from": 1600, "seed": 0}
 
 
 @pytest.fixture(params=OPTIONS, ids=lambda path: path.stem)
@@ -80,21 +76,14 @@ def test_a_growing_setting_never_falls_and_is_never_below_the_configured_one(val
 def test_few_rules_are_clustered_as_configured_and_many_by_size(option):
     clusterer = build(option, "clusterer")
     assert isinstance(clusterer, ChoosesBySize)
-    assert clusterer.by_size(349) == clusterer.by_size(1600) == {}
-    chosen = clusterer.by_size(100_000)
-    assert (
-        chosen
-        == {
-            "DbscanClusterer": {"min_samples": 84},
-            "UmapHdbscanClusterer": {"min_cluster_size": 500, "n_epochs": 200, "init": "pca"},
-        }[type(clusterer).__name__]
-    )
-    grown = [name for name in chosen if name.startswith("min_")]
-    fixed = build(option | {"grow_from": None}, "clusterer").by_size(100_000)
-    assert not set(grown) & set(fixed)
+    assert clusterer.by_size(349) == clusterer.by_size(2000) == {}
+    chosen = {"DbscanClusterer": {"min_samples": 84}, "UmapHdbscanClusterer": {"sample": 2000}}
+    assert clusterer.by_size(100_000) == chosen[type(clusterer).__name__]
 
 
-def test_grow_from_must_be_positive(option):
+def test_dbscan_grows_only_from_a_positive_number_of_rules():
+    option = yaml.safe_load(Path("conf/clusterer/dbscan.yaml").read_text())
+    assert build(option | {"grow_from": None}, "clusterer").by_size(100_000) == {}
     with pytest.raises(ConfigError, match=r"greater than 0, got 0 .*clusterer\.grow_from"):
         build(option | {"grow_from": 0}, "clusterer")
 
@@ -104,73 +93,3 @@ def test_dbscan_requires_more_neighbours_for_more_rows(grow_from, clusters):
     vectors = np.vstack([rows_of(0, 6, 8, 0.01), np.eye(8, dtype=np.float32)[np.arange(34) % 7 + 1]])
     found = DbscanClusterer(eps=0.01, min_samples=6, grow_from=grow_from).cluster(vectors)
     assert (found[:6] >= 0).any() == bool(clusters)
-
-
-class Umap:
-    """Records UMAP's settings and returns the first columns."""
-
-    calls: list[dict] = []  # noqa: RUF012
-
-    def __init__(self, **settings):
-        self.settings = settings
-        Umap.calls.append(settings)
-
-    def fit_transform(self, vectors):
-        return vectors[:, : self.settings["n_components"]]
-
-
-@pytest.fixture
-def umap_settings(monkeypatch):
-    monkeypatch.setattr(Umap, "calls", [])
-    monkeypatch.setattr(umap_hdbscan, "_reduced", {})
-    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
-    return Umap.calls
-
-
-class Hdbscan:
-    calls: list[dict] = []  # noqa: RUF012
-
-    def __init__(self, **settings):
-        Hdbscan.calls.append(settings)
-
-    def fit(self, low):
-        return SimpleNamespace(labels_=np.zeros(len(low), dtype=int))
-
-
-@pytest.fixture
-def hdbscan_settings(monkeypatch):
-    monkeypatch.setattr(Hdbscan, "calls", [])
-    monkeypatch.setitem(sys.modules, "hdbscan", SimpleNamespace(HDBSCAN=Hdbscan))
-    return Hdbscan.calls
-
-
-@pytest.mark.parametrize(
-    ("n", "umap", "hdbscan"),
-    [
-        (1000, {"n_epochs": 500, "init": "spectral"}, {"min_cluster_size": 8, "min_samples": 3}),
-        (10_000, {"n_epochs": 500, "init": "spectral"}, {"min_cluster_size": 50, "min_samples": 3}),
-        (10_001, {"n_epochs": 200, "init": "pca"}, {"min_cluster_size": 51, "min_samples": 3}),
-    ],
-)
-def test_umap_and_hdbscan_get_the_settings_that_by_size_reports(n, umap, hdbscan, umap_settings, hdbscan_settings):
-    clusterer = UmapHdbscanClusterer(**SETTINGS)
-    clusterer.cluster(rows_of(0, n, 8, 1.0))
-    assert {name: umap_settings[0][name] for name in umap} == umap
-    assert {name: hdbscan_settings[0][name] for name in hdbscan} == hdbscan
-    assert clusterer.by_size(n).items() <= (umap | hdbscan).items()
-    assert umap_settings[0]["n_neighbors"] == 10  # so many are held of every row
-
-
-def test_clusterers_that_differ_only_in_hdbscan_share_one_umap_run(umap_settings, hdbscan_settings):
-    vectors = rows_of(0, 50, 8, 1.0)
-    for size in (8, 12):
-        UmapHdbscanClusterer(**SETTINGS | {"min_cluster_size": size}).cluster(vectors)
-    assert len(umap_settings) == 1
-    assert [settings["min_cluster_size"] for settings in hdbscan_settings] == [8, 12]
-    others = vectors.copy()
-    others[0] = -others[0]
-    UmapHdbscanClusterer(**SETTINGS).cluster(others)
-    for change in ({"seed": 1}, {"n_neighbors": 5}, {"n_components": 3}):
-        UmapHdbscanClusterer(**SETTINGS | change).cluster(vectors)
-    assert len(umap_settings) == 5
-    assert len(umap_hdbscan._reduced) == 4

@@ -1,13 +1,11 @@
-"""Lay out HDBSCAN's condensed tree (Campello et al. 2013) for drawing: branches narrow as rows leave them, and children
-are side by side below their parent."""
+"""Lay out a clusterer's tree for drawing, condensed like HDBSCAN's (Campello et al. 2013): branches narrow as rows
+leave them, and children are side by side below their parent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
+from pld.adapters.clusterers.consensus import Merges, Numbers
 from pld.ports import Vectors
 
 BARS_A_BRANCH = 20
@@ -15,8 +13,8 @@ BARS_A_BRANCH = 20
 
 @dataclass(frozen=True)
 class Bar:
-    """A piece of a branch: `size` rows, starting at `left`, are connected from density `top` to `bottom` (lambda, 1 /
-    distance). `number`: of its cluster, as in `Clusterer.cluster`; None above all clusters."""
+    """A piece of a branch: `size` rows, starting at `left`, are together from the share of runs `top` to `bottom`.
+    `number`: of its cluster, as in `Clusterer.cluster`; None above all clusters."""
 
     left: float
     size: int
@@ -35,53 +33,65 @@ class CondensedTree:
 
 @runtime_checkable
 class TreeClusterer(Protocol):
-    """A Clusterer that cuts a density tree."""
+    """A Clusterer that cuts a tree."""
 
     def tree(self, vectors: Vectors) -> CondensedTree | None:
         """The tree behind `cluster(vectors)`; None where there is none."""
         ...
 
 
-def condensed(fitted: Any) -> CondensedTree:
-    """The tree of a fitted HDBSCAN. Rows at distance 0 (infinite lambda) leave slightly below the densest others."""
-    tree, labels = fitted.condensed_tree_.to_numpy(), np.asarray(fitted.labels_)
-    finite = tree["lambda_val"][np.isfinite(tree["lambda_val"])]
-    tree["lambda_val"] = np.minimum(tree["lambda_val"], 1.05 * finite.max(initial=0.0) or 1.0)
-    numbers = _numbers(tree, labels)
-    begins = {int(tree["parent"].min()): (0.0, 0.0)}  # node → left edge, and density where it starts
-    bars: list[Bar] = []
-    by_parent = tree[np.argsort(tree["parent"], kind="stable")]
-    nodes, first = np.unique(by_parent["parent"], return_index=True)
-    # a child has a higher number than its parent
-    for node, rows in zip(nodes.tolist(), np.split(by_parent, first[1:]), strict=True):
-        left, top = begins[node]
-        bars += _bars(rows, left, top, numbers.get(node))
-        middle = left + rows["child_size"].sum() / 2
-        branches = rows[rows["child_size"] > 1]
-        left = middle - branches["child_size"].sum() / 2
-        for branch in branches:
-            begins[int(branch["child"])] = (left, float(branch["lambda_val"]))
-            left += int(branch["child_size"])
-    return CondensedTree(tuple(bars), tuple(labels.tolist()))
+def condensed(merges: Merges, numbers: Numbers, agreement: float, fewest: int) -> tuple[Bar, ...]:
+    """The bars of a consensus over n rows, cut at `agreement` into the clusters `numbers` [n]. A branch splits where
+    both parts have at least `fewest` rows; smaller parts leave it."""
+    return tuple(_Layout(merges, numbers, agreement, fewest).bars())
 
 
-def _bars(rows: npt.NDArray[Any], left: float, top: float, number: int | None) -> Iterator[Bar]:
-    """Of one branch, from the `rows` that leave it; small changes in width get no bar of their own."""
-    whole = alive = shown = int(rows["child_size"].sum())
-    middle = left + whole / 2
-    densities, which = np.unique(rows["lambda_val"], return_inverse=True)
-    leaving = np.bincount(which, weights=rows["child_size"])
-    for density, gone in zip(densities, leaving, strict=True):
-        alive -= int(gone)
-        if density > top and (density == densities[-1] or (shown - alive) * BARS_A_BRANCH >= whole):
-            yield Bar(left=middle - shown / 2, size=shown, top=top, bottom=float(density), number=number)
-            top, shown = float(density), alive
+class _Layout:
+    def __init__(self, merges: Merges, numbers: Numbers, agreement: float, fewest: int) -> None:
+        self._agreement, self._fewest = agreement, fewest
+        self._rows = len(numbers)
+        self._children = merges[:, :2].astype(int).tolist()
+        self._sizes = [1] * self._rows + merges[:, 3].astype(int).tolist()
+        self._levels = [1.0] * self._rows + (1 - merges[:, 2]).round(6).tolist()
+        self._numbers = numbers.tolist()  # of each node: that of its first row
+        for first, _ in self._children:
+            self._numbers.append(self._numbers[first])
 
+    def bars(self) -> Iterator[Bar]:
+        branches = [(len(self._sizes) - 1, 0.0, 0.0)]  # node, left edge, and level where it starts
+        while branches:
+            node, left, top = branches.pop()
+            whole = shown = self._sizes[node]
+            middle = left + whole / 2
+            while (longest := self._longest(node)) is not None:
+                # small changes in width get no bar of their own
+                level, alive = self._levels[node], self._sizes[longest]
+                if level > top and (shown - alive) * BARS_A_BRANCH >= whole:
+                    yield from self._pieces(node, middle, shown, top)
+                    top, shown = level, alive
+                elif level == top:
+                    shown = alive
+                node = longest
+            yield from self._pieces(node, middle, shown, top)
+            left = middle - self._sizes[node] / 2
+            for child in self._parts(node):
+                branches.append((child, left, self._levels[node]))
+                left += self._sizes[child]
 
-def _numbers(tree: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[int, int]:
-    """Node → cluster, for nodes whose rows all have that label: the clusters and their descendants."""
-    held: dict[int, set[int]] = {}
-    for row in np.sort(tree, order="parent")[::-1]:
-        below = {int(labels[row["child"]])} if row["child_size"] == 1 else held[int(row["child"])]
-        held.setdefault(int(row["parent"]), set()).update(below)
-    return {node: next(iter(below)) for node, below in held.items() if len(below) == 1 and -1 not in below}
+    def _parts(self, node: int) -> list[int]:
+        """Children that are branches, where the node splits or ends."""
+        children = self._children[node - self._rows] if node >= self._rows else []
+        return [child for child in children if self._sizes[child] >= self._fewest]
+
+    def _longest(self, node: int) -> int | None:
+        """The child in which the branch goes on; None where it splits or ends."""
+        parts = self._parts(node)
+        return parts[0] if len(parts) == 1 else None
+
+    def _pieces(self, node: int, middle: float, size: int, top: float) -> Iterator[Bar]:
+        """From `top` to where the node's rows part, in two pieces where that crosses the cut."""
+        bottom = self._levels[node]
+        for start, end in ((top, min(bottom, self._agreement)), (max(top, self._agreement), bottom)):
+            if end > start:
+                number = self._numbers[node] if start >= self._agreement else None
+                yield Bar(left=middle - size / 2, size=size, top=start, bottom=end, number=number)
