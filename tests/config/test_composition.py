@@ -46,16 +46,34 @@ def test_overrides_are_hydras(selections):
     assert config.rendering.exemplars == 2
 
 
-def test_the_space_follows_the_clusterer(selections):
-    assert "eps" in compose(CONF, selections(clusterer="dbscan")).sweep.space["clusterer"]
-    assert "eps" not in compose(CONF, selections(clusterer="umap_hdbscan")).sweep.space["clusterer"]
+@pytest.mark.parametrize("sampler", ["race", "grid", "tpe"])
+def test_the_space_follows_the_consolidator_and_where_clusters_matter_the_clusterer(selections, sampler):
+    def space(**groups):
+        return compose(CONF, selections(**groups, sweep=sampler)).sweep.space
+
+    for consolidator in ("medoid", "teacher_clusters"):
+        assert "eps" in space(consolidator=consolidator, clusterer="dbscan")["clusterer"]
+        assert "eps" not in space(consolidator=consolidator, clusterer="umap_hdbscan")["clusterer"]
+    by_label = space(consolidator="teacher")
+    assert "clusterer" not in by_label
+    assert by_label["rendering"]["exemplars"] == (0, 12, 24, 48)
+
+
+def test_a_race_needs_its_settings_and_runs_in_one_process(selections):
+    with pytest.raises(ConfigError, match="expected race with sampler race, got null"):
+        compose(CONF, selections(["sweep.race=null"], sweep="race"))
+    with pytest.raises(ConfigError, match="expected storage null with sampler race"):
+        compose(CONF, selections(["sweep.storage='sqlite:///x.db'"], sweep="race"))
 
 
 def test_a_task_of_long_inputs_leaves_out_prompts_that_hold_many_of_them(selections):
-    ways = {task: compose(CONF, selections(task=task)).sweep.space["rendering"] for task in ("contract_nli", "tickets")}
+    ways = {
+        task: compose(CONF, selections(task=task, consolidator="medoid")).sweep.space["rendering"]
+        for task in ("contract_nli", "tickets")
+    }
     assert ways["contract_nli"]["exemplars_per"] == ("label",)
     assert ways["tickets"]["exemplars_per"] == ("label", "instruction")
-    assert compose(CONF, selections(task="contract_nli")).sweep.space["rendering"]["frame"] == ways["tickets"]["frame"]
+    assert ways["contract_nli"]["frame"] == ways["tickets"]["frame"]
 
 
 @pytest.mark.parametrize(

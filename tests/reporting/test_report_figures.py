@@ -135,6 +135,16 @@ def test_the_front_uses_latency_only_if_every_trial_was_timed() -> None:
     ]
 
 
+def test_a_trial_that_a_race_dropped_comes_after_those_on_all_of_validation_and_is_on_no_front() -> None:
+    dropped = trial("lucky", 0.9, 10)
+    dropped = dropped.model_copy(update={"report": dropped.report.model_copy(update={"n": 2})})
+    points = trial_points([dropped, trial("whole", 0.5, 20)], {}, "whole")
+    assert [(point.trial.trial_id, point.whole, point.on_front) for point in points] == [
+        ("whole", True, True),
+        ("lucky", False, False),
+    ]
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=8))
 def test_a_trial_off_the_front_is_dominated_by_one_on_it(figures: list[tuple[int, int, int]]) -> None:
     trials = [trial(str(place), f1 / 4, tokens) for place, (f1, tokens, _) in enumerate(figures)]

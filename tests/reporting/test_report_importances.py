@@ -1,6 +1,6 @@
 import pytest
 
-from pld.records import Interval, SystemReport, TrialReport
+from pld.records import Interval, Standing, SystemReport, TrialReport
 from pld.reporting.importances import importances
 
 
@@ -31,6 +31,16 @@ def test_the_setting_that_moves_macro_f1_gets_most_and_shares_sum_to_one():
     assert found.shares["size"] > 0.9
     assert sum(found.shares.values()) == pytest.approx(1)
     assert found.fixed == ("seed",)
+
+
+def test_of_a_race_the_settings_are_compared_on_the_part_that_all_answered():
+    raced = [
+        trial(0.1 * n, size=size, frame=frame).model_copy(
+            update={"standing": Standing(rung=1 + n % 2, gap=0, se=0, on_first=0.9 if size == 8 else 0.3)}
+        )
+        for n, (size, frame) in enumerate(GRID)
+    ]
+    assert importances(raced, 0).shares["size"] > 0.9
 
 
 def test_importances_depend_only_on_the_seed():
