@@ -15,12 +15,13 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pld.artifacts import SHIPS, read_jsonl, read_record, write_json, write_jsonl
+from pld.distill.render import example_turns
 from pld.params import Config
-from pld.records import Reviewed, Rule, TrialReport, sha256
+from pld.records import Example, Reviewed, Rule, TrialReport, sha256
 from pld.resolve.records import Descent, Step
 from pld.stages import report
 from support.artifact_tree import composed, write_artifacts
-from support.mails import LABELS, mails
+from support.mails import LABELS, TASK, mails
 from support.stories import MAIL, Story, cluster, effect, instruction
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -207,8 +208,8 @@ def test_the_page_starts_with_what_ships_and_what_is_better(browser, written):
     opened = Opened(browser, written)
     decision = opened.page.locator(".verdict").text_content()
     why, instead = opened.page.locator(".why").all_text_contents()
-    assert decision == "Don't ship the distilled prompt."
-    assert why.startswith("On 60 test examples it is ")
+    assert decision == "The distilled prompt passes its gates, but tfidf_logreg does better with no more labels."
+    assert why.startswith("On 60 test examples it is clearly better than zero_shot")
     assert instead.startswith("Use tfidf_logreg: it needs no LLM and is clearly better (macro-F1 +0.")
     said = opened.page.locator(".figures").text_content()
     assert said.startswith("On 60 test examples, what ships (distilled_calibrated) reaches macro-F1 0.")
@@ -345,7 +346,9 @@ def test_the_page_says_how_many_training_examples_the_prompt_shows_and_lists_the
     page = made(tmp_path, turns=example_turns(TASK.bare, [second, first])) / "index.html"
     text = " ".join(page.read_text(encoding="utf-8").split())
     assert "the Student reads 2 example turns: a training example as the user's turn" in text.replace("&#39;", "'")
-    assert text.index(f"<code>{second.id}</code> {second.label}: ") < text.index(f"<code>{first.id}</code>")
+    assert text.index(f"<code>{second.id}</code> {second.label}: ") < text.index(
+        f"<code>{first.id}</code> {first.label}: "
+    )
     assert "jq -jcS . artifacts/review/final/messages.json | sha256sum md5sum" in text
 
 
