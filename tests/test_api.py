@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 import pld
-from pld.artifacts import SHIPS, read_jsonl, read_text
+from pld.artifacts import SHIPS, read_jsonl, read_text, write_prompt
 from pld.config.composition import compose
 from pld.config.defaults import CONF, SELECTIONS
 from pld.config.settings import load_config
 from pld.data.splits import split_of
+from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError, ConfigError, DataError, ExtractionError, PldError, TeacherError
 from pld.ports import Generation, TeacherAnswer
 from pld.records import SPLITS, Example, inputs_id
@@ -208,7 +209,7 @@ def test_a_saved_prompt_answers_and_explains_without_the_folder_it_came_from(tmp
     assert pld.load(again.save(tmp_path / "twice"), student=WordStudent()).prompt == again.prompt
     with pytest.raises(ConfigError, match="expected a new or empty folder"):
         again.save(saved)
-    (saved / SHIPS / "system_prompt.md").write_text("another")
+    write_prompt(saved / SHIPS, prompt_messages("another"))
     with pytest.raises(ArtifactError, match="expected the prompt of"):
         pld.load(saved, student=WordStudent())
 

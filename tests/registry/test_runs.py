@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from pld.artifacts import read_record, write_json
+from pld.artifacts import read_record, write_json, write_prompt
 from pld.config.settings import load_config
+from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError
 from pld.params import Config, NoResolver
 from pld.records import Latency, Reviewed, RoleSpending, sha256
@@ -347,10 +348,8 @@ def test_a_prompt_that_was_edited_after_the_evaluation_is_refused(project: Path)
     config = write_artifacts(project / "artifacts")
     # what came into the loop is not what was measured as shipped either
     for text in ("something else", CLUSTERED):
-        (project / "artifacts/review/final/system_prompt.md").write_text(text)
-        with pytest.raises(
-            ArtifactError, match=r"expected the text that was evaluated .*review/final/system_prompt.md"
-        ):
+        write_prompt(project / "artifacts/review/final", prompt_messages(text))
+        with pytest.raises(ArtifactError, match=r"expected the prompt that was evaluated .*review/final/messages.json"):
             read_result(config)
 
 

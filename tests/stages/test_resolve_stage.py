@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pld.artifacts import read_jsonl, read_record
+from pld.artifacts import read_jsonl, read_prompt, read_record
+from pld.distill.render import turn_examples
 from pld.params import NoResolver, SearchResolver
-from pld.records import Instruction
+from pld.records import Example, Instruction, Prediction
 from pld.resolve.records import EditResult, ResolutionReport, RoundReport
 from pld.stages import resolve
 from support.artifact_tree import composed, write_artifacts
-from support.stories import CAME_IN, TWO_ROUNDS
+from support.stories import CAME_IN, RULES, TWO_ROUNDS, WITH_TURNS
 from support.word_student import WordStudent
 
 FOLDER = Path("artifacts/resolve")
@@ -48,7 +49,8 @@ def test_the_stage_writes_rounds_the_final_list_and_reports_and_no_times(capsys)
     files = run_stage()
     report = read_record(FOLDER / "report.json", ResolutionReport)
     final = {"instructions.jsonl", "system_prompt.md", "messages.json", "calibration.json", "predictions.jsonl"}
-    expected = {f"final/{name}" for name in (*final, "descent.jsonl", "ablation.jsonl")} | {"report.json", "report.md", "pareto.csv"}
+    expected = {f"final/{name}" for name in (*final, "descent.jsonl", "ablation.jsonl")}
+    expected |= {"report.json", "report.md", "pareto.csv"}
     expected |= {f"rounds/{found.round:02}/{name}" for found in report.rounds for name in ROUND}
     assert set(files) == expected
     assert report.rounds
@@ -61,6 +63,23 @@ def test_the_stage_writes_rounds_the_final_list_and_reports_and_no_times(capsys)
 
 def test_the_same_inputs_give_the_same_bytes():
     assert run_stage() == run_stage()
+
+
+def test_turns_go_through_the_loop_and_come_from_the_instructions_that_are_left():
+    write_artifacts(Path("artifacts"), story=WITH_TURNS)
+    came_in = read_prompt(Path("artifacts/best"))
+    run_stage("none")
+    assert read_prompt(FOLDER / "final") == came_in
+    assert [message.role for message in came_in[1:]] == ["user", "assistant"] * 5
+    run_stage()
+    left = read_jsonl(FOLDER / "final/instructions.jsonl", Instruction)
+    train = read_jsonl(Path("artifacts/splits/train.jsonl"), Example)
+    behind = {rule.example_id for rule in RULES for own in left if rule.id in own.rule_ids and not rule.doubtful}
+    shown = turn_examples(composed().task, read_prompt(FOLDER / "final"), train)
+    assert len(shown) == 5
+    assert set(shown) <= behind
+    pool = {row.example_id for row in read_jsonl(FOLDER / "rounds/01/pool.jsonl", Prediction)}
+    assert pool.isdisjoint(turn_examples(composed().task, came_in, train)), "the pool is what the prompt doesn't show"
 
 
 def test_without_a_resolver_the_list_that_won_ships_byte_for_byte():

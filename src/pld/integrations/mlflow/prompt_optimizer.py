@@ -325,6 +325,9 @@ class _Characters:
     def count_tokens(self, messages: Messages) -> int:
         return sum(len(message.content) for message in messages)
 
+    def for_search(self) -> "_Characters":
+        return self
+
 
 def _tell(name: str, own: _Scored, best: _Scored, chosen: _Candidate | None, tried: int, validation: int) -> None:
     if chosen is None:
