@@ -112,7 +112,7 @@ def test_selecting_keeps_every_other_character_of_params(file):
 def test_the_next_steps_depend_on_the_state_of_the_project(file):
     output = run("mine", "--data", file, *STANDARD)
     assert "in params.yaml: `task: mine` (or, for one run, dvc exp run -S groups.task=mine)" in output
-    assert "in params.yaml: `teacher: anthropic` or `teacher: openai`" in output
+    assert "in params.yaml: `teacher: anthropic` or `teacher: offline` or `teacher: openai`" in output
     assert "dvc add assets/corpus/records/claims.csv git add assets/corpus/records/claims.csv.dvc" in output
     answers = Path("assets/corpus/teacher/mine.jsonl")
     answers.parent.mkdir()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -208,6 +209,8 @@ def _say(swept: Swept) -> None:
             f"sweep: {winner.clusters} clusters, {winner.noise_share:.0%} noise, stability {winner.stability:.2f} "
             "(mean adjusted Rand index between the clusterer's runs)"
         )
+    origins = Counter(item.origin for item in swept.winner.draft.instructions)
+    print(f"sweep: its instructions: {', '.join(f'{count} {origin}' for origin, count in sorted(origins.items()))}")
     if winner.by_size:
         print(f"sweep: chosen by the number of rules that {winner.trial_id} clusters: {_chosen(winner)}")
     if spread := draw_spread(swept.results):

@@ -103,14 +103,14 @@ def same_file(source: Path, place: Path) -> bool:
 
 
 def has_answers(config: Config) -> bool:
-    """Whether the Teacher answers live, or has recorded answers."""
+    """Whether the Teacher answers new questions, or has recorded answers."""
     if config.teacher["_target_"] != _RECORDED:
         return True
     return edited_file(config.teacher["path"]).exists()
 
 
 def teachers_to_ask() -> list[str]:
-    """Options of conf/teacher/ that answer live."""
+    """Options of conf/teacher/ that answer new questions."""
     options = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in CONF.glob("teacher/*.yaml")}
     return sorted(option for option, settings in options.items() if settings.get("_target_") != _RECORDED)
 
