@@ -210,7 +210,9 @@ def _say(swept: Swept) -> None:
             "(mean adjusted Rand index between the clusterer's runs)"
         )
     origins = Counter(item.origin for item in swept.winner.draft.instructions)
-    print(f"sweep: its instructions: {', '.join(f'{count} {origin}' for origin, count in sorted(origins.items()))}")
+    print(
+        f"sweep: the winner's instructions: {', '.join(f'{count} {origin}' for origin, count in sorted(origins.items()))}"
+    )
     if winner.by_size:
         print(f"sweep: chosen by the number of rules that {winner.trial_id} clusters: {_chosen(winner)}")
     if spread := draw_spread(swept.results):
