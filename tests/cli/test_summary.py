@@ -7,6 +7,7 @@ from pld.cli.main import pld
 from pld.cli.summary import training
 from pld.params import NoResolver
 from pld.records import RoleSpending, SystemCost, TrainingCost
+from support import artifact_tree
 from support.artifact_tree import composed, write_artifacts
 
 
@@ -17,6 +18,14 @@ def shown(*arguments):
 def row(output, system, title):
     table = output[output.index(title) :]
     return next(line for line in table.splitlines() if line.startswith(f"│ {system} "))
+
+
+@pytest.fixture(autouse=True)
+def calibrated(monkeypatch):
+    """What ships is calibrated, as by default."""
+    own = composed()
+    affine = own.model_copy(update={"calibration": own.calibration.model_copy(update={"method": "affine"})})
+    monkeypatch.setattr(artifact_tree, "composed", lambda: affine)
 
 
 def test_two_tables_show_quality_and_cost_in_120_columns(project):
@@ -37,16 +46,16 @@ def test_two_tables_show_quality_and_cost_in_120_columns(project):
 def test_each_verdict_is_a_line_that_names_the_systems_it_holds_for(project):
     write_artifacts(project / "artifacts", right=0.95, test_size=200)
     output = " ".join(shown().split())
-    assert "distilled_calibrated is better than: zero_shot_calibrated (" in output
-    assert "distilled_calibrated is worse than" not in output
+    assert "distilled is better than: zero_shot (" in output
+    assert "distilled is worse than" not in output
     assert "needs no LLM" not in output
 
 
 def test_the_summary_says_when_a_system_without_an_llm_is_better(project):
     write_artifacts(project / "artifacts", right=0.1)
     output = " ".join(shown().split())
-    assert "tfidf_logreg, which needs no LLM, does better than distilled_calibrated on mail: macro-F1" in output
-    assert "distilled_calibrated is worse than: " in output
+    assert "tfidf_logreg, which needs no LLM, does better than distilled on mail: macro-F1" in output
+    assert "distilled is worse than: " in output
 
 
 def test_the_summary_opens_with_the_verdict_in_three_sentences(project):
@@ -61,11 +70,14 @@ def test_the_summary_opens_with_the_verdict_in_three_sentences(project):
 
 
 def test_the_labels_that_a_system_used_are_those_of_the_variant_that_is_compared(project):
-    write_artifacts(project / "artifacts")
+    calibration = composed().calibration.model_copy(update={"method": "affine"})
+    write_artifacts(project / "artifacts", composed().model_copy(update={"calibration": calibration}))
     assert " 209 " in row(shown(), "few_shot", "what it costs")
     assert " 50 " in row(shown(), "tfidf_logreg", "what it costs")
     used = {one["system"]: one["labels_used"] for one in json.loads(shown("--json"))}
     assert (used["few_shot"], used["few_shot_calibrated"], used["tfidf_logreg"]) == (12, 209, 50)
+    write_artifacts(project / "artifacts")
+    assert " 12 " in row(shown(), "few_shot", "what it costs")
 
 
 def test_the_loop_is_one_line_with_its_gain_on_validation_and_on_test(project):
@@ -101,7 +113,7 @@ def test_a_run_without_a_loop_says_so(project):
     output = " ".join(shown().split())
     assert "the loop: none was run" in output
     assert "too good" not in output
-    assert "clustered_calibrated (0 fixed, 0 broken" in output
+    assert "clustered (0 fixed, 0 broken" in output
 
 
 def test_the_spread_over_teacher_draws_is_reported(project):
