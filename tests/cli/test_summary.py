@@ -7,7 +7,6 @@ from pld.cli.main import pld
 from pld.cli.summary import training
 from pld.params import NoResolver
 from pld.records import RoleSpending, SystemCost, TrainingCost
-from support import artifact_tree
 from support.artifact_tree import composed, write_artifacts
 
 
@@ -18,14 +17,6 @@ def shown(*arguments):
 def row(output, system, title):
     table = output[output.index(title) :]
     return next(line for line in table.splitlines() if line.startswith(f"│ {system} "))
-
-
-@pytest.fixture(autouse=True)
-def calibrated(monkeypatch):
-    """What ships is calibrated, as by default."""
-    own = composed()
-    affine = own.model_copy(update={"calibration": own.calibration.model_copy(update={"method": "affine"})})
-    monkeypatch.setattr(artifact_tree, "composed", lambda: affine)
 
 
 def test_two_tables_show_quality_and_cost_in_120_columns(project):
