@@ -213,5 +213,5 @@ def _on_validation(field: str) -> alt.Y:
 
 def _no_tree(clusterer: object) -> str:
     if isinstance(clusterer, TreeClusterer):
-        return "too few rules, or all embedded alike"
+        return "too few rules, all embedded alike, or never clustered together"
     return f"{type(clusterer).__name__} makes none (conf/clusterer/umap_hdbscan.yaml does)"

@@ -175,6 +175,13 @@ def test_input_that_needs_no_run_has_neither_stability_nor_tree(vectors):
     assert clusterer.tree(vectors) is None
 
 
+def test_rows_that_are_noise_in_every_run_have_no_tree(umap_settings, hdbscan_settings, monkeypatch):
+    monkeypatch.setattr(Hdbscan, "fit", lambda _, low: SimpleNamespace(labels_=np.full(len(low), -1)))
+    clusterer = UmapHdbscanClusterer(**SETTINGS | {"runs": 2})
+    assert set(clusterer.cluster(rows_of(0, 50))) == {-1}
+    assert clusterer.tree(rows_of(0, 50)) is None
+
+
 @pytest.mark.slow
 def test_five_thousand_rows_need_memory_for_the_sample_alone():
     generator = np.random.default_rng(0)

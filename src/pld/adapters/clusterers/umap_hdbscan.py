@@ -82,12 +82,12 @@ class UmapHdbscanClusterer:
         return None if found is None else found.stability
 
     def tree(self, vectors: Vectors) -> CondensedTree | None:
-        """The tree of the drawn rows that `cluster` cuts; None for input that it clusters without one."""
+        """The tree of the drawn rows that `cluster` cuts; None without runs, or where no run put rows together."""
         found = self._consensus(vectors)
         if found is None:
             return None
         bars = condensed(found.merges, found.of_drawn, self._agreement, self._min_cluster_size)
-        return CondensedTree(bars, tuple(found.numbers.tolist()))
+        return CondensedTree(bars, tuple(found.numbers.tolist())) if bars else None
 
     def _consensus(self, vectors: Vectors) -> _Consensus | None:
         """None: too few rows, or all alike."""
