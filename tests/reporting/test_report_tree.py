@@ -1,7 +1,7 @@
 """The tree of a consensus, against the clusters that are cut from it."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pld.adapters.clusterers.condensed_tree import TreeClusterer, condensed
@@ -38,6 +38,7 @@ def test_noise_has_no_branch_and_no_number():
     assert {bar.number for bar in bars_of(np.array([[-1] * 4] * 3))} <= {None}
 
 
+@settings(deadline=None)
 @given(
     st.integers(4, 20).flatmap(
         lambda n: st.lists(st.lists(st.integers(-1, 4), min_size=n, max_size=n), min_size=1, max_size=8)

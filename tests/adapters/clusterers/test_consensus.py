@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pld.adapters.clusterers import umap_hdbscan
@@ -29,6 +29,7 @@ def consensus(runs, agreement=0.65, fewest=2):
     return cut(merges_of(np.array(runs)), agreement, fewest).tolist()
 
 
+@settings(deadline=None)
 @given(runs_of_rows, st.integers(1, 4))
 def test_runs_that_are_alike_are_the_consensus_whatever_their_numbers(runs, fewest):
     first = np.array(runs[0])
@@ -43,6 +44,7 @@ def test_runs_that_are_alike_are_the_consensus_whatever_their_numbers(runs, fewe
         assert len(held) == (len(places) if alone else 1)
 
 
+@settings(deadline=None)
 @given(runs_of_rows, st.randoms(use_true_random=False))
 def test_rows_are_numbered_by_the_first_of_their_cluster_and_the_order_of_the_runs_changes_nothing(runs, random):
     found = consensus(runs)
@@ -134,7 +136,7 @@ def test_each_run_has_a_seed_of_its_own_and_both_libraries_the_settings(umap_set
     clusterer = UmapHdbscanClusterer(**SETTINGS | {"runs": 3, "seed": 2})
     vectors = rows_of(0, 50)
     assert set(clusterer.cluster(vectors)) == {0}
-    assert [settings["random_state"] for settings in umap_settings] == [6, 7, 8]
+    assert [used["random_state"] for used in umap_settings] == [6, 7, 8]
     assert umap_settings[0] | {"n_neighbors": 10, "n_components": 5, "metric": "precomputed"} == umap_settings[0]
     assert hdbscan_settings[0] | {"min_cluster_size": 8, "min_samples": 3} == hdbscan_settings[0]
     assert isinstance(clusterer, MeasuresStability)
@@ -148,7 +150,7 @@ def test_clusterers_that_differ_only_in_hdbscan_share_the_umap_runs(umap_setting
     for size in (8, 12):
         UmapHdbscanClusterer(**own | {"min_cluster_size": size}).cluster(vectors)
     assert len(umap_settings) == 3
-    assert {settings["min_cluster_size"] for settings in hdbscan_settings[3:]} == {12}
+    assert {used["min_cluster_size"] for used in hdbscan_settings[3:]} == {12}
     for change in ({"seed": 1}, {"n_neighbors": 5}, {"n_components": 3}, {"runs": 2}):
         UmapHdbscanClusterer(**own | change).cluster(vectors)
     assert len(umap_settings) == 14
