@@ -159,7 +159,7 @@ class PldPromptOptimizer(BasePromptOptimizer):  # type: ignore[misc]
             name, labels, {field: field for field in fields}, "", "", path="train_data", label=self._label_key
         )
         choices = {role: given for role, given in self._given.items() if isinstance(given, str | Path | Mapping)}
-        choices["consolidator"] = "teacher" if self._merge else "medoid"
+        choices["consolidator"] = "teacher_clusters" if self._merge else "medoid"
         # predict_fn renders the inputs, so there are no turns
         fixed = ["rendering.exemplars_as=inline"]
         fixed += [f"clusterer.seed={self._seed}"] if self._given["clusterer"] is None else []
