@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 from engines import ROOT
+from measure import say
 from report import grid as table
 from report import put
 from worker import BenchError
@@ -60,9 +61,11 @@ class Recorded:
             self.asked += len(new)
             missing = [key for key in keys if key not in self._held]
             self._held |= {key: row.tolist() for key, row in zip(missing, scores, strict=True)}
+            self._save()  # a run that is stopped continues here
+            say(f"{self.asked:,} answers in {self.seconds:,.0f} s")
         return np.array([self._held[key] for key in keys]).reshape(len(inputs), len(labels))
 
-    def save(self) -> None:
+    def _save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps({"student": dict(self._describe), "scores": self._held}), encoding="utf-8")
 
@@ -166,28 +169,13 @@ def measure(task: str, overrides: Sequence[str], artifacts: Path, scores: Path |
         )
         return found, swept
 
-    try:
-        whole, _ = run("full grid", lambda own: sweep(Points(points), own, config.sweep.finalists))
-        races = [
-            run(
-                f"race, seed {seed}",
-                lambda own, seed=seed: race_sweep(points, own, config.sweep.model_copy(update={"seed": seed})),
-            )[0]
-            for seed in SEEDS
-        ]
-    finally:
-        recorded.save()
-    prompts = {runner_prompt(runner(), point) for point in points}
+    whole, swept = run("full grid", lambda own: sweep(Points(points), own, config.sweep.finalists))
+    races = []
+    for seed in SEEDS:
+        params = config.sweep.model_copy(update={"seed": seed})
+        races.append(run(f"race, seed {seed}", lambda own, params=params: race_sweep(points, own, params))[0])
+    prompts = {draft.prompt.sha256 for draft in swept.drafts.values()}
     return _text(task, overrides, len(points), len(prompts), len(material.validation), whole, races)
-
-
-def runner_prompt(runner: Any, point: Any) -> str:
-    from pld.errors import DistillError
-
-    try:
-        return str(runner.draft(point).prompt.sha256)
-    except DistillError:
-        return "none"
 
 
 def _text(

@@ -20,6 +20,9 @@ from pld.records import Example, Standing, content_id
 DECIMALS = 6
 """Figures are rounded to so many before they are compared."""
 
+MOST_GAP = 0.01
+"""So much macro-F1 at most is given up for a simpler prompt."""
+
 FEWEST_UNITS = 8
 """Of fewer examples, or groups, a bootstrap says too little to drop a prompt."""
 
@@ -101,8 +104,12 @@ def ranked(places: Mapping[Entrant, Place]) -> list[Entrant]:
 
 
 def simplest(places: Mapping[Entrant, Place]) -> Entrant:
-    """Of those within one standard error of the leader, the one with the fewest tokens; ties by key."""
-    return min((one for one, place in places.items() if place.gap <= place.se), key=lambda one: (one.tokens, one.key))
+    """Of those within one standard error (and `MOST_GAP`) of the leader, the one with the fewest tokens; ties by
+    key."""
+    return min(
+        (one for one, place in places.items() if place.gap <= min(place.se, MOST_GAP)),
+        key=lambda one: (one.tokens, one.key),
+    )
 
 
 def survivors(running: int, finalists: int, params: RaceParams) -> int:
