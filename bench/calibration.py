@@ -14,7 +14,8 @@ import numpy as np
 from pld.artifacts import read_jsonl, read_record
 from pld.calibration import calibrate
 from pld.metrics import choose, indices, macro_f1
-from pld.records import CALIBRATED, EvaluationReport, Prediction
+from pld.records import CALIBRATED, Prediction
+from pld.reports import EvaluationReport
 
 
 def main(*folders: str) -> None:

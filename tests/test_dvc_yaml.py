@@ -20,7 +20,7 @@ SEEN = {
     "sweep": {"train", "validation"},
     "resolve": {"train", "validation"},
     "review": {"train", "validation"},
-    "track": {"test"},  # to measure production again, where it was measured on other examples
+    "track": {"train", "test"},  # the examples that the prompt shows; test to measure production again on new examples
     "evaluate": {"train", "validation", "test"},  # test alone is measured; the others make and calibrate the baselines
 }
 

@@ -27,15 +27,17 @@ from pld.data.task_drafting import draft_instruction, draft_template, field_name
 from pld.distill.trial import groups_of
 from pld.errors import ArtifactError, ConfigError, DataError
 from pld.metrics import choose, indices, system_report
-from pld.params import Config, RecordsReader, TaskParams
+from pld.params import Config
 from pld.ports import Student, Teacher
-from pld.records import EvaluationReport, Example, Instruction, SystemReport, inputs_id
+from pld.records import Example, Instruction, inputs_id
 from pld.registry.release import fetch_release, read_release
 from pld.reporting.provenance import ExampleUse, InstructionOrigin, Provenance
+from pld.reports import EvaluationReport, SystemReport
 from pld.resolve.records import ResolutionReport
 from pld.serving.model import SPEC_FILE, PromptClassifier, Release, ServedSpec, read_served_prompt, write_files
 from pld.serving.requests import read_records
 from pld.stages import embed, evaluate, extract, prepare, resolve, review, sweep
+from pld.task_params import RecordsReader, TaskParams
 
 if TYPE_CHECKING:
     import pandas as pd

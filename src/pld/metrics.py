@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.ports import Scores
-from pld.records import Comparison, Example, Interval, LabelScore, Prediction, SystemReport
+from pld.records import Example, Prediction
+from pld.reports import Comparison, Interval, LabelScore, SystemReport
 
 Indices = npt.NDArray[np.int64]
 """Per example an index into the declared labels; -1: unparsable."""

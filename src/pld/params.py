@@ -7,7 +7,7 @@ against the constructor that their `_target_` names.
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, field_validator, model_validator
+from pydantic import Discriminator, Field, field_validator, model_validator
 
 from pld.records import (
     CHAIN_OF_THOUGHT,
@@ -18,110 +18,13 @@ from pld.records import (
     LOGREGS,
     LORA,
     MAJORITY,
-    SPLITS,
-    Split,
-    Task,
 )
+from pld.task_params import Section, TaskParams
 
 Target = dict[str, Any]
 Scalar = str | int | float | bool | None
 SearchedSection = Literal["clusterer", "clustering", "consolidator", "rendering"]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A section of the settings: frozen, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BenchmarkReader(Section):
-    """A public benchmark that an installed package ships."""
-
-    format: Literal["stereoset_bias", "stereoset_stance", "logiqa", "privacy_policy"]
-    path: str
-
-    @property
-    def source(self) -> str:
-        """The file or files, for messages."""
-        return self.path
-
-
-class ContractNliReader(Section):
-    """Contract-NLI in its authors' JSON: one file (`path`), split by contract, or a file per split (`splits`).
-    `context`: what the Student reads of a contract: all, the annotated passages (filled up to `passages` with those
-    nearest to the hypothesis), or the nearest alone; at most `max_words` (null: no limit)."""
-
-    format: Literal["contract_nli"]
-    path: str | None
-    splits: dict[Split, str] | None
-    context: Literal["whole", "evidence", "nearest"]
-    passages: Annotated[int, Field(gt=0)]
-    max_words: Annotated[int, Field(gt=0)] | None
-
-    @property
-    def files(self) -> dict[Split | None, str]:
-        """Split → file; None: the file brings no split."""
-        return {None: self.path} if self.path is not None else {split: (self.splits or {})[split] for split in SPLITS}
-
-    @property
-    def source(self) -> str:
-        """The file or files, for messages."""
-        return ", ".join(self.files.values())
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "ContractNliReader":
-        if (self.path is None) == (self.splits is None):
-            raise ValueError("expected either path (one file) or splits (a file for each split), the other null")
-        if self.splits is not None and set(self.splits) != set(SPLITS):
-            raise ValueError(f"expected a file for each of {list(SPLITS)}, got {list(self.splits)}")
-        return self
-
-
-class RecordsReader(Section):
-    """The user's own CSV, JSONL or Parquet file (by its ending), one example per row.
-
-    `fields` maps the task's input fields to columns; `id`, `group` and `split` name columns or are null. With `options`
-    (columns; null: none) the label column holds the text of one of these columns: the first column is the first
-    declared label, and so on.
-    """
-
-    format: Literal["records"]
-    path: str
-    fields: dict[str, str]
-    label: str
-    options: tuple[str, ...] | None
-    id: str | None
-    group: str | None
-    split: str | None
-
-    @property
-    def source(self) -> str:
-        """The file or files, for messages."""
-        return self.path
-
-
-class TaskParams(Task):
-    """A Task and where to read its examples. A `path` is relative to the project, or `package:name/file`."""
-
-    reader: Annotated[BenchmarkReader | ContractNliReader | RecordsReader, Discriminator("format")]
-
-    @property
-    def bare(self) -> Task:
-        """The Task without its reader, as it is registered with a prompt."""
-        return Task(**{name: getattr(self, name) for name in Task.model_fields})
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "TaskParams":
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"expected two or more different labels, got {list(self.labels)}")
-        if not self.fields or len(set(self.fields)) < len(self.fields):
-            raise ValueError(f"expected one or more different input fields, got {list(self.fields)}")
-        if isinstance(self.reader, RecordsReader) and set(self.reader.fields) != set(self.fields):
-            raise ValueError(
-                f"expected a column for each of the task's fields {list(self.fields)}, got {list(self.reader.fields)}"
-            )
-        return self
 
 
 class BudgetParams(Section):
@@ -192,8 +95,8 @@ class MedoidConsolidator(Section):
 
 class TeacherConsolidator(Section):
     """Instructions by the Teacher. `scope`: `label` asks for up to `instructions` per label with all of its rules in
-    view, and for a checklist of at most `max_steps` where rendering.frame is one; `cluster` merges each label's rules in
-    a cluster (`min_share` of it at least), in up to `max_calls` calls per trial. A question shows up to `max_rules`
+    view, and for a checklist of at most `max_steps` where rendering.frame is one; `cluster` merges each label's rules
+    in a cluster (`min_share` of it at least), in up to `max_calls` calls per trial. A question shows up to `max_rules`
     rules in about `max_characters`."""
 
     kind: Literal["teacher"]
@@ -222,8 +125,8 @@ class RenderingParams(Section):
 
 class RaceParams(Section):
     """The sampler `race`. The first part of validation has `first` examples a label, each further one is `factor` times
-    larger; at most the share `keep` of the prompts (and never fewer than `finalists`) goes on to the next part, and none
-    that is behind the leader with probability 1 - `alpha`."""
+    larger; at most the share `keep` of the prompts (and never fewer than `finalists`) goes on to the next part, and
+    none that is behind the leader with probability 1 - `alpha`."""
 
     first: Annotated[int, Field(gt=0)]
     factor: Annotated[int, Field(gt=1)]

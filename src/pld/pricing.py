@@ -8,7 +8,7 @@ counts under these names.
 from collections.abc import Iterable, Mapping
 
 from pld.params import ModelPrice, PricesParams
-from pld.records import RoleSpending
+from pld.reports import RoleSpending
 
 BATCHES = "batches"
 """The way of asking that pays `ModelPrice.batch` of every price, and keeps what it caches for an hour."""

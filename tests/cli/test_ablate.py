@@ -74,5 +74,7 @@ def test_a_list_that_does_not_render_to_the_shipped_prompt_is_not_measured(proje
     with pytest.raises(SystemExit):
         main(["ablate"])
     told = capsys.readouterr().err
-    assert told.startswith("pld: expected the text that artifacts/review/final/instructions.jsonl makes, got another (")
+    assert told.startswith(
+        "pld: expected the system message of artifacts/review/final/messages.json, got another text ("
+    )
     assert told.count("\n") == 1

@@ -6,11 +6,11 @@ from click.testing import CliRunner
 
 from pld.cli.main import main, pld
 from pld.distill.render import prompt_messages
-from pld.params import RecordsReader
 from pld.registry.packaging import spec_of
 from pld.registry.result import read_result
 from pld.registry.store import Store
 from pld.serving.model import PromptClassifier
+from pld.task_params import RecordsReader
 from support.artifact_tree import write_artifacts
 from support.mail_student import MailStudent
 from support.mails import LABELS, TASK, mails

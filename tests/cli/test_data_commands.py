@@ -14,8 +14,8 @@ from pld.artifacts import write_jsonl, write_text
 from pld.cli.main import main, pld
 from pld.data.readers import read
 from pld.data.splits import assemble, split_of
-from pld.params import BenchmarkReader, RecordsReader
 from pld.records import SPLITS, Prediction, inputs_id
+from pld.task_params import BenchmarkReader, RecordsReader
 from support.artifact_tree import composed
 from support.mails import LABELS, TASK, mails
 from support.served import served, write_log

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from pld.artifacts import write_json, write_jsonl, write_text
 from pld.cli.main import main, pld
-from pld.params import BenchmarkReader, RecordsReader
 from pld.records import Rule
+from pld.task_params import BenchmarkReader, RecordsReader
 from support.artifact_tree import composed
 from support.mails import LABELS, TASK, mails
 

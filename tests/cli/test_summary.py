@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pld.cli.main import pld
 from pld.cli.summary import training
 from pld.params import NoResolver
-from pld.records import RoleSpending, SystemCost, TrainingCost
+from pld.reports import RoleSpending, SystemCost, TrainingCost
 from support.artifact_tree import composed, write_artifacts
 
 

@@ -7,7 +7,7 @@ from pld.distill.sweep import Result
 from pld.distill.trial import trial_id
 from pld.errors import ConfigError
 from pld.params import SweepParams
-from pld.records import Interval, SystemReport, TrialReport
+from pld.reports import Interval, SystemReport, TrialReport
 
 
 def params(**changed):

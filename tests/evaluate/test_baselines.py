@@ -12,16 +12,8 @@ from pld.evaluate.baselines.without_llm import majority_scores
 from pld.evaluate.build_systems import distillation_cost, readable_prompt, resolution_cost
 from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings
 from pld.params import RenderingParams
-from pld.records import (
-    Comparison,
-    Example,
-    Instruction,
-    Interval,
-    LoopEffect,
-    SystemReport,
-    Task,
-    TrainingCost,
-)
+from pld.records import Example, Instruction, Task
+from pld.reports import Comparison, Interval, LoopEffect, SystemReport, TrainingCost
 from support.artifact_tree import composed, resolution_report
 
 TASK = Task(

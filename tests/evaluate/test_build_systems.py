@@ -13,7 +13,8 @@ from pld.evaluate.baselines import gepa, lora
 from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, build_systems
 from pld.evaluate.measure import answers_of, evaluation_report, twin_of
 from pld.params import NearestParams
-from pld.records import LOGREGS, WITHOUT_LLM, Calibration, TrainingCost
+from pld.records import LOGREGS, WITHOUT_LLM, Calibration
+from pld.reports import TrainingCost
 from support.artifact_tree import composed, resolution_report
 from support.mails import LABELS, mails
 from support.scripted_student import LetterEmbedder, ScriptedStudent

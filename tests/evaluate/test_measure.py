@@ -11,7 +11,8 @@ from pld.distill.render import prompt_messages
 from pld.evaluate.measure import Answers, answers_of, answers_of_twin, asked_of, evaluation_report, twin_of
 from pld.evaluate.systems import Prompted, Replies, System
 from pld.ports import Generation
-from pld.records import Calibration, Example, Message, SystemCost, Task, TrainingCost
+from pld.records import Calibration, Example, Message, Task
+from pld.reports import SystemCost, TrainingCost
 from support.artifact_tree import resolution_report
 
 LABELS = ("a", "b")

@@ -6,16 +6,8 @@ from hypothesis import strategies as st
 
 from pld.evaluate.verdict import labels_used, recommendation
 from pld.params import EvaluationParams, PromotionParams
-from pld.records import (
-    Comparison,
-    EvaluationReport,
-    Interval,
-    LatencyReport,
-    SystemCost,
-    SystemReport,
-    TrainingCost,
-)
 from pld.registry.promotion_gates import Evidence, judge
+from pld.reports import Comparison, EvaluationReport, Interval, LatencyReport, SystemCost, SystemReport, TrainingCost
 
 N = 600
 GATES = PromotionParams(

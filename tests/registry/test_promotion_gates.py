@@ -5,7 +5,7 @@ import pytest
 
 from pld.metrics import indices, system_report
 from pld.params import EvaluationParams, PromotionParams
-from pld.records import Comparison, EvaluationReport, Interval, Latency, LatencyReport, Prediction
+from pld.records import Prediction
 from pld.registry.promotion_gates import (
     Evidence,
     Verdict,
@@ -15,6 +15,7 @@ from pld.registry.promotion_gates import (
     not_worse_than_production,
     zero_shot_of,
 )
+from pld.reports import Comparison, EvaluationReport, Interval, Latency, LatencyReport
 from pld.review.decisions import ReviewStanding
 
 LABELS = ("yes", "no")

@@ -10,10 +10,11 @@ from pld.artifacts import read_prompt, read_record
 from pld.config.settings import load_config
 from pld.distill.render import prompt_messages
 from pld.errors import RegistryError, ReviewError
-from pld.records import EvaluationReport, Message, prompt_sha256, sha256
+from pld.records import Message, prompt_sha256, sha256
 from pld.registry.registry import Outcome, Registry, review_anchors
 from pld.registry.release import fetch_release
 from pld.registry.store import Store
+from pld.reports import EvaluationReport
 from pld.review.decisions import ReviewStanding
 from support.artifact_tree import write_artifacts
 from support.shelf import AS_FILLED, BETTER, WORSE, aliases, any_gates, of, raw_aliases, register, with_gates

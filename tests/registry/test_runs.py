@@ -11,12 +11,13 @@ from pld.config.settings import load_config
 from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError
 from pld.params import Config, NoResolver
-from pld.records import Latency, Reviewed, RoleSpending, sha256
+from pld.records import Reviewed, sha256
 from pld.registry import packaging
 from pld.registry.registry import Registry
 from pld.registry.result import PipelineResult, flattened, read_result, settings
 from pld.registry.runs import LoggedRun, log_result
 from pld.registry.store import Store, connect, experiment_id
+from pld.reports import Latency, RoleSpending
 from support.artifact_tree import composed, write_artifacts
 from support.stories import CLUSTERED, PROMPT
 

@@ -6,21 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pld.data.splits import SplitSummary
-from pld.records import (
+from pld.records import Instruction, Rule
+from pld.reporting import rows
+from pld.reporting.rows import Change, in_figures, review_changes, shown_rules, system_rows, trial_points
+from pld.reports import (
     Comparison,
     CostReport,
     EvaluationReport,
-    Instruction,
     Interval,
     LabelScore,
     Latency,
     LatencyReport,
-    Rule,
     SystemReport,
     TrialReport,
 )
-from pld.reporting import rows
-from pld.reporting.rows import Change, in_figures, review_changes, shown_rules, system_rows, trial_points
 from pld.resolve.records import Descent, Step
 
 LABELS = ("yes", "no")

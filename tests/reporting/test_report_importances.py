@@ -1,7 +1,7 @@
 import pytest
 
-from pld.records import Interval, Standing, SystemReport, TrialReport
 from pld.reporting.importances import importances
+from pld.reports import Interval, Standing, SystemReport, TrialReport
 
 
 def trial(f1: float, **settings: object) -> TrialReport:

@@ -22,7 +22,9 @@ def ran(*arguments):
 def test_a_version_whose_run_is_gone_has_a_prompt_but_no_instructions_and_no_answers(project, monkeypatch):
     config = write_artifacts(project / "artifacts")
     spec = ServedSpec(task=config.task.bare, student=config.student, calibration=None, prompt_sha256=sha256(PROMPT))
-    monkeypatch.setattr(snapshot, "fetch_release", lambda config, name: Release(spec, prompt_messages(PROMPT), model="m", number=3))
+    monkeypatch.setattr(
+        snapshot, "fetch_release", lambda config, name: Release(spec, prompt_messages(PROMPT), model="m", number=3)
+    )
     told = json.loads(ran("diff", "production", "artifacts", "--json"))
     assert (told["a"]["what"], told["a"]["instructions"], told["instructions"]) == ("m version 3", None, None)
     assert "got those on no split (production)" in told["missing"]

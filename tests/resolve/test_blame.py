@@ -74,7 +74,9 @@ def test_an_only_instruction_is_blamed_against_a_prompt_without_any():
     assert found.rise > 0
     for frame in ("list", "rules_first"):
         for per in ("instruction", "label"):
-            params = RenderingParams(frame=frame, order="support", exemplars=2, exemplars_per=per, exemplars_as="inline", token_budget=None)
+            params = RenderingParams(
+                frame=frame, order="support", exemplars=2, exemplars_per=per, exemplars_as="inline", token_budget=None
+            )
             assert task.base_instruction in frame_system_prompt(task, [], {}, params, len).text
 
 

@@ -5,7 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pld.records import Instruction, Interval, Rule, content_id
+from pld.records import Instruction, Rule, content_id
+from pld.reports import Interval
 from pld.resolve.edits import apply, lost_labels
 from pld.resolve.lineage import descents, describe_result, trace
 from pld.resolve.records import Add, EditResult, Effect, GateResult, Move, Remove, Revise, Split

@@ -5,7 +5,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pld.distill.text_checks import one_line
-from pld.records import Instruction, Interval, Rule
+from pld.records import Instruction, Rule
+from pld.reports import Interval
 from pld.resolve.records import Descent, Effect
 from pld.review.checks import SheetRules, check_sheet
 from pld.review.decisions import apply_decisions

@@ -111,7 +111,8 @@ def in_anthropic(text):
     *turns, last, asked = body["messages"]
     (block,) = last["content"]
     assert asked["role"] == "user"
-    assert "cache_control" in block and "cache_control" not in body["system"][0]
+    assert "cache_control" in block
+    assert "cache_control" not in body["system"][0]
     return [body["system"][0]["text"], *(turn["content"] for turn in turns), block["text"]]
 
 

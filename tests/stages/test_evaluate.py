@@ -4,17 +4,18 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from support.scripted_student import LetterEmbedder, ScriptedStudent
 
 from pld.artifacts import write_prompt
 from pld.distill.render import prompt_messages
 from pld.evaluate.baselines.prompting import few_shot_examples
 from pld.evaluate.build_systems import DistilledPrompt, SystemInputs, distilled_systems
 from pld.evaluate.latency import _ANYTHING, WARM_UP
-from pld.records import Calibration, TrainingCost
+from pld.records import Calibration
+from pld.reports import TrainingCost
 from pld.stages import evaluate
 from support.artifact_tree import composed
 from support.mails import LABELS, mails
+from support.scripted_student import LetterEmbedder, ScriptedStudent
 from support.stories import CLUSTERED, PROMPT
 from support.word_student import WordStudent
 

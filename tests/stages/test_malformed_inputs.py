@@ -22,9 +22,9 @@ from pld.config.settings import CONFIG_PATH
 from pld.data.readers import read
 from pld.data.splits import assemble
 from pld.errors import DataError, PldError
-from pld.params import TaskParams
 from pld.records import SPLITS, Example
 from pld.stages.__main__ import main
+from pld.task_params import TaskParams
 from support.artifact_tree import composed
 from support.data_files import FILLER, File, filled_csv, filled_jsonl, filled_table
 from support.malformed import MESSAGES, REFUSED, UNREADABLE, Refused

@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from pld.artifacts import SHIPS, read_jsonl, read_record, write_json, write_jsonl
 from pld.distill.render import example_turns
 from pld.params import Config
-from pld.records import Example, Reviewed, Rule, TrialReport, sha256
+from pld.records import Example, Reviewed, Rule, sha256
+from pld.reports import TrialReport
 from pld.resolve.records import Descent, Step
 from pld.stages import report
 from support.artifact_tree import composed, write_artifacts

@@ -9,7 +9,7 @@ import pytest
 
 from pld import artifacts
 from pld.distill.sweep import DrawSpread, Swept
-from pld.records import TrialReport
+from pld.reports import TrialReport
 from pld.stages import sweep
 from support.word_sweep import ByNearest, raced, swept, whole
 

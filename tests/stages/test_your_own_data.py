@@ -12,8 +12,8 @@ from pld.config.settings import check
 from pld.data.readers import read
 from pld.data.splits import assemble
 from pld.errors import DataError
-from pld.params import TaskParams
 from pld.stages.prepare import table
+from pld.task_params import TaskParams
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/data-files.md").read_text(encoding="utf-8")

@@ -21,32 +21,35 @@ from pld.distill.trial import groups_of
 from pld.evaluate.latency import report_sha256
 from pld.evaluate.measure import Answers, evaluation_report
 from pld.metrics import choose, compare, indices, predictions, system_report
-from pld.params import Config, TaskParams
+from pld.params import Config
 from pld.records import (
     SPLITS,
-    TEACHER_STAGES,
     Calibration,
-    CostReport,
     Example,
     Instruction,
-    Interval,
-    Latency,
-    LatencyReport,
     Message,
     Messages,
     Reviewed,
+    content_id,
+    prompt_sha256,
+)
+from pld.reports import (
+    TEACHER_STAGES,
+    CostReport,
+    Interval,
+    Latency,
+    LatencyReport,
     RoleSpending,
     Spending,
     SystemCost,
     SystemReport,
     TrainingCost,
     TrialReport,
-    content_id,
-    prompt_sha256,
 )
 from pld.resolve.ablation import FrontPoint, pareto, pareto_csv
 from pld.resolve.lineage import descents
 from pld.resolve.records import Blame, ResolutionReport, RoundReport, ShownExample
+from pld.task_params import TaskParams
 from support.mails import LABELS, TASK, mails, scores
 from support.stories import MAIL, Story
 
@@ -104,10 +107,11 @@ def write_artifacts(
     ablated: bool = True,
     spending: Mapping[str, tuple[RoleSpending, ...]] = MappingProxyType({}),
 ) -> Config:
-    """Write a whole tree. `prompt` ships instead of the story's, with example `turns`; `right`: share of test examples that it answers well,
-    `gained` of them thanks to the loop (none with the resolver `none`: then the prompt is what came in, too); zero-shot
-    answers four in ten, logistic regression `rival`. `engine`: the Student's; `timed`: so are the trials; without
-    `ablated` as with resolution.ablation false; `spending`: of the stages that asked the Teacher."""
+    """Write a whole tree. `prompt` ships instead of the story's, with example `turns`; `right`: share of test
+    examples that it answers well, `gained` of them thanks to the loop (none with the resolver `none`: then the prompt
+    is what came in, too); zero-shot answers four in ten, logistic regression `rival`. `engine`: the Student's;
+    `timed`: so are the trials; without `ablated` as with resolution.ablation false; `spending`: of the stages that
+    asked the Teacher."""
     config = (config or composed()).model_copy(update={"task": task.model_copy(update={"labels": story.labels})})
     looped = config.resolver.kind != "none"
     if not looped:
@@ -124,7 +128,9 @@ def write_artifacts(
     resolution = _write_resolution(folder / "resolve", config, story, ships, calibration, ablated)
     shutil.rmtree(folder / SHIPS, ignore_errors=True)
     shutil.copytree(folder / "resolve/final", folder / SHIPS)
-    write_json(folder / "review/review.json", Reviewed(came_in=prompt_sha256(ships), ships=prompt_sha256(ships), sheets=()))
+    write_json(
+        folder / "review/review.json", Reviewed(came_in=prompt_sha256(ships), ships=prompt_sha256(ships), sheets=())
+    )
     if story.evaluated:
         test = splits["test"]
         answers = {

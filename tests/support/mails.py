@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pld.metrics import indices
-from pld.params import RecordsReader, TaskParams
 from pld.records import Example, Split
+from pld.task_params import RecordsReader, TaskParams
 
 LABELS = ("refund", "delivery", "praise")
 TASK = TaskParams(

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pld.records import Cluster, Example, Instruction, Interval, Rejection, Rule, content_id, sha256
+from pld.records import Cluster, Example, Instruction, Rejection, Rule, content_id, sha256
+from pld.reports import Interval
 from pld.resolve.edits import apply
 from pld.resolve.records import Add, Edit, EditResult, Effect, GateResult, Remove, Revise, Rung
 from pld.review.decisions import Decision

@@ -10,8 +10,9 @@ import numpy as np
 from pld.config.composition import compose
 from pld.distill.cached_scorer import CachedScorer
 from pld.distill.consolidate import RuleGroup, make_instruction
-from pld.params import Config, RecordsReader, TaskParams
+from pld.params import Config
 from pld.records import Example, Instruction, Rule, Split, content_id
+from pld.task_params import RecordsReader, TaskParams
 
 LABELS = ("red", "green", "blue")
 CUES = {

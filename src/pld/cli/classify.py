@@ -54,7 +54,7 @@ def classify(file: Path, alias: str | None, number: int | None, out: Path, prefi
 
 def _columns(config: Config, release: Release) -> dict[str, str]:
     """Input field of the version → its column: what the task's reader names, or the field's own name."""
-    from pld.params import RecordsReader
+    from pld.task_params import RecordsReader
 
     reader = config.task.reader
     named = reader.fields if isinstance(reader, RecordsReader) else {}

@@ -11,8 +11,8 @@ from pld.config.assets import edited_file
 from pld.config.settings import load_config
 from pld.distill.doubts import Doubt, doubted
 from pld.errors import ArtifactError
-from pld.params import RecordsReader, TaskParams
 from pld.records import Example, Rule
+from pld.task_params import RecordsReader, TaskParams
 
 ARTIFACTS = Path("artifacts")
 RULES = ARTIFACTS / "rules/rules.jsonl"

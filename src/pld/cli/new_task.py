@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pld.data.audit.draft import Draft
     from pld.data.audit.lengths import Lengths
     from pld.data.splits import SplitSummary
-    from pld.params import Config, TaskParams
+    from pld.params import Config
+    from pld.task_params import TaskParams
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _NO_NAMES = frozenset(("null", "true", "false", "yes", "no", "on", "off", "nan", "inf", "y", "n"))
@@ -135,7 +136,7 @@ def _show_counts(drafted: "Draft", summary: "SplitSummary", lengths: "Lengths | 
     from rich.table import Table
     from rich.text import Text
 
-    from pld.params import RecordsReader
+    from pld.task_params import RecordsReader
 
     click.echo(f"\n{data}: {summary.rows:,} rows, {summary.examples:,} examples\n")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

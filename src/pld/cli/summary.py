@@ -13,9 +13,9 @@ from pld.evaluate.findings import compared_as, comparisons_of_shipped, standing
 from pld.evaluate.latency import read_latency
 from pld.evaluate.verdict import labels_used
 from pld.pricing import dollars, millions, tokens_read, tokens_written, total_usd
-from pld.records import (
-    CALIBRATED,
-    DISTILLED,
+from pld.records import CALIBRATED, DISTILLED
+from pld.registry.result import read_spending
+from pld.reports import (
     CostReport,
     EvaluationReport,
     Interval,
@@ -25,7 +25,6 @@ from pld.records import (
     SystemCost,
     TrialReport,
 )
-from pld.registry.result import read_spending
 
 if TYPE_CHECKING:
     from rich.table import Table

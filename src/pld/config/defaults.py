@@ -12,7 +12,8 @@ import yaml
 from pld.config.composition import compose_groups
 from pld.config.settings import check
 from pld.errors import ConfigError
-from pld.params import Config, RecordsReader, TaskParams
+from pld.params import Config
+from pld.task_params import RecordsReader, TaskParams
 
 CONF = Path(__file__).parents[1] / "conf"
 """The options. A wheel holds them as files; in a checkout this is a link to conf/."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import yaml
 from jinja2 import Environment, TemplateSyntaxError, meta
 
-from pld.params import RecordsReader, TaskParams
+from pld.task_params import RecordsReader, TaskParams
 
 _GENERIC = frozenset(
     ["label", "labels", "class", "target", "category", "y", "gold", "answer", "outcome", "output", "result"]

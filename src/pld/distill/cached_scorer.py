@@ -16,7 +16,8 @@ from pld.errors import ArtifactError
 from pld.metrics import Indices, choose, indices, system_report
 from pld.params import Config
 from pld.ports import OnProgress, Scores, Student
-from pld.records import Calibration, Example, Instruction, Message, Rule, SystemPrompt, SystemReport
+from pld.records import Calibration, Example, Instruction, Message, Rule, SystemPrompt
+from pld.reports import SystemReport
 
 
 @dataclass

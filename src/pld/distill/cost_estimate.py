@@ -20,10 +20,11 @@ from pld.distill import extract
 from pld.distill.checklist import FRAME
 from pld.distill.render import render_input
 from pld.errors import ArtifactError, TeacherError
-from pld.params import Config, TeacherConsolidator, TeacherResolver
+from pld.params import Config, SearchedSection, TeacherConsolidator, TeacherResolver
 from pld.ports import CONSOLIDATE, ONE_AT_A_TIME, Teacher, TeacherRequest
 from pld.pricing import BATCHES, dollars, millions, price_of, usd_of
-from pld.records import TEACHER_STAGES, Example, Record, canonical_json
+from pld.records import Example, Record, canonical_json
+from pld.reports import TEACHER_STAGES
 
 CHARACTERS_PER_TOKEN = 3.5
 """Assumed where the provider does not count: a little under that of English prose, so that it errs upwards."""
@@ -31,8 +32,15 @@ ASSUMED_OUTPUT = {"extract": 500, "consolidate": 400, "resolve": 3000, "optimise
 """Tokens of an answer with some thinking, until the store has answers of the model in the role."""
 RECORDED = "recorded"
 """The way of a Teacher that plays back recorded answers."""
-_CLUSTERING = ("clusterer", "clustering", "consolidator")  # sections on which clusters of rules depend
-_QUESTIONS = ("clustering", "consolidator")  # sections on which questions about labels depend
+_CLUSTERING: tuple[SearchedSection, ...] = (
+    "clusterer",
+    "clustering",
+    "consolidator",
+)  # sections on which clusters of rules depend
+_QUESTIONS: tuple[SearchedSection, ...] = (
+    "clustering",
+    "consolidator",
+)  # sections on which questions about labels depend
 _SAMPLE = 20  # requests that the provider counts
 _WORD = 6.5  # characters of an English word with its space
 _QUESTION = 3000  # characters of a question without what it shows
@@ -312,7 +320,7 @@ def _characters(request: TeacherRequest) -> int:
     return len(request.system) + len(request.prompt) + len(canonical_json(dict(request.schema)))
 
 
-def _points(config: Config, sections: Sequence[str]) -> int:
+def _points(config: Config, sections: Sequence[SearchedSection]) -> int:
     """How many points of the sweep differ in `sections`."""
     space = config.sweep.space
     points = math.prod(len(values) for name in sections for values in space.get(name, {}).values())

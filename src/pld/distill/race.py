@@ -15,7 +15,8 @@ import numpy as np
 from pld.distill.trial import groups_of
 from pld.metrics import Indices, indices, macro_f1, paired_gains
 from pld.params import EvaluationParams, RaceParams
-from pld.records import Example, Standing, content_id
+from pld.records import Example, content_id
+from pld.reports import Standing
 
 DECIMALS = 6
 """Figures are rounded to so many before they are compared."""

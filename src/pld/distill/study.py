@@ -10,7 +10,8 @@ from pld.distill.sweep import Result, Settings
 from pld.distill.trial import trial_id
 from pld.errors import ConfigError, DistillError
 from pld.params import SweepParams
-from pld.records import Prediction, TrialReport
+from pld.records import Prediction
+from pld.reports import TrialReport
 
 
 class OptunaStudy:

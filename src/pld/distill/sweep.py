@@ -31,7 +31,8 @@ from pld.errors import DistillError
 from pld.metrics import Indices, choose
 from pld.params import Config, Scalar, SweepParams
 from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
-from pld.records import Example, Message, Messages, Prediction, Record, Standing, TrialReport, canonical_json
+from pld.records import Example, Message, Messages, Prediction, Record, canonical_json
+from pld.reports import Standing, TrialReport
 
 Settings = Mapping[str, Scalar]
 DRAW = "clustering.draw"

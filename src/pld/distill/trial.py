@@ -11,18 +11,8 @@ from pld.distill.render import exemplars_of, render_input, render_system_prompt,
 from pld.metrics import Indices, choose, indices, predictions, system_report
 from pld.params import Config, Scalar
 from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
-from pld.records import (
-    Calibration,
-    Example,
-    Instruction,
-    Message,
-    Prediction,
-    Rule,
-    SystemPrompt,
-    Task,
-    TrialReport,
-    content_id,
-)
+from pld.records import Calibration, Example, Instruction, Message, Prediction, Rule, SystemPrompt, Task, content_id
+from pld.reports import TrialReport
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ from pld.records import (
     Instruction,
     Message,
     Messages,
-    TrainingCost,
 )
+from pld.reports import TrainingCost
 from pld.resolve.records import ResolutionReport
 
 

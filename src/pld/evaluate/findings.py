@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-from pld.records import CALIBRATED, DISTILLED, WITHOUT_LLM, Comparison, EvaluationReport, LoopEffect, SystemReport
+from pld.records import CALIBRATED, DISTILLED, WITHOUT_LLM
+from pld.reports import Comparison, EvaluationReport, LoopEffect, SystemReport
 
 Standing = Literal["better", "level", "worse"]
 

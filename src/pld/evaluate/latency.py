@@ -12,7 +12,8 @@ import numpy as np
 from pld.artifacts import file_sha256, read_record
 from pld.evaluate.systems import System
 from pld.ports import Student
-from pld.records import Example, Latency, LatencyReport, Message
+from pld.records import Example, Message
+from pld.reports import Latency, LatencyReport
 
 WARM_UP = 3
 _ANYTHING = (Message(role="system", content="Answer."),)

@@ -21,23 +21,8 @@ from pld.metrics import (
 )
 from pld.params import Config
 from pld.ports import OnProgress, Scores
-from pld.records import (
-    CALIBRATED,
-    CLUSTERED,
-    DISTILLED,
-    UNREVIEWED,
-    Calibration,
-    Chain,
-    Comparison,
-    EvaluationReport,
-    Example,
-    Latency,
-    LoopEffect,
-    Message,
-    Prediction,
-    SystemCost,
-    SystemReport,
-)
+from pld.records import CALIBRATED, CLUSTERED, DISTILLED, UNREVIEWED, Calibration, Chain, Example, Message, Prediction
+from pld.reports import Comparison, EvaluationReport, Latency, LoopEffect, SystemCost, SystemReport
 from pld.resolve.records import ResolutionReport
 
 

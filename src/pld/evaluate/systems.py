@@ -7,7 +7,8 @@ from typing import Protocol
 from pld.distill.calibrating import Part
 from pld.distill.render import render_input
 from pld.ports import Generation, OnProgress, Scores, Student
-from pld.records import Calibration, Example, Message, Task, TrainingCost
+from pld.records import Calibration, Example, Message, Task
+from pld.reports import TrainingCost
 
 
 @dataclass(frozen=True)

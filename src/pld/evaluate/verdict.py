@@ -9,18 +9,8 @@ from dataclasses import dataclass
 
 from pld.evaluate.findings import Standing, rivals, standing
 from pld.params import PromotionParams
-from pld.records import (
-    CALIBRATED,
-    CHAIN_OF_THOUGHT,
-    FEW_SHOT,
-    FEW_SHOT_NEAREST,
-    WITHOUT_LLM,
-    ZERO_SHOT,
-    Comparison,
-    EvaluationReport,
-    Recommendation,
-    SystemCost,
-)
+from pld.records import CALIBRATED, CHAIN_OF_THOUGHT, FEW_SHOT, FEW_SHOT_NEAREST, WITHOUT_LLM, ZERO_SHOT
+from pld.reports import Comparison, EvaluationReport, Recommendation, SystemCost
 
 _NEVER_CALIBRATED = (*WITHOUT_LLM, CHAIN_OF_THOUGHT)
 _WORDS: dict[Standing | None, str] = {

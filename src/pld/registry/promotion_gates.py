@@ -7,15 +7,8 @@ from pld.evaluate.findings import standing
 from pld.evaluate.verdict import comparison_with
 from pld.metrics import compare, indices
 from pld.params import EvaluationParams, PromotionParams
-from pld.records import (
-    CALIBRATED,
-    ZERO_SHOT,
-    EvaluationReport,
-    LatencyReport,
-    Prediction,
-    Record,
-    SystemReport,
-)
+from pld.records import CALIBRATED, ZERO_SHOT, Prediction, Record
+from pld.reports import EvaluationReport, LatencyReport, SystemReport
 from pld.review.decisions import ReviewStanding
 
 REVIEWED = "reviewed"

@@ -24,24 +24,12 @@ from pld.evaluate.systems import Prompted, System
 from pld.params import Config
 from pld.ports import Student
 from pld.progress import progress
-from pld.records import (
-    CALIBRATED,
-    DISTILLED,
-    ZERO_SHOT,
-    Calibration,
-    EvaluationReport,
-    Example,
-    LatencyReport,
-    Message,
-    Prediction,
-    SystemCost,
-    TrainingCost,
-    content_id,
-)
+from pld.records import CALIBRATED, DISTILLED, ZERO_SHOT, Calibration, Example, Message, Prediction, content_id
 from pld.registry.promotion_gates import Evidence
 from pld.registry.runs import interval_words
 from pld.registry.store import Store
 from pld.registry.versions import MACRO_F1, MEASURED, TEST_DIGEST, TOKENS, Version
+from pld.reports import EvaluationReport, LatencyReport, SystemCost, TrainingCost
 from pld.serving.model import ServedSpec
 
 Read = Callable[[Version], tuple[ServedSpec, tuple[Message, ...]]]

@@ -9,9 +9,10 @@ from pathlib import Path
 from pld.artifacts import MESSAGES_FILE, SHIPS, read_jsonl, read_prompt, read_record
 from pld.errors import ArtifactError, RegistryError
 from pld.params import Config
-from pld.records import Calibration, EvaluationReport, Instruction, Prediction, Reviewed, prompt_sha256
+from pld.records import Calibration, Instruction, Prediction, Reviewed, prompt_sha256
 from pld.registry.registry import open_registry
 from pld.registry.store import Store, translated
+from pld.reports import EvaluationReport
 from pld.serving.model import Release, ServedSpec
 
 

@@ -16,21 +16,17 @@ from pld.params import Config
 from pld.records import (
     CALIBRATED,
     SPLITS,
-    TEACHER_STAGES,
     Calibration,
-    EvaluationReport,
     Instruction,
-    LatencyReport,
     Message,
-    Spending,
     Split,
-    TrialReport,
     canonical_json,
     content_id,
     prompt_sha256,
     sha256,
 )
 from pld.registry.store import dvc_experiment, user_name
+from pld.reports import TEACHER_STAGES, EvaluationReport, LatencyReport, Spending, TrialReport
 from pld.resolve.records import ResolutionReport
 
 DVC_LOCK = Path("dvc.lock")

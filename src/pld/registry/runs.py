@@ -11,23 +11,12 @@ from typing import Any
 from pld.artifacts import SHIPS, read_record
 from pld.pricing import tokens_read, tokens_written, total_usd
 from pld.progress import progress
-from pld.records import (
-    SPLITS,
-    EvaluationReport,
-    Interval,
-    Latency,
-    LatencyReport,
-    Reviewed,
-    Spending,
-    Split,
-    SystemReport,
-    TrialReport,
-    content_id,
-)
+from pld.records import SPLITS, Reviewed, Split, content_id
 from pld.registry.promotion_gates import base_name, zero_shot_of
 from pld.registry.result import DataSet, FailedTrial, PipelineResult, flattened, provenance, settings
 from pld.registry.store import Store, experiment_id, translated
 from pld.registry.versions import EVALUATION
+from pld.reports import EvaluationReport, Interval, Latency, LatencyReport, Spending, SystemReport, TrialReport
 from pld.resolve.records import ResolutionReport
 
 KEY = "pld.key"

@@ -14,7 +14,7 @@ import altair as alt
 import vl_convert
 
 from pld.artifacts import atomic_path
-from pld.records import Interval
+from pld.reports import Interval
 
 ROWS = "rows"
 F1 = "macro-F1"

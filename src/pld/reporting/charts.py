@@ -6,11 +6,12 @@ import altair as alt
 
 from pld.adapters.clusterers.condensed_tree import TreeClusterer
 from pld.config.build import build
-from pld.records import CALIBRATED, EvaluationReport, Interval, Rule
+from pld.records import CALIBRATED, Rule
 from pld.reporting.chart import F1, LIGHT, TOOLTIPS, Chart, figures_of, spec_of
 from pld.reporting.outputs import Outputs
 from pld.reporting.rows import SystemRow, TrialPoint, all_timed, system_rows, trial_points
 from pld.reporting.rule_charts import map_chart, map_of, tree_chart
+from pld.reports import EvaluationReport, Interval
 from pld.resolve.ablation import FrontPoint
 from pld.resolve.records import CAME_IN, LEFT
 

@@ -5,7 +5,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from pld.metrics import compare, indices, label_scores
-from pld.records import Comparison, Instruction, Messages, Prediction, Record, Split
+from pld.records import Instruction, Messages, Prediction, Record, Split
+from pld.reports import Comparison
 
 _SAME_RULES = 0.5  # Jaccard index of rule ids from which two texts are one instruction, reworded
 

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pld.records import TrialReport
+from pld.reports import TrialReport
 
 EVALUATOR = "fANOVA (Hutter et al. 2014), Optuna's"
 FEWEST = 4

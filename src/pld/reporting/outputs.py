@@ -13,8 +13,9 @@ from pld.distill.extract import ExtractionSummary
 from pld.distill.render import turn_examples
 from pld.params import Config
 from pld.ports import Vectors
-from pld.records import Cluster, CostReport, Example, Instruction, Reviewed, Rule
+from pld.records import Cluster, Example, Instruction, Reviewed, Rule
 from pld.registry.result import PipelineResult, read_result
+from pld.reports import CostReport
 from pld.resolve.ablation import FrontPoint, read_pareto_csv
 from pld.resolve.records import Descent, EditResult, Effect
 

@@ -20,13 +20,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pld.artifacts import SHIPS
 from pld.pricing import dollars, tokens_read, tokens_written, total_usd
-from pld.records import DISTILLED, Interval, Rule
+from pld.records import DISTILLED, Rule
 from pld.reporting import rows
 from pld.reporting.chart import DARK, LIGHT, Chart
 from pld.reporting.diff import turns_of
 from pld.reporting.importances import EVALUATOR, Importances
 from pld.reporting.outputs import Outputs
 from pld.reporting.rule_charts import FEWEST_FOR_MAP, coloured_clusters, shape_of
+from pld.reports import Interval
 from pld.resolve.lineage import describe_result, describe_step
 
 MOST_IDS = 60

@@ -17,20 +17,22 @@ from pld.records import (
     UNREVIEWED,
     ZERO_SHOT,
     Cluster,
-    Comparison,
-    CostReport,
-    EvaluationReport,
     Instruction,
-    Interval,
-    Latency,
-    LatencyReport,
     Rule,
-    SystemCost,
-    SystemReport,
-    TrialReport,
     content_id,
 )
 from pld.registry.promotion_gates import zero_shot_of
+from pld.reports import (
+    Comparison,
+    CostReport,
+    EvaluationReport,
+    Interval,
+    Latency,
+    LatencyReport,
+    SystemCost,
+    SystemReport,
+    TrialReport,
+)
 from pld.resolve.records import Descent, Effect, Step
 
 MOST_RULES = 5_000

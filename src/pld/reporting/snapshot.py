@@ -15,7 +15,6 @@ from pld.records import (
     DISTILLED,
     UNREVIEWED,
     Calibration,
-    EvaluationReport,
     Example,
     Instruction,
     Message,
@@ -23,10 +22,10 @@ from pld.records import (
     Prediction,
     Split,
     Task,
-    TrialReport,
 )
 from pld.registry.release import fetch_release
 from pld.registry.result import flattened
+from pld.reports import EvaluationReport, TrialReport
 
 ALIASES = ("production", "candidate", "previous")
 LISTS = {

@@ -10,7 +10,8 @@ from pld.distill.cached_scorer import CachedScorer
 from pld.distill.trial import groups_of
 from pld.metrics import Indices, compare
 from pld.params import GateParams
-from pld.records import Comparison, Example, Instruction, Record, SystemPrompt, SystemReport
+from pld.records import Example, Instruction, Record, SystemPrompt
+from pld.reports import Comparison, SystemReport
 from pld.resolve.records import Effect
 from pld.resolve.selection import ids_where
 

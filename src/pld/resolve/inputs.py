@@ -13,7 +13,8 @@ from pld.distill.embeddings import read_vectors
 from pld.errors import ArtifactError
 from pld.params import Config, TeacherResolver
 from pld.ports import Student, Vectors
-from pld.records import Cluster, Example, Instruction, Rule, TrialReport
+from pld.records import Cluster, Example, Instruction, Rule
+from pld.reports import TrialReport
 from pld.resolve.edits import restored
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator
 
-from pld.records import Comparison, Interval, Record, SystemReport
+from pld.records import Record
+from pld.reports import Comparison, Interval, SystemReport
 
 CAME_IN, LEFT = "what came in", "what the loop left"
 """Names of the two ends of the loop among the measured lists (pareto.csv)."""

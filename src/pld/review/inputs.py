@@ -13,18 +13,8 @@ from pld.errors import ArtifactError
 from pld.metrics import indices, system_report
 from pld.params import Config
 from pld.ports import Student
-from pld.records import (
-    EvaluationReport,
-    Example,
-    Instruction,
-    Message,
-    Messages,
-    Prediction,
-    Rule,
-    SystemReport,
-    TrialReport,
-    prompt_sha256,
-)
+from pld.records import Example, Instruction, Message, Messages, Prediction, Rule, prompt_sha256
+from pld.reports import EvaluationReport, SystemReport, TrialReport
 from pld.resolve.records import Descent, Effect
 
 LEFT_BY_THE_LOOP = Path("resolve/final")

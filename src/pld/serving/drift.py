@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pld.errors import DataError
-from pld.records import Interval, Prediction, Record, ServedAnswer, canonical_json
+from pld.records import Prediction, Record, ServedAnswer, canonical_json
+from pld.reports import Interval
 
 Verdict = Literal["drift", "no_drift", "too_few"]
 WindowSize = Literal["hour", "day", "week"]

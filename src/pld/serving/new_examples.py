@@ -17,9 +17,9 @@ from pld.data.readers.columns import Columns, Row
 from pld.data.readers.records import format_of, read_labelled_rows
 from pld.data.splits import ColumnNames, RawExample, examine, split_of
 from pld.errors import DataError
-from pld.params import RecordsReader, TaskParams
 from pld.records import Example, Prediction, ServedAnswer, inputs_id
 from pld.serving.drift import check_labels, margin_of, one_each, time_of
+from pld.task_params import RecordsReader, TaskParams
 
 _ID_MARK = "sha256:"  # keeps a spreadsheet from reading an id like 12e4567890123456 as a number
 _ADDED_TO = "train"  # in data with a split column

@@ -39,20 +39,15 @@ from pld.progress import progress
 from pld.records import (
     CALIBRATED,
     Calibration,
-    CostReport,
-    EvaluationReport,
     Example,
     Instruction,
-    Latency,
-    LatencyReport,
     Message,
     Prediction,
     Reviewed,
     Rule,
-    TrainingCost,
-    TrialReport,
     prompt_sha256,
 )
+from pld.reports import CostReport, EvaluationReport, Latency, LatencyReport, TrainingCost, TrialReport
 from pld.resolve.records import ResolutionReport
 
 ARTIFACTS = Path("artifacts")

@@ -22,7 +22,8 @@ from pld.distill.trial import Draft, Material
 from pld.params import Config, Scalar, TeacherConsolidator
 from pld.ports import Clusterer, Student, Teacher
 from pld.progress import progress
-from pld.records import Example, Rule, TrialReport, canonical_json, content_id
+from pld.records import Example, Rule, canonical_json, content_id
+from pld.reports import TrialReport
 
 ARTIFACTS = Path("artifacts")
 
@@ -211,7 +212,8 @@ def _say(swept: Swept) -> None:
         )
     origins = Counter(item.origin for item in swept.winner.draft.instructions)
     print(
-        f"sweep: the winner's instructions: {', '.join(f'{count} {origin}' for origin, count in sorted(origins.items()))}"
+        "sweep: the winner's instructions: "
+        + ", ".join(f"{count} {origin}" for origin, count in sorted(origins.items()))
     )
     if winner.by_size:
         print(f"sweep: chosen by the number of rules that {winner.trial_id} clusters: {_chosen(winner)}")

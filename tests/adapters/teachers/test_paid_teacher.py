@@ -19,7 +19,7 @@ from pld.errors import BudgetError, ConfigError
 from pld.params import BudgetParams, ModelPrice, PricesParams
 from pld.ports import TeacherAnswer, TeacherRequest
 from pld.pricing import usd_of, worst_usd
-from pld.records import RoleSpending
+from pld.reports import RoleSpending
 from support.anthropic_server import Reply, answer, claude, error
 
 SCHEMA = {

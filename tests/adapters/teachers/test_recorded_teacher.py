@@ -69,7 +69,8 @@ def test_consolidation_without_a_recorded_answer_is_left_out_and_counted_with_th
     assert list(teacher.ask([wanted("consolidate", key="red"), wanted("consolidate", key="blue")])) == []
     assert list(teacher.ask([wanted("consolidate", key="red")])) == []  # in another trial
     assert teacher.warning() == (
-        "2 of 2 questions of consolidation have no recorded answer (recorded:answers.jsonl): medoids stand in for them; "
+        "2 of 2 questions of consolidation have no recorded answer (recorded:answers.jsonl): "
+        "medoids stand in for them; "
         "answer them with groups.teacher=offline or anthropic, or set groups.consolidator=medoid"
     )
 

@@ -14,8 +14,8 @@ from pld.data.readers import read
 from pld.data.readers.passages import GAP, nearest_first, show
 from pld.data.splits import RawExample, assemble
 from pld.errors import DataError
-from pld.params import TaskParams
 from pld.records import Example
+from pld.task_params import TaskParams
 
 ROOT = Path(__file__).parents[3]
 HYPOTHESES = {

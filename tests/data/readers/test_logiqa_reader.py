@@ -9,7 +9,7 @@ from pld.data.readers import read
 from pld.data.splits import RawExample, assemble
 from pld.distill.render import render_input
 from pld.errors import DataError
-from pld.params import BenchmarkReader, TaskParams
+from pld.task_params import BenchmarkReader, TaskParams
 
 ROOT = Path(__file__).parents[3]
 ROW = {

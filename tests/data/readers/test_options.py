@@ -12,9 +12,9 @@ from pld.artifacts import csv_line
 from pld.data.readers import read
 from pld.data.splits import RawExample, assemble
 from pld.errors import ConfigError, DataError
-from pld.params import TaskParams
 from pld.records import inputs_id
 from pld.serving.new_examples import add_labelled
+from pld.task_params import TaskParams
 
 OPTIONS = ("first", "second", "third")
 COLUMNS = ["query", *OPTIONS, "answer"]

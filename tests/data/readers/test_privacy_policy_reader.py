@@ -8,7 +8,7 @@ from pld.config.settings import check
 from pld.data.readers import read
 from pld.data.splits import RawExample, assemble
 from pld.errors import DataError
-from pld.params import BenchmarkReader, TaskParams
+from pld.task_params import BenchmarkReader, TaskParams
 
 ROOT = Path(__file__).parents[3]
 ROW = {"context": "  We keep letters for a week.", "question": "how long do you keep my letters?  ", "answer": "True"}

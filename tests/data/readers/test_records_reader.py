@@ -15,7 +15,7 @@ import pytest
 from pld.data.readers import read
 from pld.data.splits import RawExample
 from pld.errors import ConfigError, DataError
-from pld.params import TaskParams
+from pld.task_params import TaskParams
 
 HEADER = "id,text,label,thread,part\n"
 

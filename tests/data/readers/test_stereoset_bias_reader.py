@@ -9,7 +9,7 @@ from pld.config.settings import check
 from pld.data.readers import read
 from pld.data.splits import assemble
 from pld.errors import DataError
-from pld.params import BenchmarkReader, TaskParams
+from pld.task_params import BenchmarkReader, TaskParams
 
 ROOT = Path(__file__).parents[3]
 

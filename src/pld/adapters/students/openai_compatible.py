@@ -123,7 +123,7 @@ class OpenAICompatibleStudent:
     def count_text_tokens(self, text: str) -> int:
         return self._server.count_text(text)
 
-    def label_tokens(self, labels: Sequence[str]) -> None:
+    def label_tokens(self, labels: Sequence[str]) -> None:  # noqa: ARG002
         return None  # the API doesn't say
 
     def for_search(self) -> Student:

@@ -8,7 +8,7 @@ from pld.artifacts import write_json
 from pld.config.build import build, target_of
 from pld.params import Config
 from pld.ports import Teacher
-from pld.records import RoleSpending, Spending
+from pld.reports import RoleSpending, Spending
 
 
 def create_teacher(config: Config) -> Teacher:

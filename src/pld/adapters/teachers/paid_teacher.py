@@ -25,7 +25,7 @@ from pld.errors import BudgetError, ConfigError
 from pld.params import BudgetParams, PricesParams
 from pld.ports import TeacherAnswer, TeacherRequest
 from pld.pricing import price_of, usd_of, worst_usd
-from pld.records import RoleSpending
+from pld.reports import RoleSpending
 
 BAD_REQUEST = "bad_request"
 """Code of the answer to a request that the provider rejects as it is: free of charge, and not stored."""

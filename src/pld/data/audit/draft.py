@@ -10,8 +10,8 @@ from pld.data.readers import read
 from pld.data.splits import RawExample, on_one_line, plain, visible
 from pld.data.task_drafting import draft_instruction, draft_template, field_names
 from pld.errors import ConfigError, DataError
-from pld.params import RecordsReader, TaskParams
 from pld.prompts import render_string
+from pld.task_params import RecordsReader, TaskParams
 
 _LONGEST_LABEL = 200
 """In characters."""

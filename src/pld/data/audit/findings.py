@@ -13,8 +13,8 @@ from pld.data.audit.draft import Draft
 from pld.data.audit.lengths import Lengths
 from pld.data.near_duplicates import near_duplicates
 from pld.data.splits import Assembly, RawExample
-from pld.params import RecordsReader
 from pld.progress import progress
+from pld.task_params import RecordsReader
 
 FEW = 10
 """Training examples below which a label is called rare: its rules hardly make a cluster."""

@@ -15,7 +15,8 @@ from pld.artifacts import atomic_path
 from pld.config.assets import edited_file
 from pld.config.composition import compose
 from pld.errors import ConfigError
-from pld.params import Config, TaskParams
+from pld.params import Config
+from pld.task_params import TaskParams
 
 CONF, PARAMS, TASKS = Path("conf"), Path("params.yaml"), Path("conf/task")
 CORPUS, DATA = Path("assets/corpus"), Path("data")

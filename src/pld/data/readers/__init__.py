@@ -7,7 +7,7 @@ from pld.data.readers.benchmarks import BENCHMARKS
 from pld.data.readers.contract_nli import read_contract_nli
 from pld.data.readers.records import read_labelled_rows
 from pld.data.splits import RawExample
-from pld.params import ContractNliReader, RecordsReader, TaskParams
+from pld.task_params import ContractNliReader, RecordsReader, TaskParams
 
 
 def read(task: TaskParams) -> Iterator[RawExample]:

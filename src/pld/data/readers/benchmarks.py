@@ -7,8 +7,8 @@ from pld.data.readers.jsonl_rows import jsonl_rows
 from pld.data.readers.source import locate
 from pld.data.splits import RawExample
 from pld.errors import DataError
-from pld.params import BenchmarkReader
 from pld.records import content_id
+from pld.task_params import BenchmarkReader
 
 LETTERS = "ABCD"
 STANCES = ("stereotype", "anti-stereotype", "unrelated")

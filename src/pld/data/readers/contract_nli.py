@@ -9,9 +9,9 @@ from pld.data.readers.passages import Shown, nearest_first, nearness_in, show
 from pld.data.readers.source import locate, read_text
 from pld.data.splits import RawExample
 from pld.errors import DataError
-from pld.params import ContractNliReader
 from pld.progress import progress
 from pld.records import Split
+from pld.task_params import ContractNliReader
 
 
 def _checked_text(text: str) -> str:

@@ -10,7 +10,7 @@ from pld.data.readers.parquet_rows import parquet_rows
 from pld.data.readers.source import locate
 from pld.data.splits import ColumnNames, RawExample, visible
 from pld.errors import ConfigError, DataError
-from pld.params import RecordsReader
+from pld.task_params import RecordsReader
 
 ReadRows = Callable[[Path, str, Columns | None], Iterator[Row]]
 """(file, its name in messages, columns) → rows: the needed columns as text, or all of them (None) as they are."""

@@ -25,7 +25,8 @@ from pld.errors import ConfigError, DataError, TeacherError
 from pld.metrics import choose, indices, macro_f1
 from pld.params import GepaParams
 from pld.ports import OnProgress, Scores, Student, Teacher, TeacherAnswer, TeacherRequest
-from pld.records import Example, Record, Task, TrainingCost, content_id
+from pld.records import Example, Record, Task, content_id
+from pld.reports import TrainingCost
 
 if TYPE_CHECKING:
     from gepa.core.adapter import EvaluationBatch
