@@ -21,9 +21,6 @@ from pld.reports import Standing
 DECIMALS = 6
 """Figures are rounded to so many before they are compared."""
 
-MOST_GAP = 0.005
-"""So much macro-F1 at most is given up for a simpler prompt."""
-
 FEWEST_UNITS = 8
 """Of fewer examples, or groups, a bootstrap says too little to drop a prompt."""
 
@@ -105,10 +102,9 @@ def ranked(places: Mapping[Entrant, Place]) -> list[Entrant]:
 
 
 def simplest(places: Mapping[Entrant, Place]) -> Entrant:
-    """Of those within one standard error (and `MOST_GAP`) of the leader, the one with the fewest tokens; ties by
-    key."""
+    """Of those within one standard error of the leader, the one with the fewest tokens; ties by key."""
     return min(
-        (one for one, place in places.items() if place.gap <= min(place.se, MOST_GAP)),
+        (one for one, place in places.items() if place.gap <= place.se),
         key=lambda one: (one.tokens, one.key),
     )
 
