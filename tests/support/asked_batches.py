@@ -30,6 +30,8 @@ ONE_USD = (100 + 20) * 1000 / 1e6 * 0.5  # what the server's answer costs in a b
 @pytest.fixture
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(batches, "_YOUNG_S", 0.0)
+    monkeypatch.setattr(batches, "_DOUBT_S", 0.1)
 
 
 @pytest.fixture

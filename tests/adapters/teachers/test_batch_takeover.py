@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -12,6 +13,7 @@ from pld.adapters.teachers.answer_store import Spent
 from pld.adapters.teachers.paid_teacher import Terms
 from pld.errors import BudgetError, TeacherError
 from pld.params import BudgetParams
+from support.anthropic_server import error
 from support.asked_batches import ONE_USD, answers_of, ask, rules, spent
 from support.batch_desk import wait_until
 from support.batch_misbehaviour import run_batch_faults
@@ -176,3 +178,55 @@ def test_a_batch_whose_process_is_killed_is_taken_up_by_the_one_that_waits(serve
     assert rules(ask(requests(12), way="messages")) == answers_of(12)
     assert server.desk.sizes == [12]
     assert not server.bodies
+
+
+def vanish(server, monkeypatch, hides):
+    """The server answers 404 to the n-th look (from 1) at a batch or its results, where `hides(kind, n)`."""
+    looks, serve = Counter(), server.desk.serve
+
+    def served(method, path, body, url):
+        at = path.partition("?")[0].removeprefix("/v1/messages/batches").strip("/")
+        kind = "results" if at.endswith("/results") else "batch"
+        looks[kind] += method == "GET" and bool(at)
+        if method == "GET" and at and hides(kind, looks[kind]):
+            return error(404, "not_found_error", "no such batch")
+        return serve(method, path, body, url)
+
+    monkeypatch.setattr(server.desk, "serve", served)
+
+
+@pytest.mark.parametrize(
+    "hides",
+    [
+        lambda kind, look: kind == "batch" and look <= 2,
+        lambda kind, look: kind == "batch" and look in (1, 3),
+        lambda kind, look: kind == "results" and look == 1,
+    ],
+    ids=["a batch just submitted", "a batch seen in between", "the results of a batch that has ended"],
+)
+@pytest.mark.parametrize("young_s", [60.0, 0.0], ids=["young", "old"])
+def test_a_404_that_passes_is_waited_for(server, monkeypatch, hides, young_s):
+    monkeypatch.setattr(batches, "_YOUNG_S", young_s)
+    monkeypatch.setattr(batches, "_DOUBT_S", 30.0)
+    server.desk.ends_after = 3
+    vanish(server, monkeypatch, hides)
+    assert rules(ask(requests(5))) == answers_of(5)
+    assert server.desk.sizes == [5]
+    assert sum(server.desk.paid.values()) == 5
+
+
+def test_a_404_on_an_unconfirmed_batch_does_not_submit_it_again(server, monkeypatch):
+    monkeypatch.setattr(batches, "_YOUNG_S", 60.0)
+    server.desk.on_create = lambda number: number > 1  # the connection breaks before the first is confirmed
+    vanish(server, monkeypatch, lambda kind, look: look == 1)
+    assert rules(ask(requests(5))) == answers_of(5)
+    assert server.desk.sizes == [5]
+
+
+def test_results_that_stay_away_end_the_run_and_are_fetched_by_the_next(server, monkeypatch):
+    with monkeypatch.context() as away:
+        vanish(server, away, lambda kind, _: kind == "results")
+        with pytest.raises(TeacherError, match=r"expected the results of batch msgbatch_001, got status 404 .* again"):
+            ask(requests(5))
+    assert rules(ask(requests(5))) == answers_of(5)
+    assert server.desk.sizes == [5]

@@ -35,6 +35,8 @@ _SETTLE_S = 30.0  # after which the provider's list shows a batch that it took
 _CLOCKS_S = 600.0  # by which the provider's clock and this one may differ
 _FIRST_LOOK_S = 1.0  # at a batch; then twice as long each time, up to poll_s
 _SILENCE_S = 900.0  # of the provider, in spite of the SDK's retries, before the run ends
+_YOUNG_S = 300.0  # a 404 for a batch that is younger is not believed: it may not be visible everywhere yet
+_DOUBT_S = 30.0  # for which a 404 must last at any age
 _RESULTS_LAST_S = 29 * 86400.0
 _TRIES = 3  # batches with a request that comes back unanswered
 _AT_ONCE = 200  # results stored in one transaction
@@ -188,9 +190,9 @@ class Batches:
             return any(_key(line) in batch.keys for line in self._client.messages.batches.results(batch_id))
 
         for batch_id in [one.id for one in self._wait_for(listed)]:
-            while (state := self._retrieve(batch_id)) is not None and state.processing_status != "ended":
+            while (state := self._retrieve(batch_id, batch)) is not None and state.processing_status != "ended":
                 time.sleep(self._poll_s)
-            if state is not None and state.archived_at is None and self._wait_for(partial(is_ours, batch_id)):
+            if state is not None and state.archived_at is None and self._wait_for(partial(is_ours, batch_id), batch):
                 return batch_id
         return None
 
@@ -202,7 +204,7 @@ class Batches:
             return
         bad: dict[str, StoredAnswer] = {}
         unanswered: dict[str, str] = {}
-        self._wait_for(lambda: self._store_results(batch, bad, unanswered))
+        self._wait_for(lambda: self._store_results(batch, bad, unanswered), batch)
         self._end(batch)
         self._unanswered.update(unanswered.keys())
         self._reasons |= unanswered
@@ -218,7 +220,7 @@ class Batches:
             else:
                 self._end(batch)
                 return False
-        state = self._retrieve(batch.id) if batch.id else None
+        state = self._retrieve(batch.id, batch) if batch.id else None
         if state is None and not expired:  # its claims stay: none of its questions is paid for twice
             _say(f"{batch} is out of reach: use a key of the workspace that submitted it")
             self._open.remove(batch)
@@ -234,17 +236,12 @@ class Batches:
             _say(f"{batch}: {done:,} of {_size(state):,} processed")
         return state.processing_status == "ended"
 
-    def _retrieve(self, batch_id: str) -> MessageBatch | None:
+    def _retrieve(self, batch_id: str, batch: OpenBatch) -> MessageBatch | None:
         """None: there is none under this id that this key may see."""
-        import anthropic
-
-        def retrieve() -> MessageBatch | None:
-            try:
-                return _checked(self._client.messages.batches.retrieve(batch_id))
-            except anthropic.NotFoundError:
-                return None
-
-        return self._wait_for(retrieve)
+        try:
+            return self._wait_for(lambda: _checked(self._client.messages.batches.retrieve(batch_id)), batch)
+        except _NotThereError:
+            return None
 
     def _store_results(self, batch: OpenBatch, bad: dict[str, StoredAnswer], unanswered: dict[str, str]) -> None:
         """Results come in any order. Raises ValueError where they break off: what came is stored."""
@@ -279,15 +276,34 @@ class Batches:
         self._records.end(batch)
         self._open.remove(batch)
 
-    def _wait_for(self, ask: Callable[[], T]) -> T:
-        """What `ask` returns, tried again for up to _SILENCE_S after errors that may pass. Raises TeacherError."""
+    def _wait_for(self, ask: Callable[[], T], batch: OpenBatch | None = None) -> T:
+        """What `ask` returns, tried again for up to _SILENCE_S after errors that may pass. Raises TeacherError.
+
+        A 404 about `batch` is tried again until the batch is _YOUNG_S old and the 404 has lasted for _DOUBT_S: what was
+        just submitted isn't visible everywhere at once. Then it is _NotThereError.
+        """
         import anthropic
         import httpx2
 
         began, pause = time.monotonic(), min(_FIRST_LOOK_S, self._poll_s)
+        missing_since: float | None = None
         while True:
             try:
                 return ask()
+            except anthropic.NotFoundError as error:
+                if batch is None:
+                    raise self._teacher.systemic_error(error) from None
+                now = time.time()
+                if missing_since is None:
+                    missing_since = now
+                    _say(f"{batch} is not visible (status 404); asking again")
+                if now >= max(batch.created + _YOUNG_S, missing_since + _DOUBT_S):
+                    raise _NotThereError(
+                        f"expected the results of {batch}, got status 404 for {now - missing_since:.0f} s: "
+                        f"{one_line(error)} ({self._teacher.name}); run again later with a key of the workspace that "
+                        "submitted it: its questions are not paid for twice"
+                    ) from None
+                why = one_line(error)
             except (anthropic.AnthropicError, httpx2.HTTPError, *_NONSENSE) as error:
                 if isinstance(error, anthropic.AnthropicError) and not passes(error):
                     raise self._teacher.systemic_error(error) from None
@@ -301,6 +317,10 @@ class Batches:
                 )
             time.sleep(pause)
             pause = min(self._poll_s, 2 * pause)
+
+
+class _NotThereError(TeacherError):
+    """A 404 that did not pass."""
 
 
 _NONSENSE = (AttributeError, TypeError, ValueError)  # the SDK does not check what a server sends
