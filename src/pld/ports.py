@@ -67,7 +67,12 @@ class Teacher(Protocol):
 
 class Embedder(Protocol):
     def embed(self, texts: Sequence[str], on_progress: OnProgress | None = None) -> Vectors:
-        """Embed `texts` [n] as float32 [n, d] with L2-normalized rows."""
+        """Embed `texts` [n] as float32 [n, d] with L2-normalized rows; a text that exceeds the window is embedded
+        whole, by parts."""
+        ...
+
+    def exceed_window(self, texts: Sequence[str]) -> list[bool]:
+        """For each of `texts` [n] whether it is longer than what the model reads at once."""
         ...
 
 

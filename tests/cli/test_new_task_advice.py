@@ -110,5 +110,14 @@ def test_lengths_are_counted_in_the_students_tokens_and_what_it_cannot_hold_is_n
     found = rows()
     found[4]["text"] += " and on and on and on and on"
     output = run("mine", "--data", write(here / "long.csv", found), *STANDARD)
-    assert "inputs: median 9 tokens, 95 % up to 9, longest 17; context of qwen2.5-coder-0.5b: 16" in output
+    assert "inputs: median 9 tokens, 95 % up to 9, longest 17; context of qwen2.5-coder-1.5b: 16" in output
     assert "1 inputs are longer than the Student's context of 16 tokens" in output
+
+
+def test_inputs_longer_than_the_embedders_window_are_counted_and_named(here):
+    found = rows()
+    found[3]["text"] = "invoice " * 300
+    output = run("mine", "--data", write(here / "long.csv", found), *STANDARD)
+    assert "1 inputs are longer than the embedder's window of 254 tokens" in output
+    assert "sees each of them as the mean of its parts row 5" in output
+    assert "embedder's window" not in run("short", "--data", write(here / "short.csv", rows()), *STANDARD)

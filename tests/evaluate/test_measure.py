@@ -70,6 +70,12 @@ def test_every_system_and_its_calibrated_variant_are_reported(config):
     } | {("distilled", "tfidf_logreg"), ("distilled_calibrated", "tfidf_logreg")}
 
 
+def test_inputs_longer_than_the_embedders_window_are_counted_in_a_finding(config):
+    given = {"zero_shot": answers(10), "clustered": answers(36), "distilled": answers(40)}
+    report, _ = evaluation_report(config, "sha", TEST, given, {}, resolution_report(config), 3)
+    assert report.findings[-1].startswith(f"3 of {len(TEST)} test inputs are longer than the embedder's window: ")
+
+
 def test_systems_are_compared_on_the_examples_that_both_answered(config):
     part = TEST[5:15]
     report, predictions = report_of(

@@ -41,6 +41,9 @@ class OnALine:
         angles = np.array([float(text.removeprefix("In: ")) / 10 for text in texts])
         return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
+    def exceed_window(self, texts):
+        return [False] * len(texts)
+
 
 def turns(chat):
     return [(message.role, message.content) for message in chat]

@@ -13,7 +13,7 @@ from pld.resolve.records import Add, Remove, Revise
 from pld.resolve.resolution import resolve
 from pld.resolve.search_proposer import SearchProposer
 from support.word_loop import Scripted, first_rules, loop_inputs
-from support.word_student import CUES, LABELS, embed, instruction
+from support.word_student import CUES, LABELS, embed_examples, instruction
 
 PLANTED = instruction("If it tells of sea or sky or whale or ink, answer red", "red")
 
@@ -23,13 +23,13 @@ def macro_f1(on, instructions):
 
 
 def played(on, came_in, proposer=None):
-    loop = Loop(replace(on, instructions=came_in), proposer or SearchProposer(), embed)
+    loop = Loop(replace(on, instructions=came_in), proposer or SearchProposer(), embed_examples)
     return loop, list(loop.rounds())
 
 
 def resolved(on, came_in, on_round=lambda played: None):
     proposer = None if on.config.resolver.kind == "none" else SearchProposer()
-    return resolve(replace(on, instructions=came_in), proposer, embed, on_round)
+    return resolve(replace(on, instructions=came_in), proposer, embed_examples, on_round)
 
 
 @given(

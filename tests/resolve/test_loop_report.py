@@ -7,14 +7,14 @@ from pld.resolve.loop_report import loop_report
 from pld.resolve.records import Add
 from pld.resolve.resolution import resolve
 from support.word_loop import Scripted, first_rules, loop_inputs
-from support.word_student import embed, instruction
+from support.word_student import embed_examples, instruction
 
 GOOD = Add(text="If it tells of sea or sky or whale or ink, answer blue", label="blue", position=0, reason="a | <b>")
 
 
 def page(on, came_in, proposer=None):
     rounds = []
-    done = resolve(replace(on, instructions=came_in), proposer, embed, rounds.append)
+    done = resolve(replace(on, instructions=came_in), proposer, embed_examples, rounds.append)
     return done, loop_report(done, rounds)
 
 

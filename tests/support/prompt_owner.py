@@ -72,6 +72,9 @@ class CueEmbedder:
         vectors = np.array(rows, dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+    def exceed_window(self, texts: Sequence[str]) -> list[bool]:
+        return [False] * len(texts)
+
 
 def messages_of(serialised: str) -> list[dict[str, str]]:
     return json.loads(serialised)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pld.config.composition import compose
+from pld.config.composition import compose_groups
+from pld.config.defaults import SELECTIONS
 from pld.distill.cached_scorer import CachedScorer
 from pld.distill.consolidate import RuleGroup, make_instruction
 from pld.params import Config
@@ -83,6 +84,10 @@ def embed(texts: Sequence[str], on_progress=None) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def embed_examples(examples: Sequence[Example]) -> np.ndarray:
+    return embed([example.inputs["text"] for example in examples])
+
+
 def examples(split: Split, size: int, seed: int = 0, noise: float = 0.1, groups: int | None = None) -> list[Example]:
     """Texts of three cues of one label, or with probability `noise` of any; ids are numbered."""
     random = np.random.default_rng([seed, ("train", "validation", "test").index(split)])
@@ -113,7 +118,7 @@ def instruction(text: str, label: str, rules: Sequence[Rule] = ()) -> Instructio
 
 
 def config(**resolution: object) -> Config:
-    """The project's own settings with this task and few resamples."""
+    """The project's own settings with this task, medoids and few resamples."""
     whole = _composed()
     changed = whole.resolution.model_copy(
         update={"pool": 30, "failures": 8, "proposals": 12, "candidates": 6, **resolution}
@@ -123,7 +128,8 @@ def config(**resolution: object) -> Config:
 
 @functools.cache
 def _composed() -> Config:
-    whole = compose(Path("conf"), Path("params.yaml"))
+    groups = SELECTIONS | {"task": "stereoset_bias", "consolidator": "medoid"}
+    whole = compose_groups(Path("conf"), groups, [], "tests")
     evaluation = whole.evaluation.model_copy(update={"resamples": 200})
     gate = whole.resolution.gate.model_copy(update={"resamples": 400})
     resolution = whole.resolution.model_copy(update={"gate": gate})

@@ -103,7 +103,7 @@ def new_task(
 
         assembly = examine(drafted.task, drafted.raws)
         rendered = [render_string(task.input_template, example.inputs) for example in assembly.examples]
-        lengths = measure(rendered, config.student) if rendered else None
+        lengths = measure(rendered, config.student, config.embedder) if rendered else None
         student = str(config.student.get("name", "the Student"))
         _show_counts(drafted, assembly.summary, lengths, data, student)
         worth_a_look = list(warnings(drafted, assembly, lengths, file))

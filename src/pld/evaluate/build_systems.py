@@ -12,6 +12,7 @@ from pld.config.build import build
 from pld.distill.calibrating import Part, calibration_parts
 from pld.distill.consolidation import calls_behind
 from pld.distill.extract import ExtractionSummary
+from pld.distill.input_vectors import embed_inputs
 from pld.distill.render import base_messages, few_shot_messages, prompt_messages, render_input
 from pld.evaluate.baselines import gepa, lora
 from pld.evaluate.baselines.prompting import ChainOfThought, NearestShots
@@ -99,10 +100,11 @@ class SystemInputs:
     @cached_property
     def embedded(self) -> tuple[Vectors, float]:
         """Vectors [n, d] of `train`, and the seconds that they took, without loading the model."""
-        self.embedder.embed(self.rendered[:1])
+        task = self.config.task
+        embed_inputs(self.embedder, task, self.train[:1])
         started = time.perf_counter()
-        with progress("evaluate: embedding the training examples", len(self.rendered)) as advance:
-            vectors = self.embedder.embed(self.rendered, advance)
+        with progress("evaluate: embedding the training examples", len(self.train)) as advance:
+            vectors = embed_inputs(self.embedder, task, self.train, advance)
         return vectors, time.perf_counter() - started
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-from pld.records import CALIBRATED, DISTILLED, WITHOUT_LLM
+from pld.records import CALIBRATED, DISTILLED, EMBEDDING_LOGREG, FEW_SHOT_NEAREST, WITHOUT_LLM
 from pld.reports import Comparison, EvaluationReport, LoopEffect, SystemReport
 
 Standing = Literal["better", "level", "worse"]
@@ -80,4 +80,14 @@ def unparsable_findings(systems: Mapping[str, SystemReport]) -> tuple[str, ...]:
         "are that are longer than the Student's context), which count as wrong."
         for name, report in systems.items()
         if report.unparsable and not name.endswith(CALIBRATED)
+    )
+
+
+def window_findings(exceeding: int, n: int) -> tuple[str, ...]:
+    """A sentence if inputs of the `n` test examples exceed the embedder's window."""
+    if not exceeding:
+        return ()
+    return (
+        f"{exceeding:,} of {n:,} test inputs are longer than the embedder's window: {FEW_SHOT_NEAREST} and "
+        f"{EMBEDDING_LOGREG} see the mean of the vectors of their fields, and of the parts of a long field.",
     )

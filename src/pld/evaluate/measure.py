@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pld.calibration import calibrate
 from pld.distill.calibrating import fitted
 from pld.distill.trial import groups_of, sample
-from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings
+from pld.evaluate.findings import findings, loop_findings, rivals, shipped_system, unparsable_findings, window_findings
 from pld.evaluate.latency import measure_latency, time_prefill
 from pld.evaluate.systems import Prompted, Replies, System
 from pld.evaluate.verdict import recommendation
@@ -124,9 +124,11 @@ def evaluation_report(
     answers: Mapping[str, Answers],
     student: Mapping[str, str],
     resolution: ResolutionReport | None,
+    exceed_window: int = 0,
 ) -> tuple[EvaluationReport, list[Prediction]]:
     """Report on every system and its calibrated variant, and compare the distilled one with each rival on the
-    examples that both answered. `student`: its description; `resolution`: the loop on validation (None: no loop)."""
+    examples that both answered. `student`: its description; `resolution`: the loop on validation (None: no loop);
+    `exceed_window`: test inputs longer than the embedder's window."""
     task, settings = config.task, config.evaluation
     variants = _variants(answers)
     reports: dict[str, SystemReport] = {}
@@ -175,6 +177,7 @@ def evaluation_report(
             *findings(shipped, reports, comparisons, task.name),
             *loop_findings(loop),
             *unparsable_findings(reports),
+            *window_findings(exceed_window, len(test)),
         ),
         student=dict(student),
         loop=loop,

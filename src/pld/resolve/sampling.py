@@ -6,7 +6,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from pld.distill.render import render_input
 from pld.distill.trial import groups_of
 from pld.metrics import choose, indices
 from pld.ports import Scores, Vectors
@@ -17,8 +16,8 @@ from pld.resolve.records import ShownExample
 
 ClusterOf = Callable[[str], int | None]
 """Example id → the cluster of its own rule; None if it has no rule, or a noise rule."""
-Embed = Callable[[Sequence[str]], Vectors]
-"""n texts → [n, d] of unit length."""
+Embed = Callable[[Sequence[Example]], Vectors]
+"""n examples → their inputs as [n, d], rows of unit length."""
 T = TypeVar("T")
 
 
@@ -51,7 +50,7 @@ class ExampleSampler:
         failures = cover(failed, size, self.cluster_of)
         new = [found.example for found in (*failures, *succeeded) if found.example.id not in self._vectors]
         if new:
-            vectors = self._embed([render_input(self._inputs.config.task, example.inputs) for example in new])
+            vectors = self._embed(new)
             self._vectors.update(zip((example.id for example in new), vectors, strict=True))
         return failures, guards(failures, succeeded, self._vectors)
 

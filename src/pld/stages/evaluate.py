@@ -20,6 +20,7 @@ from pld.artifacts import (
 from pld.config.composition import with_settings
 from pld.config.settings import load_config
 from pld.distill.extract import ExtractionSummary
+from pld.distill.render import render_input
 from pld.distill.trial import groups_of
 from pld.evaluate.baselines.prompting import few_shot_examples
 from pld.evaluate.build_systems import (
@@ -64,8 +65,15 @@ def compute(config: Config, folder: Path, student: Student | None = None) -> Non
     inputs = _inputs(config, folder, resolution, student)
     test = read_jsonl(folder / "splits/test.jsonl", Example)
     answers, latency = _measured(config, inputs, test)
+    exceeding = sum(inputs.embedder.exceed_window([render_input(config.task, example.inputs) for example in test]))
     report, predictions = evaluation_report(
-        config, prompt_sha256(inputs.distilled.messages), test, answers, inputs.student.describe(), resolution
+        config,
+        prompt_sha256(inputs.distilled.messages),
+        test,
+        answers,
+        inputs.student.describe(),
+        resolution,
+        exceeding,
     )
     write_json(out / "report.json", report)
     write_jsonl(out / "predictions.jsonl", predictions)

@@ -1,6 +1,7 @@
 """Stage `resolve`: run the conflict loop on the list that won the sweep → artifacts/resolve/."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 from pld.adapters.teachers.factory import create_teacher, write_spending
@@ -8,6 +9,7 @@ from pld.adapters.teachers.recorded import check_can_be_asked
 from pld.artifacts import atomic_folder, write_json, write_jsonl, write_prompt, write_text
 from pld.config.build import build
 from pld.config.settings import load_config
+from pld.distill.input_vectors import embed_inputs
 from pld.distill.personal_data import personal_data_check
 from pld.params import Config, TeacherResolver
 from pld.ports import Embedder, Student, Teacher
@@ -46,7 +48,7 @@ def compute(config: Config, folder: Path, teacher: Teacher | None = None, studen
             rounds.append(played)
             _print_round(played)
 
-        done = resolve(inputs, proposer, embedder.embed, keep)
+        done = resolve(inputs, proposer, partial(embed_inputs, embedder, config.task), keep)
     out = folder / "resolve"
     with atomic_folder(out / "rounds") as written:
         for played in rounds:

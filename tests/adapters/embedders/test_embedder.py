@@ -62,3 +62,40 @@ def test_a_missing_model_is_a_one_line_error(model, error):
         SentenceTransformersEmbedder(model=model, batch_size=2).embed(["a"])
     assert model in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+CLAUSES = [
+    f"Clause {number} obliges the receiving party to return all documents of the other one." for number in range(60)
+]
+CONTRACT = " ".join(CLAUSES)
+
+
+def test_a_text_beyond_the_window_of_256_word_pieces_is_embedded_to_its_end(embedder):
+    ends = ["The tenant pays the rent in advance.", "Cats sleep for most of the day."]
+    assert embedder.exceed_window([CONTRACT, "", *ends]) == [True, False, False, False]
+    vectors = embedder.embed([f"{CONTRACT} {end}" for end in ends])
+    np.testing.assert_allclose((vectors**2).sum(axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[1] < 0.99999
+    assert vectors[0] @ embedder.embed(ends)[0] > vectors[1] @ embedder.embed(ends)[0]
+
+
+def test_long_texts_leave_the_bits_of_short_ones_and_the_order_as_they_are(embedder):
+    finished = []
+    mixed = embedder.embed([CONTRACT, *TEXTS, CONTRACT], finished.append)
+    assert mixed[1:-1].tobytes() == embedder.embed(TEXTS).tobytes()
+    assert mixed[0].tobytes() == mixed[-1].tobytes()
+    assert sum(finished) == len(mixed)
+
+
+def test_the_parts_of_a_long_text_fit_the_window_and_make_it_up(embedder):
+    for text in (CONTRACT, "x" * 5000, "ab " * 300 + " " * 4000 + "c" * 700):
+        parts = embedder._parts(text)
+        assert not any(embedder.exceed_window(parts))
+        assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(part.strip().split()[0].isalpha() for part in embedder._parts("one two three " * 300))
+
+
+def test_a_model_without_a_window_reads_every_text_whole(monkeypatch):
+    unlimited = SentenceTransformersEmbedder(model="asset:all-minilm-l6-v2", batch_size=2)
+    monkeypatch.setattr(unlimited._model, "max_seq_length", None)
+    assert unlimited.exceed_window([CONTRACT]) == [False]

@@ -61,6 +61,14 @@ def warnings(draft: Draft, assembly: Assembly, lengths: Lengths | None, file: Pa
             "even without a prompt, and would count as wrong: shorten them, or choose a Student with a longer context",
             [raws[assembly.rows[at]].place for at in lengths.too_long],
         )
+    if lengths is not None and lengths.exceed_window:
+        several = len(draft.task.fields) > 1
+        by = "as the mean of its fields" if several else "as the mean of its parts"
+        yield Finding.of(
+            f"{len(lengths.exceed_window):,} inputs are longer than the embedder's window of {lengths.window:,} "
+            f"tokens: what compares inputs (nearest examples, the classifier on embeddings) sees each of them {by}",
+            [raws[assembly.rows[at]].place for at in lengths.exceed_window],
+        )
 
 
 def similar_labels(counts: Mapping[str, int]) -> Iterator[Finding]:

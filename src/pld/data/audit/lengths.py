@@ -1,4 +1,5 @@
-"""Measure inputs in the Student's tokens, if its tokenizer is already on this machine; nothing is downloaded."""
+"""Measure inputs in the tokens of the Student and of the embedder, if their tokenizers are already on this machine;
+nothing is downloaded."""
 
 import json
 import os
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pld.adapters.students.engine import weights
-from pld.config.assets import ASSET_PREFIX, asset
+from pld.config.assets import ASSET_PREFIX, asset, asset_folder_or_file
 
 SAMPLE = 2000
 """Inputs whose tokens are counted for the median; those that may be too long are all counted."""
@@ -22,7 +23,8 @@ _BATCH = 64
 class Lengths:
     """In `unit`: tokens, or words without the Student's tokenizer. `median` and `high` (95th percentile)
     are of `sampled` inputs; `context`: the Student's, None if unknown; `too_long`: positions of inputs longer than that
-    even without a prompt, the longest text first."""
+    even without a prompt, the longest text first; `window`: the embedder's in tokens, None if unknown; `exceed_window`:
+    positions of inputs longer than that."""
 
     unit: str
     sampled: int
@@ -31,11 +33,14 @@ class Lengths:
     longest: int
     context: int | None
     too_long: tuple[int, ...]
+    window: int | None
+    exceed_window: tuple[int, ...]
 
 
-def measure(texts: Sequence[str], student: Mapping[str, Any]) -> Lengths:
-    """Lengths of rendered inputs under the tokenizer of the Student of conf/."""
-    tokenizer, context = _tokenizer(student) or (None, None)
+def measure(texts: Sequence[str], student: Mapping[str, Any], embedder: Mapping[str, Any]) -> Lengths:
+    """Lengths of rendered inputs under the tokenizers of the Student and the embedder of conf/."""
+    tokenizer, context = _students(student) or (None, None)
+    pieces, window = _embedders(embedder) or (None, None)
     usual = _count(tokenizer, texts[:: max(1, -(-len(texts) // SAMPLE))])
     by_size = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
     # a token has at least one byte
@@ -51,6 +56,8 @@ def measure(texts: Sequence[str], student: Mapping[str, Any]) -> Lengths:
         longest=max(*usual, *counts.values()),
         context=context,
         too_long=tuple(at for at, count in counts.items() if context is not None and count > context),
+        window=window,
+        exceed_window=tuple(at for at, count in enumerate(_count(pieces, texts)) if window and count > window),
     )
 
 
@@ -61,32 +68,51 @@ def _count(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     return [len(one) for batch in batches for one in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
 
 
-def _tokenizer(student: Mapping[str, Any]) -> tuple[Any, int] | None:
+def _students(student: Mapping[str, Any]) -> tuple[Any, int] | None:
     """The Student's tokenizer and its context in tokens, if their files are here."""
+    if student.get("gguf_file") is not None:
+        return None  # the tokenizer is in the GGUF file
+    try:
+        model = str(student["model"])
+        converted = weights.converted_folder(asset(model).sha256) if model.startswith(ASSET_PREFIX) else Path(model)
+        folder = _folder(model, converted)
+        settings = _json(folder / "config.json")
+        return _tokenizer(folder), int(settings.get("text_config", settings)["max_position_embeddings"])
+    except Exception:  # tokenizers raises bare Exceptions
+        return None
+
+
+def _embedders(embedder: Mapping[str, Any]) -> tuple[Any, int] | None:
+    """The embedder's tokenizer and how many tokens of a text it reads at once, if their files are here."""
+    try:
+        model = str(embedder["model"])
+        folder = asset_folder_or_file(model) if model.startswith(ASSET_PREFIX) else _folder(model, Path(model))
+        tokenizer = _tokenizer(folder)
+        window = int(_json(folder / "sentence_bert_config.json")["max_seq_length"])
+        return tokenizer, window - tokenizer.num_special_tokens_to_add(is_pair=False)
+    except Exception:
+        return None
+
+
+def _folder(model: str, folder: Path) -> Path:
+    """Where the files of `model` are: `folder`, or the cache of the Hugging Face hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = folder.expanduser()
+    if not folder.is_dir() and model.count("/") == 1:
+        return Path(str(try_to_load_from_cache(model, "config.json"))).parent
+    return folder
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _tokenizer(folder: Path) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers import Tokenizer
 
-    try:
-        tokenizer_file, config_file = _files(str(student["model"]), student.get("gguf_file"))
-        settings = json.loads(config_file.read_text(encoding="utf-8"))
-        context = int(settings.get("text_config", settings)["max_position_embeddings"])
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except Exception:  # tokenizers raises bare Exceptions
-        return None
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer, context
-
-
-def _files(model: str, gguf_file: str | None) -> tuple[Path, Path]:
-    """Where the tokenizer's and the model's settings are. Raises if they can't be here."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if gguf_file is not None:
-        raise FileNotFoundError("the tokenizer is in the GGUF file")
-    folder = (
-        weights.converted_folder(asset(model).sha256) if model.startswith(ASSET_PREFIX) else Path(model).expanduser()
-    )
-    if not folder.is_dir() and model.count("/") == 1:
-        folder = Path(str(try_to_load_from_cache(model, "config.json"))).parent
-    return folder / "tokenizer.json", folder / "config.json"
+    return tokenizer

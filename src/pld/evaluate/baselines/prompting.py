@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pld import prompts
+from pld.distill.input_vectors import embed_inputs
 from pld.distill.render import few_shot_messages, render_input
 from pld.evaluate.systems import Replies, user_message
 from pld.ports import Embedder, OnProgress, Student, Vectors
@@ -58,7 +59,8 @@ class NearestShots:
 
     def __call__(self, examples: Sequence[Example], on_progress: OnProgress | None = None) -> Replies:
         inputs = [render_input(self.task, example.inputs) for example in examples]
-        shown = nearest_examples(self.train, self.vectors, examples, self.embedder.embed(inputs), self.size)
+        queries = embed_inputs(self.embedder, self.task, examples)
+        shown = nearest_examples(self.train, self.vectors, examples, queries, self.size)
         chats = [
             (*few_shot_messages(self.task, shots), user_message(text))
             for shots, text in zip(shown, inputs, strict=True)

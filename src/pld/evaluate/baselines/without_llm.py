@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pld.distill.input_vectors import embed_inputs
 from pld.distill.render import render_input
 from pld.distill.trial import groups_of
 from pld.evaluate.systems import Replies
@@ -61,7 +62,7 @@ class EmbeddingClassifier:
     seconds: float
 
     def __call__(self, examples: Sequence[Example], on_progress: OnProgress | None = None) -> Replies:
-        vectors = self.embedder.embed(_inputs(self.task, examples))
+        vectors = embed_inputs(self.embedder, self.task, examples)
         return Replies(_reported(_log_probabilities(self.model, vectors, self.task.labels), on_progress))
 
 
