@@ -85,7 +85,11 @@ def test_a_task_of_long_inputs_leaves_out_prompts_that_hold_many_of_them(selecti
         (["rendering.order=size"], {}, ["rendering.order", "'support'", "'size'"]),
         (["+extraction.max_wrds=3"], {}, ["extraction.max_wrds", "max_words", "conf/config.yaml"]),
         (["clusterer.eps=wide"], {"clusterer": "dbscan"}, ["clusterer.eps", "number", "'wide'"]),
-        (["sweep.space.clusterer.eps=[wide]"], {"clusterer": "dbscan"}, ["clusterer.eps", "'wide'"]),
+        (
+            ["sweep.space.clusterer.eps=[wide]"],
+            {"clusterer": "dbscan", "consolidator": "medoid"},
+            ["clusterer.eps", "'wide'"],
+        ),
         (["+sweep.space.clusterer.radius=[1]"], {}, ["clusterer.radius", "n_neighbors"]),
         (["+sweep.space.student.dtype=[float32]"], {}, ["sweep.space", "student"]),
         (["+sweep.space.clustering.draw=[null]", "rendering.ordr=label"], {}, ["rendering.ordr", "'order'"]),
@@ -110,7 +114,7 @@ def test_a_mistake_names_itself_and_what_there_is_in_one_line(selections, overri
 def test_a_key_of_params_that_is_missing_or_surplus_is_told(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("groups: {}\n")
-    with pytest.raises(ConfigError, match="expected the keys groups and overrides, got groups"):
+    with pytest.raises(ConfigError, match="expected the keys groups and overrides, got 'groups'"):
         compose(CONF, path)
 
 

@@ -39,6 +39,8 @@ def target_of(section: Mapping[str, Any], role: str) -> type:
         constructor: type = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"expected a class that exists, got {error} ({where})") from None
+    if not isinstance(constructor, type) or not constructor.__module__.startswith(TARGETS):
+        raise ConfigError(f"expected a class of {TARGETS.rstrip('.')}, got {constructor!r} ({where})")
     return constructor
 
 

@@ -1,6 +1,7 @@
-"""Read artifacts/config.yaml as typed settings; a wrong key or value is one line that names it."""
+"""Read YAML files strictly, and settings as typed models; a fault is one line that names file, line and key."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,16 +21,62 @@ def check(kind: type[S], value: Mapping[str, Any], where: str) -> S:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(item, value, where) for item in error.errors()[:3])) from None
+        told = "; ".join(_explain(item, value, where) for item in error.errors()[:3])
+        raise ConfigError(" ".join(told.splitlines())) from None
 
 
 def load_config(path: Path = CONFIG_PATH) -> Config:
     """Read and check the composed settings."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"expected the composed settings, got no such file ({path}); run `make params`") from None
     return check(Config, value, str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which PyYAML silently keeps the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep=deep)
+
+
+# dates stay text, as OmegaConf reads them
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping in `path`. Raises OSError, and ConfigError for what is not UTF-8, not YAML, a key given twice, an
+    alias that contains itself, and anything but a mapping."""
+    held = path.read_bytes()
+    try:
+        value = yaml.load(held.decode(), _Loader)
+        json.dumps(value, default=str, skipkeys=True)  # notices an alias of itself
+    except UnicodeDecodeError as error:
+        line = held.count(b"\n", 0, error.start) + 1
+        byte = held[error.start]
+        raise ConfigError(f"expected UTF-8, got the byte 0x{byte:02x} ({path}:{line}); save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"expected YAML, got {_one_line(error.problem or error.context)} ({where})") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"expected YAML, got: {_one_line(error)} ({path})") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"expected keys with values, got {value!r:.40} ({path})")
+    return value
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())[:200]
 
 
 def unknown_key(key: str, known: list[str], where: str) -> str:
