@@ -1,7 +1,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# a busy machine is slow, not wrong
+hypothesis.settings.register_profile("pld", deadline=None)
+hypothesis.settings.load_profile("pld")
 
 ROOT = Path(__file__).parent.parent
 LONGEST = ("test_pipeline.py", "test_resolve.py", "test_student_bench.py")

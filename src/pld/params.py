@@ -215,8 +215,8 @@ class ResolutionParams(Section):
     """The conflict loop. Per round: predict `pool` training examples, show the proposer `failures` of them with as many
     successes, measure `proposals` lists on the pool, and race the best `candidates` on validation. The loop ends after
     `rounds`, after `patience` rounds without an accepted Edit, or when nothing fits into `token_budget` (of the prompt;
-    null: rendering.token_budget). `ablation` measures the effect of every final instruction; `pruning: ablation` drops
-    those without one."""
+    null: rendering.token_budget). `ablation` measures the effect of every final instruction on `ablation_examples` of
+    validation (null: all); `pruning: ablation` drops those without one."""
 
     rounds: Annotated[int, Field(gt=0)]
     patience: Annotated[int, Field(gt=0)]
@@ -229,6 +229,7 @@ class ResolutionParams(Section):
     token_budget: Annotated[int, Field(gt=0)] | None
     gate: GateParams
     ablation: bool
+    ablation_examples: Annotated[int, Field(gt=0)] | None
     pruning: Literal["none", "ablation"]
 
 

@@ -13,6 +13,7 @@ from pld.resolve.ablation import (
     FrontPoint,
     ablate,
     ablated_points,
+    ablation_part,
     front_point,
     pareto,
     pareto_csv,
@@ -256,3 +257,11 @@ def test_a_list_that_was_measured_twice_keeps_its_first_name():
     (point,) = pareto([front_point("came in", prompt, report), front_point("without x", prompt, report)])
     assert point.what == "came in"
     assert point.tokens == report.prompt_tokens
+
+
+@pytest.mark.parametrize(("examples", "measured"), [(4, 4), (None, len(VALIDATION)), (1000, len(VALIDATION))])
+def test_the_effect_is_measured_on_as_many_validation_examples_as_the_settings_say(examples, measured):
+    params = composed().resolution.model_copy(update={"ablation_examples": examples})
+    part = ablation_part(VALIDATION, params)
+    assert len(part) == measured
+    assert {effect.examples for effect in ablate([REFUND, DELIVERY], scorer(), part)} == {measured}

@@ -198,6 +198,7 @@ def test_the_effect_says_which_examples_it_fixed_and_broke_where_it_was_measured
         tokens=3,
         fixed=("v1",),
         broken=("v2", "v3"),
+        examples=9,
     )
     without, measured = descents(CAME_IN, CAME_IN, [], RULES, CLUSTERS, [effect])
     assert (without.fixed, without.broken) == (None, None)

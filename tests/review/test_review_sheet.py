@@ -26,7 +26,7 @@ def item(own: Instruction, rule: Rule = RULES[0], note: str = "") -> ReviewItem:
     )  # fmt: skip
     effect = Effect(
         instruction_id=own.id, label=own.label, macro_f1=Interval(value=0.1, low=0, high=0.2), per_label={}, tokens=9,
-        fixed=("v1",), broken=(note,),
+        fixed=("v1",), broken=(note,), examples=9,
     )  # fmt: skip
     return ReviewItem(own, descent, effect, (rule,) * 7)
 

@@ -39,6 +39,7 @@ def effect(own: Instruction, value: float, place: int = 0, fixed: int = 12) -> E
         tokens=20 + place,
         fixed=tuple(f"validation-{n}" for n in range(4 * place, 4 * place + fixed)),
         broken=("validation-2",) if place else (),
+        examples=40,
     )
 
 

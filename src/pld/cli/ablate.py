@@ -109,7 +109,11 @@ def _table(instructions: Sequence[Instruction], effects: Sequence[Effect]) -> "T
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="with each instruction less without it, on validation", title_justify="left", expand=True)
+    table = Table(
+        title=f"with each instruction minus without it, on {effects[0].examples} validation examples",
+        title_justify="left",
+        expand=True,
+    )
     for column in ("id", "label", "tokens", "macro-F1 [95 %]", "fixed", "broken", "F1 changes most"):
         table.add_column(column, justify="left" if column in ("id", "label") else "right", no_wrap=True)
     table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1, min_width=12)

@@ -68,7 +68,8 @@ def _effect_lines(effect: Effect | None, few: int | None) -> Iterator[tuple[int,
         yield 0, "effect: not measured (resolution.ablation); run `pld ablate`"
         return
     changes = ", ".join(f"{label} {change:+.3f}" for label, change in effect.per_label.items())
-    yield 0, f"effect on validation, with it minus without it: macro-F1 {effect.macro_f1.signed}; F1 of {changes}"
+    where = f"effect on {effect.examples} validation examples, with it minus without it"
+    yield 0, f"{where}: macro-F1 {effect.macro_f1.signed}; F1 of {changes}"
     yield 1, f"turns right {len(effect.fixed)}: {_few(effect.fixed, few)}"
     yield 1, f"turns wrong {len(effect.broken)}: {_few(effect.broken, few)}"
     yield 1, f"costs {effect.tokens:,} tokens"

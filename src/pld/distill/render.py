@@ -159,9 +159,11 @@ def exemplars_of(
     train: Mapping[str, Example],
     config: Config,
 ) -> dict[str, list[Example]]:
-    """Instruction id → the training examples of its rules that a prompt can show, in the order of the rules (the most
-    typical first); an example with rules of several draws appears once. Those with a doubtful rule are last, and never
-    become turns; those with personal data are left out if extraction.personal_data refuses it."""
+    """Instruction id → the training examples of its rules that a prompt can show; an example with rules of several draws
+    appears once. They are in the order of the rules (the most typical first), those with a doubtful rule last. Turns
+    never show a doubtful one, and after the most typical one they go by hash: many typical examples are much alike, and
+    mislead a small Student (docs/explanation/decisions.md). Examples with personal data are left out if
+    extraction.personal_data refuses it."""
     if not config.rendering.exemplars:
         return {instruction.id: [] for instruction in instructions}
     personal_data = personal_data_check(config.extraction.personal_data)
@@ -174,7 +176,10 @@ def exemplars_of(
             own = {key: one for key, one in own.items() if personal_data(render_input(config.task, one.inputs)) is None}
         sure = [example for identity, example in own.items() if identity not in doubtful]
         unsure = [example for identity, example in own.items() if identity in doubtful]
-        found[instruction.id] = sure if config.rendering.exemplars_as == "turns" else sure + unsure
+        if config.rendering.exemplars_as == "turns":
+            found[instruction.id] = sure[:1] + sorted(sure[1:], key=lambda example: sha256(example.id))
+        else:
+            found[instruction.id] = sure + unsure
     return found
 
 

@@ -110,7 +110,7 @@ def _instructions(outputs: Outputs, rules: Sequence[Rule]) -> dict[str, Any]:
         "prompt": outputs.result.messages[0].content,
         "turns": list(zip(outputs.turn_examples, turns_of(outputs.result.messages), strict=True)),
         "describe_step": describe_step,
-        "measured": outputs.effects is not None,
+        "measured_on": effects[0].examples if effects else 0,
         "scale": (min(ends), max(ends)),
     }
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pld.distill.cached_scorer import CachedScorer
+from pld.distill.race import nested_parts
 from pld.distill.trial import groups_of
 from pld.metrics import Indices, compare
-from pld.params import GateParams
+from pld.params import GateParams, ResolutionParams
 from pld.records import Example, Instruction, Record, SystemPrompt
 from pld.reports import Comparison, SystemReport
 from pld.resolve.records import Effect
@@ -49,6 +50,13 @@ class _Measured:
         return self.report.macro_f1.value
 
 
+def ablation_part(validation: Sequence[Example], params: ResolutionParams) -> Sequence[Example]:
+    """The examples of `validation` on which instructions are ablated, stratified by label."""
+    if params.ablation_examples is None or params.ablation_examples >= len(validation):
+        return validation
+    return nested_parts(validation, [params.ablation_examples], params.seed)[0]
+
+
 def ablate(instructions: Sequence[Instruction], scorer: CachedScorer, validation: Sequence[Example]) -> list[Effect]:
     """Leave-one-instruction-out on `validation` at the reporting precision, in the order of `instructions`.
 
@@ -69,6 +77,7 @@ def ablate(instructions: Sequence[Instruction], scorer: CachedScorer, validation
                 tokens=whole.prompt.tokens - without.prompt.tokens,
                 fixed=ids_where(validation, right & ~was_right),
                 broken=ids_where(validation, was_right & ~right),
+                examples=len(validation),
             )
         )
     return found[::-1]

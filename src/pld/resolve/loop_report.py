@@ -42,7 +42,7 @@ def _parts(done: Resolution, rounds: Sequence[Round]) -> Iterator[str]:
             yield _table(
                 ("round", "Edit", "proposer", "reason", "what became of it"), [_edit_row(edit) for edit in met]
             )
-    yield "## What each instruction does on validation, with it less without it"
+    yield "## What each instruction does on validation, with it minus without it"
     if done.effects is None:
         yield "Not measured (`resolution.ablation`); `pld ablate` does it now."
     else:

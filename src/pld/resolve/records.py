@@ -185,7 +185,8 @@ class ResolutionReport(Record):
 
 class Effect(Record):
     """One row of ablation.jsonl: an instruction's effect on validation, figures with it less those without it.
-    `per_label`: change of F1; `fixed`, `broken`: validation examples that it turns right or wrong."""
+    `per_label`: change of F1; `fixed`, `broken`: validation examples that it turns right or wrong; `examples`: how many
+    it was measured on."""
 
     instruction_id: str
     label: str
@@ -194,6 +195,7 @@ class Effect(Record):
     tokens: int
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
+    examples: int
 
 
 class Step(Record):

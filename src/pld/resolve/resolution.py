@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pld.distill.trial import groups_of
 from pld.metrics import compare, predictions
 from pld.records import CLUSTERED, DISTILLED, Calibration, Instruction, Prediction, SystemPrompt
-from pld.resolve.ablation import FrontPoint, ablate, ablated_points, front_point, pareto, prune
+from pld.resolve.ablation import FrontPoint, ablate, ablated_points, ablation_part, front_point, pareto, prune
 from pld.resolve.inputs import ResolveInputs
 from pld.resolve.lineage import descents
 from pld.resolve.loop import Loop, Round
@@ -55,8 +55,10 @@ def resolve(
         points += slim.points
     effects: list[Effect] | None = None
     if params.ablation:
-        effects = ablate(instructions, scorer, validation)
-        points += ablated_points(instructions, scorer, validation)
+        part = ablation_part(validation, params)
+        effects = ablate(instructions, scorer, part)
+        if part is validation:  # figures on a part are no points of the same front
+            points += ablated_points(instructions, scorer, validation)
     prompt = scorer.prompt(instructions)
     after = scorer.report(prompt, validation)
     scores, calibration = scorer.shipped_scores(prompt, validation)

@@ -197,7 +197,13 @@ def _effect_lines(effect: Effect | None) -> Iterator[tuple[int, str]]:
     if effect is None:
         yield 0, "effect: not measured (resolution.ablation); `pld ablate` measures it"
         return
-    yield 0, f"effect on validation, with it less without it: macro-F1 {effect.macro_f1.signed}; {effect.tokens} tokens"
+    yield (
+        0,
+        (
+            f"effect on {effect.examples} validation examples, with it minus without it: macro-F1 {effect.macro_f1.signed}; "
+            f"{effect.tokens} tokens"
+        ),
+    )
     for words, ids in (("fixes", effect.fixed), ("breaks", effect.broken)):
         few = ", ".join(map(one_line, ids[:_FEW_IDS]))
         more = f" and {len(ids) - _FEW_IDS} more" if len(ids) > _FEW_IDS else ""

@@ -12,7 +12,7 @@ from pld.params import Config
 from pld.ports import Student
 from pld.progress import progress
 from pld.records import DISTILLED, Instruction, Reviewed, prompt_sha256
-from pld.resolve.ablation import ablate
+from pld.resolve.ablation import ablate, ablation_part
 from pld.resolve.inputs import load_inputs
 from pld.resolve.lineage import with_effects
 from pld.resolve.records import Descent
@@ -64,12 +64,13 @@ def _write_edited(config: Config, folder: Path, student: Student | None, applied
                 f"settings changed since ({log_path(config.task.name)}); import a new sheet "
                 "(`pld review export --unreviewed`)"
             )
-    lists_asked = 1 + config.resolution.ablation * len(instructions)
-    most = len(validation) * lists_asked + config.calibration.examples
+    part = ablation_part(validation, config.resolution)
+    ablated = len(part) * len(instructions) if config.resolution.ablation else 0
+    most = len(validation) + ablated + config.calibration.examples
     with progress("review: answers", most) as advance:
         scorer.on_progress = advance
         report = scorer.report(prompt, validation)
-        effects = ablate(instructions, scorer, validation) if config.resolution.ablation else None
+        effects = ablate(instructions, scorer, part) if config.resolution.ablation else None
         scores, calibration = scorer.shipped_scores(prompt, validation)
     with atomic_folder(folder / SHIPS) as written:
         write_jsonl(written / "instructions.jsonl", instructions)

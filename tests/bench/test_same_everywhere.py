@@ -1,0 +1,16 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench/same_everywhere.py"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_older_processor_and_noise_on_the_embeddings_lead_the_default_chain_to_the_same_prompt(tmp_path):
+    command = [sys.executable, str(BENCH), "--student", "smollm2-135m", "--folder", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "the same prompt" in done.stdout
