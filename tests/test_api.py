@@ -28,6 +28,7 @@ from support.word_student import CUES, WordStudent, embed, examples
 
 SMALL = [
     "clusterer=dbscan",
+    "consolidator=medoid",
     "sweep.space.clusterer.eps=[0.3]",
     "sweep.space.rendering={frame:[list],exemplars:[0],exemplars_per:[label]}",
     "sweep.finalists=1",

@@ -139,8 +139,8 @@ def test_a_budget_that_is_too_small_is_reported_and_is_no_error(asked):
     configure(asked, "budget.usd=0.001", "budget.calls=4")
     result = CliRunner().invoke(pld, ["estimate"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "over budget.usd by about $0.0" in result.output
-    assert "over budget.calls by 6" in result.output
+    assert "over budget.usd by about $0.1" in result.output
+    assert "over budget.calls by 18" in result.output
 
 
 def test_a_model_without_a_price_says_how_to_add_it(asked):
