@@ -203,6 +203,27 @@ def test_rows_are_added_to_jsonl_with_natural_ids_and_splits():
     assert {item.inputs["text"] for item in examples if item.split == "train"} >= set(NEW)
 
 
+def test_rows_are_added_to_nested_lines_as_nested_ones():
+    rows = [
+        {"in": {"message": item.inputs["text"], "lang": "en"}, "out": {"team": item.label}}
+        for split in SPLITS
+        for item in mails(split, 9)
+    ]
+    write_jsonl_rows("own.jsonl", rows)
+    write(reader(path="own.jsonl", fields={"text": "in.message"}, label="out.team"))
+    ran(log(*new_answers()), "--out", "s.csv")
+    with Path("s.csv").open(newline="") as file:
+        found = [row | {"out.team": "refund"} for row in csv.DictReader(file)]
+    with Path("s.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(found[0]))
+        writer.writeheader()
+        writer.writerows(found)
+    ran("--labelled", "s.csv")
+    added = [json.loads(line) for line in Path("own.jsonl").read_text().splitlines()[len(rows) :]]
+    assert added
+    assert all(set(row) == {"in", "out"} and row["out"] == {"team": "refund"} for row in added)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

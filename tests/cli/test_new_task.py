@@ -43,6 +43,17 @@ def test_every_format_is_read_and_copied(here, ending):
     assert len(prepared()[0]) == 90
 
 
+def test_nested_lines_become_a_task_by_dotted_paths(here):
+    path = here / "nested.jsonl"
+    nested = [{"input": {"utterance": row["text"]}, "expected": {"label": row["label"], "no": 500 + at}}
+              for at, row in enumerate(rows())]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in nested))
+    output = run("mine", "--data", path, "--text", "input.utterance", "--label", "expected.label")
+    assert "with --id expected.no" in output
+    assert task().fields == ("input_utterance",)
+    assert len(prepared()[0]) == 90
+
+
 def test_labels_and_columns_survive_yaml_and_interpolation(here):
     odd = ["no", "on", "0", "1.0", "1e3", "null", "~", "größe", "a: b", "#c", "- x", "{x}", '"q"', "it's",
            "${task.name}", r"a\${b}", "日本"]  # fmt: skip

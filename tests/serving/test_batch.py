@@ -93,6 +93,18 @@ def test_the_rows_come_out_in_their_order_with_all_their_columns_as_they_were(tm
     assert not (tmp_path / "out.csv.partial").exists()
 
 
+def test_nested_lines_are_classified_by_dotted_paths(tmp_path: Path) -> None:
+    lines = ['{"id": 1, "in": {"words": "apple", "more": "x", "tags": []}}', '{"id": 2, "in": null}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    fields = {"text": "in.words", "more": "in.more"}
+    batch = Batch(check_file(tmp_path / "in.jsonl", fields), tmp_path / "out.csv", "", skip_bad=True)
+    classify_file(batch, release(), PromptClassifier(SPEC, prompt_messages(PROMPT), Student()))  # type: ignore[arg-type]
+    first, second = read(tmp_path / "out.csv")
+    assert list(first)[:5] == ["id", "in.words", "in.more", "in.tags", "in"]
+    assert (first["in.words"], first["in.tags"], first["label"]) == ("apple", "[]", "red")
+    assert second["reason"] == f"expected text, got none ({tmp_path}/in.jsonl: line 2, column 'in.words')"
+
+
 def test_jsonl_and_parquet_keep_their_values_and_every_key(tmp_path: Path) -> None:
     lines = [
         '{"words": "apple", "further words": 1.50, "nested": [1.50, {"a": null}], "yes": true}',

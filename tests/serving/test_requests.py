@@ -71,6 +71,24 @@ def test_a_single_input_is_a_list_of_one(given: object) -> None:
     assert read_records(ONE, given) == [{"text": "x"}]
 
 
+NESTED = ONE.model_copy(update={"fields": ("input_utterance",), "input_template": "{{ input_utterance }}"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{"input": {"utterance": "x", "lang": "en"}, "id": 3}],
+        {"input": {"utterance": "x"}},
+        {"input": {"utterance": ["x"]}},
+        [{"input.utterance": "x"}],
+        [{"input_utterance": "x", "input": {"utterance": "y"}}],
+        pd.DataFrame({"input.utterance": ["x"]}),
+    ],
+)
+def test_a_field_named_after_a_dotted_path_is_found_in_nested_records(given: object) -> None:
+    assert read_records(NESTED, given) == [{"input_utterance": "x"}]
+
+
 def test_fields_are_found_by_name_and_never_by_place() -> None:
     frame = pd.DataFrame({"claim": ["c"], "other": ["o"], "premise": ["p"]})
     assert read_records(TWO, frame) == [{"premise": "p", "claim": "c"}]

@@ -44,7 +44,8 @@ def check_file(path: Path, fields: Mapping[str, str]) -> CheckedFile:
     for number, (place, texts) in enumerate(rows(path, str(path), Columns(needed, frozenset(needed), lenient=True))):
         if empty := [column for column in needed if not texts[column].strip()]:
             bad[number] = f"expected text, got none ({path}: {place}, column {empty[0]!r})"
-    columns = tuple(dict.fromkeys(column for _, row in rows(path, str(path), None) for column in row))
+    found = (column for _, row in rows(path, str(path), None) for column in row)
+    columns = tuple(dict.fromkeys([*found, *needed]))  # a needed one may be within objects that are all null
     places = {field: columns.index(column) for field, column in fields.items()}
     return CheckedFile(path, columns, number + 1, places, bad)
 

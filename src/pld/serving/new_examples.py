@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pld.artifacts import atomic_path, csv_line, read_jsonl, write_text
 from pld.config.assets import edited_file
-from pld.data.readers.columns import Columns, Row
+from pld.data.readers.columns import Columns, Row, nested
 from pld.data.readers.records import format_of, read_labelled_rows
 from pld.data.splits import ColumnNames, RawExample, examine, split_of
 from pld.errors import DataError
@@ -243,7 +243,9 @@ def _append(target: Path, rows: Sequence[Mapping[str, str]]) -> None:
     before = target.read_bytes()
     line_end = "\r\n" if b"\r\n" in before else "\r" if b"\r" in before and b"\n" not in before else "\n"
     if target.suffix.lower() == ".jsonl":
-        lines = [json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows]
+        first = next(line for line in before.decode("utf-8-sig").split("\n") if line.strip())
+        like = json.loads(first)
+        lines = [json.dumps(nested(row, like), ensure_ascii=False) + "\n" for row in rows]
     else:
         with target.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file, strict=True))

@@ -9,13 +9,14 @@ is not a number is written as NaN, which is not JSON. So `answer_invocations` re
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pld.data.readers.columns import checked_text
+from pld.data.readers.columns import checked_text, flattened
 from pld.errors import DataError
 from pld.records import Task
 from pld.serving.log import first_fault
@@ -47,7 +48,8 @@ def read_request(task: Task, body: bytes, content_type: str | None) -> list[dict
 
 def read_records(task: Task, model_input: Any) -> list[dict[str, str]]:
     """The task's fields of each record in a DataFrame, a list of records, one record, a mapping of columns, or, for a
-    task with one field, a text or a column of texts. Other columns are ignored.
+    task with one field, a text or a column of texts. Other columns are ignored. A field that `pld new-task` named after
+    a dotted path (input.text → input_text) is also found in a nested record, and under the path.
 
     Raises DataError that names the row and the field for a missing field, and for one that is not text or is empty.
     """
@@ -75,8 +77,9 @@ def _table(task: Task, columns: Sequence[str] | None, rows: Sequence[Sequence[An
         if any(len(row) != 1 for row in rows) or len(task.fields) != 1:
             raise DataError(f"expected columns with names, {', '.join(task.fields)} among them, got none (input)")
         return [row[0] for row in rows]
+    columns = [_field(task, column) for column in columns]
     for name in task.fields:
-        if (count := list(columns).count(name)) != 1:
+        if (count := columns.count(name)) != 1:
             found = ", ".join(columns) or "none"
             raise DataError(f"expected one column {name!r}, got {found if count == 0 else count} (input)")
     for number, row in enumerate(rows, 1):
@@ -104,6 +107,7 @@ def _of_frame(task: Task, frame: Any) -> list[Any]:
 
 def _of_mapping(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Columns where every value is a list, otherwise one record."""
+    columns = _flat(columns, "input")
     if not columns or not all(isinstance(value, list | tuple) for value in columns.values()):
         return [dict(columns)]
     if len({len(value) for value in columns.values()}) != 1:
@@ -118,15 +122,31 @@ def _record(task: Task, row: Any, number: int) -> dict[str, str]:
         row = {task.fields[0]: row}
     if not isinstance(row, Mapping):
         raise DataError(f"expected {_expected(task)}, got {shown(row)} ({where})")
+    flat = {str(key): value for key, value in row.items()}
+    if not flat.keys() >= set(task.fields):
+        flat = {_field(task, column): value for column, value in _flat(flat, where).items()} | flat
     record = {}
     for name in task.fields:
-        if name not in row:
+        if name not in flat:
             raise DataError(f"expected the field {name!r}, got {', '.join(map(str, row)) or 'none'} ({where})")
-        text = _plain(row[name])
+        text = _plain(flat[name])
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"expected text in {name!r}, got {shown(text)} ({where})")
         record[name] = checked_text(text, name, where)
     return record
+
+
+def _flat(record: Mapping[str, Any], where: str) -> dict[str, Any]:
+    try:
+        return flattened(record)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"expected a record, got {error} ({where})") from None
+
+
+def _field(task: Task, column: str) -> str:
+    """The field that is named after the dotted path `column`, or `column` itself."""
+    name = re.sub(r"\W+", "_", column).strip("_")
+    return name if "." in column and column not in task.fields and name in task.fields else column
 
 
 def _plain(value: Any) -> Any:

@@ -274,9 +274,34 @@ def test_a_needed_column_that_occurs_twice_is_refused() -> None:
     )
 
 
+def test_nested_rows_are_read_by_dotted_paths_in_jsonl_and_parquet() -> None:
+    rows = [
+        {"input": {"utterance": "lost card", "meta": {"n": 7}}, "expected": {"label": "a"}, "from": None},
+        {"input": {"utterance": "pin", "meta": {"n": 8}}, "expected": {"label": "b"}, "from": {"thread": "t"}},
+    ]
+    write("d.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), "d.parquet")
+    for path in ("d.jsonl", "d.parquet"):
+        names = {"fields": {"body": "input.utterance"}, "id": "input.meta.n", "group": "from.thread"}
+        found = rows_of(path, **names, label="expected.label")
+        assert [(raw.inputs, raw.label, raw.id, raw.group) for raw in found] == [
+            ({"body": "lost card"}, "a", "7", None),
+            ({"body": "pin"}, "b", "8", "t"),
+        ]
+        assert "got 'input.utterance', 'input.meta.n', 'expected.label'" in refusal(path, label="expected")
+    names = {"fields": {"body": "from.thread"}, "label": "expected.label"}
+    assert "got null (d.jsonl: line 1, column 'from.thread')" in refusal("d.jsonl", **names)
+
+
+def test_a_key_with_a_dot_is_a_column_unless_a_path_has_the_same_name() -> None:
+    assert rows_of(write("d.jsonl", '{"a.b": "x", "label": "a"}\n'), fields={"body": "a.b"})[0].inputs == {"body": "x"}
+    both = write("e.jsonl", '{"a.b": "x", "a": {"b": "y"}, "label": "a"}\n')
+    assert "got both a key and a path of the name 'a.b' (e.jsonl: line 1)" in refusal(both, fields={"body": "a.b"})
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [("null", "null"), ("true", "a bool"), ('["x"]', "a list"), ('{"a": "b"}', "a dict")],
+    [("null", "null"), ("true", "a bool"), ('["x"]', "a list"), ("{}", "a dict")],
 )
 def test_a_value_in_jsonl_that_is_not_text_is_refused(value: str, kind: str) -> None:
     message = refusal(write("d.jsonl", f'{{"text": "x", "label": "a"}}\n{{"text": {value}, "label": "a"}}\n'))

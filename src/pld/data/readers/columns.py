@@ -1,8 +1,8 @@
-"""Look up the columns that a task names, and check that their cells are text."""
+"""Look up the columns that a task names, in nested rows by dotted paths, and check that their cells are text."""
 
 import contextlib
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,36 @@ class Columns:
     needed: tuple[str, ...]
     may_be_null: frozenset[str] = frozenset()
     lenient: bool = False
+
+
+def flattened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with the keys of its objects as dotted columns: {"input": {"text": "x"}} → {"input.text": "x"}. Raises
+    ValueError where a key and a path have the same name."""
+    if not any(isinstance(value, Mapping) for value in row.values()):
+        return dict(row)
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        inner = flattened(value) if isinstance(value, Mapping) and value else None
+        columns = {key: value} if inner is None else {f"{key}.{name}": cell for name, cell in inner.items()}
+        if twice := found.keys() & columns:
+            raise ValueError(f"both a key and a path of the name {min(twice)!r:.60}")
+        found |= columns
+    return found
+
+
+def nested(row: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flattened`: dotted columns become keys of an object where the row `like` has one there."""
+    found: dict[str, Any] = {}
+    for column, cell in row.items():
+        first, _, rest = column.partition(".")
+        if rest and column not in like and isinstance(like.get(first), Mapping):
+            found.setdefault(first, {})[rest] = cell
+        else:
+            found[column] = cell
+    return {
+        key: nested(cell, like[key]) if key not in row and isinstance(cell, Mapping) else cell
+        for key, cell in found.items()
+    }
 
 
 def find_columns(needed: Sequence[str], found: Sequence[str], where: str) -> list[int]:

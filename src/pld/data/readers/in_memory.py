@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pld.data.readers.columns import flattened
 from pld.data.splits import split_of
 from pld.errors import ConfigError, DataError
 from pld.records import inputs_id
@@ -48,7 +49,11 @@ def rows_of(examples: Any, columns: Sequence[str], label: str, others: Sequence[
                 f"expected a record with {', '.join(needed)}, or (text, label), got {type(item).__name__} "
                 f"(examples[{number}])"
             )
-        rows.append({column: _cell(item.get(column), column, number) for column in needed})
+        try:
+            cells = flattened(item)
+        except ValueError as error:
+            raise DataError(f"expected a record, got {error} (examples[{number}]); rename one") from None
+        rows.append({column: _cell(cells.get(column), column, number) for column in needed})
     if not rows:
         raise DataError("expected labelled examples, got none (examples)")
     return rows

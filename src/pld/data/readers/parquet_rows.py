@@ -1,4 +1,5 @@
-"""Read Parquet: columns of text (plain or dictionary-encoded) as they are, integers as decimal digits."""
+"""Read Parquet: columns of text (plain or dictionary-encoded) as they are, integers as decimal digits, the fields of
+structs as dotted columns."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,18 +32,20 @@ def parquet_rows(path: Path, name: str, columns: Columns | None) -> Iterator[Row
 
 
 def _rows(file: Any, name: str, columns: Columns | None) -> Iterator[Row]:
-    names = file.schema_arrow.names
-    needed = columns.needed if columns is not None else tuple(names)
-    find_columns(needed, names, name)
+    schema = _flat(file.schema_arrow.empty_table()).schema
+    needed = columns.needed if columns is not None else tuple(schema.names)
+    find_columns(needed, schema.names, name)
     if columns is not None:
         for column in needed:
-            _check_type(file.schema_arrow.field(column).type, column, name)
+            _check_type(schema.field(column).type, column, name)
     if not file.metadata.num_rows:
         raise DataError(f"expected rows, got none ({name}); add examples")
     number = 0
+    read = [column for column in file.schema_arrow.names if any(f"{path}.".startswith(f"{column}.") for path in needed)]
     with reading(file.metadata.num_rows, columns) as advance:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(needed)):
-            for cells in zip(*(batch.column(column).to_pylist() for column in needed), strict=True):
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=read):
+            table = _flat(batch)
+            for cells in zip(*(table.column(column).to_pylist() for column in needed), strict=True):
                 number += 1
                 row = dict(zip(needed, cells, strict=True))
                 if columns is not None:
@@ -50,6 +53,16 @@ def _rows(file: Any, name: str, columns: Columns | None) -> Iterator[Row]:
                     row = {column: text_of(cell, column, where, columns) for column, cell in row.items()}
                 yield f"row {number}", row
             advance(len(batch))
+
+
+def _flat(table: Any) -> Any:
+    """A batch or table with the fields of structs as dotted columns."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    while any(types.is_struct(column.type) and len(column.type) for column in table.schema):
+        table = (table if isinstance(table, pa.Table) else pa.Table.from_batches([table])).flatten()
+    return table
 
 
 def _check_type(kind: Any, column: str, name: str) -> None:
