@@ -59,7 +59,7 @@ class Walkthrough:
 def project(tmp_path_factory):
     """The repository's task and Teacher, with settings that make a run quick."""
     made = copy_project(tmp_path_factory.mktemp("chain") / "project")
-    made.select([*SMALL, EPS], clusterer="dbscan", student="smollm2-135m")
+    made.select([*SMALL, EPS], clusterer="dbscan", consolidator="medoid", student="smollm2-135m")
     made.commit("quick settings")
     return made
 
@@ -155,7 +155,7 @@ def test_the_winner_is_the_best_of_the_leaderboard_and_its_files_are_there(proje
     trial = json.loads((folder / "best/trial.json").read_text())
     own = folder / "trials" / trial["trial_id"]
     assert {path.name for path in own.iterdir()} == {
-        "clusters.jsonl", "instructions.jsonl", "system_prompt.md", "report.json", "predictions.jsonl",
+        "clusters.jsonl", "instructions.jsonl", "system_prompt.md", "messages.json", "report.json", "predictions.jsonl",
     }  # fmt: skip
     assert (own / "system_prompt.md").read_bytes() == (folder / "best/system_prompt.md").read_bytes()
     rules = {json.loads(line)["id"] for line in (folder / "rules/rules.jsonl").read_text().splitlines()}
@@ -180,7 +180,7 @@ def test_the_loop_leaves_its_rounds_and_what_ships_comes_from_the_last_of_them(p
     for path in rounds:
         assert {item.name for item in path.iterdir()} == {
             "pool.jsonl", "shown.jsonl", "blame.jsonl", "edits.jsonl", "instructions.jsonl", "system_prompt.md",
-            "report.json",
+            "messages.json", "report.json",
         }  # fmt: skip
     assert (rounds[-1] / "system_prompt.md").read_bytes() == (folder / "final/system_prompt.md").read_bytes()
     report = json.loads((folder / "report.json").read_text())
