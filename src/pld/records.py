@@ -149,6 +149,18 @@ def prompt_sha256(messages: Messages) -> str:
     return sha256(canonical_json([message.model_dump() for message in messages]))
 
 
+LONGEST_PROMPT = 100_000
+"""Characters that MLflow's prompt registry takes."""
+
+
+def registered_length(messages: Messages) -> int:
+    """Characters of a prompt in MLflow's registry: of its text where it is a system message alone, else of the JSON of
+    all messages, in which a character beyond ASCII is six or twelve."""
+    if len(messages) == 1:
+        return len(messages[0].content)
+    return len(json.dumps([message.model_dump() for message in messages]))
+
+
 class SystemPrompt(Record):
     """Exactly what is measured and shipped: the system message `text`, then `turns` (a training example as the user's,
     its label as the assistant's). `example_ids`: training examples that either shows; `cut_turns`: examples left out

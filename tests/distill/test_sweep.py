@@ -157,3 +157,10 @@ def test_merging_is_asked_again_as_often_as_the_settings_say():
     found = draft(settings, MATERIAL, ByNearest(), WordStudent(), teacher)
     merged = sum("merge refused: refusal" in item.origin for item in found.instructions)
     assert (teacher.asked, merged > 0) == (2 * merged, True)
+
+
+def test_a_prompt_that_the_registry_has_no_room_for_fails_its_trial_with_the_cause():
+    config = whole()
+    long = config.task.model_copy(update={"base_instruction": "x" * 100_000})
+    with pytest.raises(DistillError, match=r"at most 100,000 characters, which MLflow's registry takes, got 100,"):
+        draft(config.model_copy(update={"task": long}), MATERIAL, ByNearest(), WordStudent(), None)

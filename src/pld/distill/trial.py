@@ -8,10 +8,23 @@ from pld.distill.cluster import Clustering
 from pld.distill.consolidate import labels_without_instruction
 from pld.distill.consolidation import consolidated
 from pld.distill.render import exemplars_of, render_input, render_system_prompt, turns_by_label
+from pld.errors import DistillError
 from pld.metrics import Indices, choose, indices, predictions, system_report
 from pld.params import Config, Scalar
 from pld.ports import Clusterer, OnProgress, Scores, Student, Teacher, Vectors
-from pld.records import Calibration, Example, Instruction, Message, Prediction, Rule, SystemPrompt, Task, content_id
+from pld.records import (
+    LONGEST_PROMPT,
+    Calibration,
+    Example,
+    Instruction,
+    Message,
+    Prediction,
+    Rule,
+    SystemPrompt,
+    Task,
+    content_id,
+    registered_length,
+)
 from pld.reports import TrialReport
 
 
@@ -52,13 +65,18 @@ def trial_id(settings: Mapping[str, Scalar]) -> str:
 def draft(config: Config, material: Material, clusterer: Clusterer, student: Student, teacher: Teacher | None) -> Draft:
     """The prompt of one trial under `config` with the trial's settings applied. Deterministic.
 
-    Raises DistillError when clustering or rendering leaves nothing.
+    Raises DistillError when clustering or rendering leaves nothing, or the prompt is too long for the registry.
     """
     found = consolidated(config, material.rules, material.vectors, material.train, clusterer, teacher)
     rendering = config.rendering.model_copy(update={"order": "given"}) if found.in_order else config.rendering
     by_id = {rule.id: rule for rule in material.rules}
     exemplars = exemplars_of(found.instructions, by_id, material.train, config)
     prompt = render_system_prompt(config.task, found.instructions, exemplars, rendering, student.count_tokens)
+    if (length := registered_length(prompt.messages)) > LONGEST_PROMPT:
+        raise DistillError(
+            f"expected a prompt of at most {LONGEST_PROMPT:,} characters, which MLflow's registry takes, got "
+            f"{length:,} as it is stored there (rendering.token_budget); lower it, or rendering.exemplars"
+        )
     return Draft(found.clustering, found.instructions, prompt)
 
 

@@ -15,7 +15,8 @@ from pld.artifacts import read_record
 from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError, RegistryError, ReviewError
 from pld.params import Config
-from pld.records import Message, Messages, canonical_json, prompt_sha256
+from pld.records import LONGEST_PROMPT, Message, Messages, canonical_json, prompt_sha256, registered_length
+from pld.registry.limits import LONGEST_DESCRIPTION, cut
 from pld.registry.packaging import log_model, spec_of
 from pld.registry.promotion import Aliases, Move, history, was_rolled_back
 from pld.registry.promotion_gates import REVIEWED, Evidence, Production, Verdict, judge
@@ -299,7 +300,7 @@ class Registry:
         create_once(
             self._client.create_registered_model,
             self.model,
-            description=f"Classifies {self._task} into {', '.join(spec.task.labels)} by a distilled system prompt.",
+            description=_described(self._task, spec.task.labels),
         )
         made = self._client.create_model_version(
             self.model,
@@ -307,7 +308,7 @@ class Registry:
             run_id=run_id,
             model_id=logged.model_id,
             tags={**tags, PROMPT_VERSION: str(prompt_version)},
-            description=sentence(result),
+            description=cut(sentence(result), LONGEST_DESCRIPTION),
         )
         return int(made.version)
 
@@ -327,6 +328,11 @@ class Registry:
         for found in pages(self._client.search_prompt_versions, self.prompt):
             if prompt_sha256(_messages_of(found)) == digest:
                 return int(found.version)
+        if (length := registered_length(messages)) > LONGEST_PROMPT:  # an edited list
+            raise RegistryError(
+                f"expected a prompt of at most {LONGEST_PROMPT:,} characters, which MLflow's registry takes, got "
+                f"{length:,} as it is stored there ({self.prompt}); shorten its instructions"
+            )
         chat = [message.model_dump() for message in messages]
         template = chat if len(chat) > 1 else chat[0]["content"]
         made = self._client.create_prompt_version(self.prompt, template, tags={PROMPT_SHA: digest})
@@ -378,6 +384,11 @@ def _messages_of(registered: "PromptVersion | None") -> tuple[Message, ...]:
     if isinstance(template, str):
         return prompt_messages(template)
     return tuple(Message(role=message["role"], content=message["content"]) for message in template)
+
+
+def _described(task: str, labels: Sequence[str]) -> str:
+    ending = f" ({len(labels)} labels) by a distilled system prompt."
+    return cut(f"Classifies {task} into {', '.join(labels)}", LONGEST_DESCRIPTION - len(ending)) + ending
 
 
 def _aliased(versions: list[Version], alias: str) -> Version | None:

@@ -1,7 +1,6 @@
 """Logs a pipeline result to MLflow: one parent run, and a nested run for each trial and system."""
 
 import json
-import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pld.artifacts import SHIPS, read_record
 from pld.pricing import tokens_read, tokens_written, total_usd
 from pld.progress import progress
 from pld.records import SPLITS, Reviewed, Split, content_id
+from pld.registry.limits import LONGEST_TAG, LONGEST_VALUE, METRICS_AT_ONCE, PARAMS_AT_ONCE, cut, names
 from pld.registry.promotion_gates import base_name, zero_shot_of
 from pld.registry.result import DataSet, FailedTrial, PipelineResult, flattened, provenance, settings
 from pld.registry.store import Store, experiment_id, translated
@@ -28,8 +28,6 @@ SHEETS = "pld.review_sheets"  # tag: number of review sheets behind the shipped 
 TEACHER = "teacher/"
 ROUND = "round/"  # MLflow's UI groups metrics by prefix
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
-_LONGEST_VALUE = 6000  # of a parameter, in MLflow 3.17
-_LONGEST_NOTE = 8000  # of a tag
 _SHIPPED = ("system_prompt.md", "messages.json", "instructions.jsonl", "calibration.json")
 
 
@@ -65,7 +63,7 @@ def _add_latency(store: Store, run: Any, result: PipelineResult) -> None:
     times = _times(result.latency, result.report.shipped)
     if times and not times.keys() & run.data.metrics.keys():
         store.client.log_artifact(run.info.run_id, str(result.folder / EVALUATION / "latency.json"), EVALUATION)
-        store.client.log_batch(run.info.run_id, metrics=_metric_batch(times))
+        _log_metrics(store.client, run.info.run_id, times)
 
 
 def _delete(store: Store, experiment: str, run_id: str) -> None:
@@ -95,9 +93,9 @@ class _Logger:
         tags = {"mlflow.note.content": note(result)}
         parent = self._start("result", name, tags, params, _parent_metrics(result), SPLITS)
         for step, metrics in enumerate(round_metrics(result.resolution, result.best.instructions)):
-            self._client.log_batch(parent, metrics=_metric_batch(metrics, step, ROUND))
+            _log_metrics(self._client, parent, metrics, step, ROUND)
         for section, metrics in spending_metrics(result.spending).items():
-            self._client.log_batch(parent, metrics=_metric_batch(metrics, section=section))
+            _log_metrics(self._client, parent, metrics, section=section)
         if any(role.usd is None for stage in result.spending for role in stage.roles):
             self._client.set_tag(parent, "pld.teacher_usd", "unknown")
         self._parent_files(parent)
@@ -125,7 +123,7 @@ class _Logger:
 
     def _failed_trial(self, parent: str, trial: FailedTrial) -> None:
         params = {**flattened(trial.settings), "split": "validation"}
-        run = self._start("trial", trial.trial_id, {"pld.error": trial.error}, params, {}, (), parent)
+        run = self._start("trial", trial.trial_id, {"pld.error": cut(trial.error, LONGEST_TAG)}, params, {}, (), parent)
         self._client.set_terminated(run, "FAILED")
 
     def _system(self, parent: str, name: str) -> None:
@@ -153,10 +151,11 @@ class _Logger:
         tags = {**self._shared_tags, **nested, **tags, KEY: key, KIND: kind}
         name = f"trial {name}" if kind == "trial" else name
         run = str(self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
-        pairs = [Param(_name(key), value[:_LONGEST_VALUE]) for key, value in params.items()]
-        for start in range(0, len(pairs), 100):  # MLflow's limit per batch
-            self._client.log_batch(run, params=pairs[start : start + 100])
-        self._client.log_batch(run, metrics=_metric_batch(metrics))
+        named = names(params)
+        pairs = [Param(named[key], cut(value, LONGEST_VALUE)) for key, value in params.items()]
+        for start in range(0, len(pairs), PARAMS_AT_ONCE):
+            self._client.log_batch(run, params=pairs[start : start + PARAMS_AT_ONCE])
+        _log_metrics(self._client, run, metrics)
         task = self._result.report.task
         inputs = [_data_input(task, data) for data in self._result.datasets if data.split in splits]
         self._client.log_inputs(run, inputs)
@@ -185,12 +184,14 @@ class _Logger:
             self._client.log_artifact(run, str(path), place)
 
 
-def _metric_batch(metrics: Mapping[str, float], step: int = 0, section: str = "") -> list[Any]:
-    """MLflow's metrics; `section` is a prefix of their names."""
+def _log_metrics(client: Any, run: str, metrics: Mapping[str, float], step: int = 0, section: str = "") -> None:
+    """`section` is a prefix of the metrics' names."""
     from mlflow.entities import Metric
 
-    now = time.time_ns() // 1_000_000
-    return [Metric(section + _name(key), value, now, step) for key, value in metrics.items()]
+    now, named = time.time_ns() // 1_000_000, names(metrics)
+    found = [Metric(section + named[key], value, now, step) for key, value in metrics.items()]
+    for start in range(0, len(found), METRICS_AT_ONCE):
+        client.log_batch(run, metrics=found[start : start + METRICS_AT_ONCE])
 
 
 def _data_input(task: str, data: DataSet) -> Any:
@@ -224,7 +225,7 @@ def note(result: PipelineResult) -> str:
     """The run's description in MLflow, in Markdown."""
     findings = [f"- {finding}" for finding in result.report.findings]
     page = [f"The report is the artifact `{PAGE}`."] if (result.folder / PAGE).is_file() else []
-    return "\n\n".join([sentence(result), *(["\n".join(findings)] if findings else []), *page])[:_LONGEST_NOTE]
+    return cut("\n\n".join([sentence(result), *(["\n".join(findings)] if findings else []), *page]), LONGEST_TAG)
 
 
 def interval_words(found: Interval) -> str:
@@ -335,8 +336,3 @@ def _shape(trial: TrialReport) -> dict[str, float]:
 
 def _interval(name: str, found: Interval) -> dict[str, float]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def _name(key: str) -> str:
-    """MLflow takes letters, digits and `_-. :` in names."""
-    return re.sub(r"[^\w\-. :]", "_", key)[:250]

@@ -18,6 +18,7 @@ ROOT_VARIABLE = "DVC_ROOT"  # set by DVC in a stage; the main repository's even 
 EXPERIMENT_VARIABLES = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # both set by DVC inside `dvc exp run`
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _SQLITE = "sqlite:///"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -150,6 +151,11 @@ def translated(uri: str, and_then: str = "") -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
+        if getattr(error, "error_code", "") in _REFUSALS:  # it does answer
+            raise RegistryError(
+                f"expected values that MLflow takes, got: {_without_password(uri, first_line(error)):.400} "
+                f"({_without_password(uri)})"
+            ) from None
         raise RegistryError(
             f"expected an MLflow store that answers, got: {_without_password(uri, first_line(error)):.400} "
             f"({_without_password(uri)}); check {URI_VARIABLE} and tracking.uri{and_then}"

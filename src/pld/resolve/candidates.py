@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from pld.distill.text_checks import Fault, FindPersonalData
-from pld.records import Instruction, SystemPrompt, content_id
+from pld.records import LONGEST_PROMPT, Instruction, SystemPrompt, content_id, registered_length
 from pld.resolve.edits import apply, fault_of, lost_labels, withheld
 from pld.resolve.inputs import ResolveInputs
 from pld.resolve.proposer import Proposal
@@ -53,6 +53,8 @@ class CandidateMaker:
         budget = config.resolution.token_budget or config.rendering.token_budget
         if budget is not None and prompt.tokens > budget:
             return Fault(OVER_BUDGET, f"{prompt.tokens} tokens, at most {budget}")
+        if (length := registered_length(prompt.messages)) > LONGEST_PROMPT:
+            return Fault(OVER_BUDGET, f"{length:,} characters in MLflow's registry, at most {LONGEST_PROMPT:,}")
         return Candidate(tuple(proposals), tuple(edited), prompt, tuple(alarms))
 
     def checked(self, proposal: Proposal) -> Candidate | Fault:
