@@ -1,6 +1,12 @@
 import csv
+import errno
 import hashlib
 import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -49,6 +55,66 @@ def test_a_folder_takes_the_place_of_the_old_one_whole_or_not_at_all(tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["f"]
 
 
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    folder = tmp_path / "f"
+    with atomic_folder(folder) as temporary:
+        write_text(temporary / "one", "1")
+    rename = Path.rename
+
+    def fails_on_the_new(self, target):
+        if (self / "two").exists():
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_on_the_new)
+    with pytest.raises(OSError, match="Input/output"), atomic_folder(folder) as temporary:
+        write_text(temporary / "two", "2")
+    assert [str(found.relative_to(tmp_path)) for found in sorted(tmp_path.rglob("*"))] == ["f", "f/one"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "disk/f").mkdir(parents=True)
+    (tmp_path / "disk/f/one").touch()
+    (tmp_path / "f").symlink_to("disk/f")
+    with atomic_folder(tmp_path / "f") as temporary:
+        write_text(temporary / "two", "2")
+    assert (tmp_path / "f").is_symlink()
+    assert [found.name for found in (tmp_path / "disk/f").iterdir()] == ["two"]
+    assert sorted(found.name for found in (tmp_path / "disk").iterdir()) == ["f"]
+
+
+FILL_A_MOUNT_POINT = """
+import sys
+from pathlib import Path
+from pld.artifacts import atomic_folder
+
+with atomic_folder(Path("splits")) as folder:
+    (folder / "new").write_text("new")
+    (folder / "both").write_text("x" * int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("size", "held"), [(3, "both new "), (60_000, "both old ")])
+def test_a_mount_point_is_filled_and_keeps_the_old_files_when_the_new_ones_do_not_fit(tmp_path, size, held):
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "fill.py").write_text(FILL_A_MOUNT_POINT)
+    script = (
+        "mount -t tmpfs -o size=32k none splits && touch splits/old splits/both || exit 77; "
+        f'"$0" fill.py {size} 2>error; ls splits | tr "\\n" " "; cat error >&2'
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, sys.executable],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("may not mount")
+    assert done.stdout == held, done.stderr
+    assert ("No space left" in done.stderr) == (size > 3)
+
+
 def test_records_come_back_as_they_were_written_line_separators_included(tmp_path):
     records = [Cut(instruction_id="a\u2028b\x85", reason="ü\n"), Cut(instruction_id="", reason="")]
     write_jsonl(tmp_path / "r.jsonl", records)
@@ -65,6 +131,18 @@ def test_a_line_that_is_no_record_names_file_line_and_key(tmp_path):
 def test_a_missing_file_says_which_command_makes_it(tmp_path):
     with pytest.raises(ArtifactError, match="dvc repro"):
         read_jsonl(tmp_path / "r.jsonl", Cut)
+
+
+@pytest.mark.parametrize(
+    ("process", "remedy"), [(os.getpid(), "wait for `dvc repro extract`"), (2**22 + 1, "run `dvc")]
+)
+def test_a_file_that_a_running_stage_will_write_says_to_wait(process, remedy, project):
+    """As DVC 3.67 notes it; a process that was killed leaves its note."""
+    note = {"read": {}, "write": {"/p/artifacts/rules": {"pid": process, "cmd": "dvc repro extract"}}}
+    Path(".dvc/tmp").mkdir(parents=True)
+    Path(".dvc/tmp/rwlock").write_text(json.dumps(note))
+    with pytest.raises(ArtifactError, match=remedy):
+        read_jsonl(Path("artifacts/rules/rules.jsonl"), Cut)
 
 
 @given(st.lists(st.text(), min_size=1))

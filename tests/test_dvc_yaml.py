@@ -43,6 +43,14 @@ def test_no_code_of_a_stage_names_a_split_that_the_stage_does_not_depend_on(name
     assert named == SEEN.get(name, set())
 
 
+def test_no_plot_lies_inside_a_folder_that_dvc_stores():
+    """DVC loads such a folder for any experiment, and fails in a clone whose cache lacks it."""
+    plots = yaml.safe_load(Path("dvc.yaml").read_text())["plots"]
+    paths = [Path(plot if isinstance(plot, str) else next(iter(plot))) for plot in plots]
+    outputs = {Path(out) for stage in PIPELINE.values() for out in stage.get("outs", [])}
+    assert not [path for path in paths if outputs & set(path.parents)]
+
+
 def test_dvc_runs_every_stage_module():
     assert re.findall(r"pld\.stages (\w+)", Path("dvc.yaml").read_text()) == list(STAGES)
 

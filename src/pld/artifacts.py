@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -44,17 +45,56 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new empty folder to fill, which replaces the folder `path` when the block ends without an error."""
+    """A new empty folder to fill, which replaces the folder `path` when the block ends without an error.
+
+    A link to a folder stays, and what it points to is replaced. A mount point stays, and its files are replaced.
+    """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     temporary.chmod(0o755)
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        try:
+            _exchange([(temporary, path)], temporary.with_name(f"{temporary.name}.old"))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            _fill(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(mounted: Path, new: Path) -> None:
+    """Replace what a mount point holds by copies of what `new` holds; what is there is removed last."""
+    copies = Path(tempfile.mkdtemp(dir=mounted, prefix=".new."))
+    old = copies.with_name(f"{copies.name}.old")
+    try:
+        shutil.copytree(new, copies, dirs_exist_ok=True)
+        held = {entry.name for entry in mounted.iterdir()} - {copies.name, "lost+found"}
+        names = sorted(held | {entry.name for entry in copies.iterdir()})
+        _exchange([(copies / name, mounted / name) for name in names], old)
+    finally:
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def _exchange(pairs: list[tuple[Path, Path]], old: Path) -> None:
+    """Move each first path to the second, whose content is kept in `old` till all are in place. After an error the
+    paths are as before."""
+    undo: list[tuple[Path, Path]] = []
+    old.mkdir()
+    try:
+        for new, place in pairs:
+            for source, target in ((place, old / place.name), (new, place)):
+                if source.exists() or source.is_symlink():
+                    source.rename(target)
+                    undo.append((target, source))
+    except OSError:
+        for target, source in reversed(undo):
+            target.rename(source)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -149,9 +189,25 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise ArtifactError(
-            f"expected the output of an earlier stage, got no such file ({path}); run `dvc repro`"
-        ) from None
+        remedy = f"wait for {busy}" if (busy := _running_dvc()) else "run `dvc repro`"
+        raise ArtifactError(f"expected the output of an earlier stage, got no such file ({path}); {remedy}") from None
+
+
+def _running_dvc() -> str | None:
+    """The command that now runs a stage, whose outputs DVC has removed; None inside a stage and where none runs."""
+    if "DVC_ROOT" in os.environ:
+        return None
+    try:
+        locked = json.loads(Path(".dvc/tmp/rwlock").read_bytes())["write"].values()
+        holders = {int(held["pid"]): str(held["cmd"]) for held in locked}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    for process, command in holders.items():
+        with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(PermissionError):  # another user's
+                os.kill(process, 0)
+            return f"`{command}` (process {process}), which is running"
+    return None
 
 
 def _mismatch(where: str, kind: type[BaseModel], error: ValidationError) -> str:

