@@ -1,10 +1,11 @@
 """Typed settings of a task: its labels and fields, and where its examples are read."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 
-from pld.records import SPLITS, Split, Task
+from pld.records import LONGEST_PROMPT, SPLITS, Split, Task
 
 
 class Section(BaseModel):
@@ -61,7 +62,8 @@ class RecordsReader(Section):
 
     `fields` maps the task's input fields to columns; `id`, `group` and `split` name columns or are null. With `options`
     (columns; null: none) the label column holds the text of one of these columns: the first column is the first
-    declared label, and so on.
+    declared label, and so on. `derive` names the held-out split that the split column lacks: the rows of the other one
+    are divided by hash.
     """
 
     format: Literal["records"]
@@ -72,6 +74,7 @@ class RecordsReader(Section):
     id: str | None
     group: str | None
     split: str | None
+    derive: Literal["validation", "test"] | None = None
 
     @property
     def source(self) -> str:
@@ -93,8 +96,20 @@ class TaskParams(Task):
     def _consistent(self) -> "TaskParams":
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"expected two or more different labels, got {list(self.labels)}")
+        if not re.fullmatch(r"[\w\-.]{1,200}", self.name, re.ASCII):
+            raise ValueError(
+                f"expected a name of at most 200 letters, digits, hyphens, dots or underscores, which can name a "
+                f"registered model, got {self.name!r:.80}"
+            )
+        if (length := len(self.base_instruction)) > LONGEST_PROMPT:
+            raise ValueError(
+                f"expected a base_instruction of at most {LONGEST_PROMPT:,} characters, which MLflow's registry takes "
+                f"as a prompt, got {length:,}; shorten it"
+            )
         if not self.fields or len(set(self.fields)) < len(self.fields):
             raise ValueError(f"expected one or more different input fields, got {list(self.fields)}")
+        if isinstance(self.reader, RecordsReader) and self.reader.derive and self.reader.split is None:
+            raise ValueError(f"expected a split column with derive {self.reader.derive}, got none")
         if isinstance(self.reader, RecordsReader) and set(self.reader.fields) != set(self.fields):
             raise ValueError(
                 f"expected a column for each of the task's fields {list(self.fields)}, got {list(self.reader.fields)}"
