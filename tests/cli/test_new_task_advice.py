@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pld.data.splits import split_of
 from pld.records import inputs_id
-from support.new_task import STANDARD, WORDS, rows, run, task, write
+from support.new_task import STANDARD, WORDS, prepared, rows, run, task, write
 
 
 def near(text, at, word):
@@ -80,6 +80,23 @@ def test_an_input_that_is_the_label_under_another_name_is_warned_of(here):
     output = run("mine", "--data", path, "--text", "text", "--text", "team", "--label", "label")
     assert "each of the 2 different values of 'team' goes with one label alone" in output
     assert "under another name" not in run("other", "--data", path, *STANDARD)
+
+
+def test_a_file_with_two_splits_gets_the_third_by_hash_and_the_task_says_so(here):
+    found = [row | {"part": ("train", "dev")[i % 4 == 1 or i % 4 == 2]} for i, row in enumerate(rows(200))]
+    path = write(here / "two.csv", found)
+    assert "the values of 'part' name splits: --split part --derive test keeps" in run("a", "--data", path, *STANDARD)
+    output = run("mine", "--data", path, *STANDARD, "--split", "part", "--derive", "test")
+    assert "splits: from column 'part'; validation rows are divided by hash into validation and test" in output
+    assert "derive: test # the column lacks it" in " ".join(Path("conf/task/mine.yaml").read_text().split())
+    assert task().reader.derive == "test"
+    before = {example.id: example.split for example in prepared()[0]}
+    assert set(before.values()) == {"train", "validation", "test"}
+    with Path("assets/corpus/records/two.csv").open("a") as file:
+        file.writelines(f"added text {n},bill,dev\n" for n in range(50))
+    after = {example.id: example.split for example in prepared()[0]}
+    assert len(after) == 250
+    assert before.items() <= after.items()
 
 
 def test_labels_that_were_written_into_the_texts_are_warned_of(here):

@@ -91,7 +91,8 @@ def test_every_row_that_contradicts_an_earlier_one_is_listed():
 def test_a_split_without_examples_is_a_fault_with_what_to_do():
     in_file = [raw(1, "x", "a", split="train"), raw(2, "y", "b", split="train"), raw(3, "z", "b", split="test")]
     (fault,) = faults(examine(task(("a", "b")), in_file))
-    assert fault.text.endswith("got 2 train, 0 validation, 1 test (f.csv); mark rows as validation in the split column")
+    assert "got 2 train, 0 validation, 1 test (f.csv); mark rows as validation in the split column" in fault.text
+    assert fault.text.endswith("or derive it from the test rows (`pld new-task --derive validation`)")
     (fault, *_) = faults(examine(task(("a", "b")), [raw(1, "x", "a"), raw(2, "y", "b")]))
     assert "or add a split column" in fault.text
 

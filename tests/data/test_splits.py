@@ -205,3 +205,52 @@ def test_a_declared_label_without_a_training_example_is_refused() -> None:
 
 def test_no_rows_at_all_are_refused() -> None:
     assert "expected examples, got none (task moods)" in refusal()
+
+
+def two_splits(held_out: str, count: int = 400, **more: str | None) -> list[RawExample]:
+    """Half `train`, half `held_out`, to derive the other held-out split from."""
+    lacking = "test" if held_out == "validation" else "validation"
+    return [
+        raw(row, ("happy", "sad")[row % 3 == 0], split=("train", held_out)[row % 2], derive=lacking, **more)
+        for row in range(count)
+    ]
+
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+def test_a_derived_split_takes_its_share_of_the_held_out_rows_by_hash_and_none_of_train(held_out: str) -> None:
+    examples, _ = assemble(TASK, two_splits(held_out))
+    shares = Counter(example.split for example in examples)
+    assert shares["train"] == 200
+    assert 60 <= shares["validation"] <= 100
+    assert all(example.split == "train" for row, example in enumerate(examples) if row % 2 == 0)
+
+
+def test_rows_that_are_added_move_no_row_of_a_derived_split() -> None:
+    before, _ = assemble(TASK, two_splits("validation", 100))
+    after, _ = assemble(TASK, two_splits("validation", 400)[::-1])
+    splits = {example.id: example.split for example in after}
+    assert all(splits[example.id] == example.split for example in before)
+
+
+def test_groups_and_repeated_inputs_stay_in_one_derived_split() -> None:
+    rows = [
+        raw(row, "happy", f"text {row // 4}", id=f"id {row}", split=("train", "dev")[row // 200], derive="test",
+            group=f"group {row // 8}") for row in range(400)
+    ]  # fmt: skip
+    rows += [raw(1000 + at, "sad", split="train", derive="test") for at in range(2)]
+    examples, summary = assemble(TASK, [*rows, raw(2000, "happy", "text 99", id="other", split="dev", derive="test")])
+    assert summary.merged_duplicates == 301
+    splits = {(example.group, example.split) for example in examples if example.group}
+    assert len(splits) == 50
+    assert {split for _, split in splits} == set(SPLITS)
+
+
+def test_a_file_with_the_split_that_is_to_be_derived_is_refused() -> None:
+    message = refusal(*two_splits("validation"), raw(999, split="test", derive="test"))
+    assert "expected no test rows where this split is derived, got 'test' (moods.csv: row 999)" in message
+
+
+def test_a_file_with_two_splits_is_offered_to_derive_the_third() -> None:
+    rows = [raw(row, ("happy", "sad")[row % 3 == 0], split=("train", "dev")[row % 2]) for row in range(40)]
+    assert "or derive it from the validation rows (`pld new-task --derive test`)" in refusal(*rows)
+    assert "derive" not in refusal(*rows[::2])

@@ -3,7 +3,7 @@
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -24,7 +24,13 @@ _NO_NAMES = frozenset(("null", "true", "false", "yes", "no", "on", "off", "nan",
 @click.command()
 @click.argument("name")
 @click.option("--data", required=True, help="A .csv, .jsonl or .parquet file, or hf:OWNER/DATASET[/CONFIG][:SPLIT].")
-@click.option("--text", "texts", multiple=True, required=True, help="Column that the Student reads; repeatable.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    required=True,
+    help="Column that the Student reads (nested: a.b); repeatable.",
+)
 @click.option("--label", required=True, help="Column of labels.")
 @click.option(
     "--options",
@@ -34,6 +40,11 @@ _NO_NAMES = frozenset(("null", "true", "false", "yes", "no", "on", "off", "nan",
 @click.option("--id", "id_column", help="Column of ids (default: a hash of the input).")
 @click.option("--group", help="Column of groups that must not be split: document, customer, thread.")
 @click.option("--split", help="Column that says train, validation or test, if the data have splits.")
+@click.option(
+    "--derive",
+    type=click.Choice(["validation", "test"]),
+    help="With --split: the held-out split that the data lack, made by hash from the rows of the other one.",
+)
 @click.option("--template", help="Jinja template of an input, e.g. 'Claim: {{ claim }}'.")
 @click.option("--instruction", help="Base instruction (default: a draft).")
 @click.option("--select", is_flag=True, help="Select the task in params.yaml.")
@@ -48,6 +59,7 @@ def new_task(
     id_column: str | None,
     group: str | None,
     split: str | None,
+    derive: Literal["validation", "test"] | None,
     template: str | None,
     instruction: str | None,
     select: bool,
@@ -76,6 +88,8 @@ def new_task(
         )
     if teacher is not None and not select:
         raise click.UsageError("expected --select with --teacher, got --teacher alone")
+    if derive is not None and split is None:
+        raise click.UsageError("expected --split with --derive, got --derive alone (without --split all is by hash)")
     if len(options) == 1 or len(options) > 26:
         raise click.UsageError(f"expected 2 to 26 columns as --options, got {len(options)}")
     for column in dict.fromkeys(texts + options):
@@ -83,7 +97,7 @@ def new_task(
             raise click.UsageError(f"expected each column once, got {column!r} repeatedly (--text, --options)")
     task_files.selected({"task": name})  # raises at once outside a project
 
-    request = Request(name, texts, label, options, id_column, group, split, template, instruction)
+    request = Request(name, texts, label, options, id_column, group, split, derive, template, instruction)
     with downloaded(data, label) as found:
         file = found.file
         if not data.startswith(HUB):
@@ -153,7 +167,9 @@ def _show_counts(drafted: "Draft", summary: "SplitSummary", lengths: "Lengths | 
     reader = drafted.task.reader
     assert isinstance(reader, RecordsReader)
     if reader.split is not None:
-        click.echo(f"splits: from column {reader.split!r}")
+        other = "test" if reader.derive == "validation" else "validation"
+        derived = f"; {other} rows are divided by hash into validation and test, about 2 to 3; new rows move no other"
+        click.echo(f"splits: from column {reader.split!r}{derived if reader.derive else ''}")
     else:
         by = f"of column {reader.group or reader.id!r}" if reader.group or reader.id else "of the input"
         click.echo(f"splits: by hash {by}, about half, a fifth and the rest; new rows move no other")

@@ -12,6 +12,8 @@ from pld.records import SPLITS, Example, Record, Split, Task, inputs_id, sha256
 
 TRAIN_BELOW = 0.5
 VALIDATION_BELOW = 0.7
+DERIVED_VALIDATION = 0.4
+"""Share of validation where one held-out part is divided: two to three, as without a split column."""
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "validation": "validation",
@@ -46,7 +48,8 @@ _NO_NAMES = ColumnNames({})
 @dataclass(frozen=True, slots=True)
 class RawExample:
     """One row as its file has it. `file`, `place` ("row 7", "line 12") and `columns` are for messages; `split` is the
-    text of the data set's own split column, None without one; `shortened`: the reader left out part of a text."""
+    text of the data set's own split column, None without one; `derive`: the held-out split that this column lacks, made
+    from the rows of the other one; `shortened`: the reader left out part of a text."""
 
     file: str
     place: str
@@ -57,6 +60,7 @@ class RawExample:
     split: str | None = None
     shortened: bool = False
     columns: ColumnNames = _NO_NAMES
+    derive: Split | None = None
 
 
 class SplitSummary(Record):
@@ -213,7 +217,7 @@ class _State:
     file: str = ""
     brings_splits: bool = False
     _ids: dict[str, str] = field(default_factory=dict)
-    _inputs: dict[str, tuple[Example, str]] = field(default_factory=dict)
+    _inputs: dict[str, tuple[Example, str, Split | None]] = field(default_factory=dict)
     _groups: dict[str, tuple[Split, str]] = field(default_factory=dict)
     _spellings: dict[str, tuple[str, str]] = field(default_factory=dict)
     _shortened: dict[Split, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
@@ -226,8 +230,10 @@ class _State:
         if offence := next(self._of_cells(raw), None):
             return offence
         input_hash = inputs_id(raw.inputs)
-        split = split_of(raw.group or raw.id or input_hash) if raw.split is None else _named_split(raw.split)
-        assert split is not None
+        key, named = raw.group or raw.id or input_hash, _named_split(raw.split or "")
+        split = named or split_of(key)
+        if raw.derive is not None and split != "train":
+            split = split_of(key, 0, DERIVED_VALIDATION)
         example = Example(
             id=raw.id if raw.id is not None else input_hash,
             inputs=raw.inputs,
@@ -235,12 +241,12 @@ class _State:
             split=split,
             group=raw.group,
         )
-        if offence := next(self._of_splits(raw, example, input_hash), None):
+        if offence := next(self._of_splits(raw, example, named, input_hash), None):
             return offence
         if input_hash in self._inputs:
             self.merged += 1
             return None
-        self._inputs[input_hash] = (example, raw.place)
+        self._inputs[input_hash] = (example, raw.place, named)
         self.examples.append(example)
         self.rows.append(self.count - 1)
         self._shortened[split] += raw.shortened
@@ -299,25 +305,29 @@ class _State:
             expected = f"a split ({', '.join(SPLIT_NAMES)})"
             remedy = "correct the row, or name no split column to split by hash"
             yield Offence("unknown split", raw, names.split, expected, f"{raw.split!r:.60}", remedy)
+        elif raw.split is not None and raw.derive == _named_split(raw.split):
+            expected = f"no {raw.derive} rows where this split is derived"
+            remedy = "name the split column alone, without derive, or mark all held-out rows the same"
+            yield Offence("derived split", raw, names.split, expected, f"{raw.split!r:.60}", remedy)
 
-    def _of_splits(self, raw: RawExample, example: Example, input_hash: str) -> Iterator[Offence]:
-        """Contradictions to earlier rows with the same group or input."""
-        if raw.split is not None and raw.group is not None:
-            split, place = self._groups.setdefault(raw.group, (example.split, raw.place))
-            if split != example.split:
+    def _of_splits(self, raw: RawExample, example: Example, named: Split | None, input_hash: str) -> Iterator[Offence]:
+        """Contradictions to earlier rows with the same group or input. `named`: the split that the row itself names."""
+        if named is not None and raw.group is not None:
+            split, place = self._groups.setdefault(raw.group, (named, raw.place))
+            if split != named:
                 expected = f"group {raw.group!r:.60} in one split"
-                got = f"{example.split} here and {split} in {place}"
+                got = f"{named} here and {split} in {place}"
                 remedy = "give all rows of a group the same split"
                 yield Offence("group in two splits", raw, raw.columns.split, expected, got, remedy)
         if input_hash not in self._inputs:
             return
-        first, place = self._inputs[input_hash]
+        first, place, elsewhere = self._inputs[input_hash]
         if first.label != example.label:
             got = f"{example.label!r} here and {first.label!r} for the same input in {place}"
             remedy = "correct or delete one of the two rows"
             yield Offence("two labels", raw, raw.columns.label, "one label per input", got, remedy)
-        if raw.split is not None and first.split != example.split:
-            got = f"this one in {example.split} here and in {first.split} in {place}"
+        if named != elsewhere:
+            got = f"this one in {named} here and in {elsewhere} in {place}"
             remedy = "delete one of the two rows"
             yield Offence("input in two splits", raw, raw.columns.split, "each input in one split", got, remedy)
 
@@ -358,8 +368,10 @@ def _gaps(task: Task, summary: SplitSummary, state: _State) -> Iterator[str]:
     found = ", ".join(f"{count} {split}" for split, count in totals.items())
     for split in SPLITS:
         if not totals[split]:
+            other = {"validation": "test", "test": "validation"}.get(split)
+            derived = f", or derive it from the {other} rows (`pld new-task --derive {split}`)"
             remedy = (
-                f"mark rows as {split} in the split column"
+                f"mark rows as {split} in the split column{derived if totals.get(other or '') else ''}"
                 if state.brings_splits
                 else "add examples or groups (about half go to train, a fifth to validation, the rest to test), or "
                 "add a split column"

@@ -103,6 +103,9 @@ def task_file(task: TaskParams, order: str, origin: str, drafted: bool) -> str:
         "  options: " + ("null" if reader.options is None else "[" + ", ".join(map(_text, reader.options)) + "]"),
         *(f"  {role}: {'null' if column is None else _text(column)}" for role, column in roles),
     ]
+    if reader.derive is not None:
+        other = "test" if reader.derive == "validation" else "validation"
+        lines.append(f"  derive: {reader.derive}   # the column lacks it: {other} rows are divided by hash, 2 to 3")
     return "\n".join(lines) + "\n"
 
 

@@ -106,15 +106,11 @@ def column_hints(
     columns: Sequence[Column], texts: Sequence[str], has_id: bool, has_group: bool, has_split: bool
 ) -> Iterator[Finding]:
     """Columns that could be named with --split, --group and --id. `texts`: the input columns."""
-    of_splits = [
-        column.name
-        for column in columns
-        if {SPLIT_NAMES.get(value.strip().lower()) for value in column.rows_of} == set(SPLITS)
-    ]
+    of_splits = [(column.name, missing) for column in columns if (missing := _missing_split(column)) is not None]
     if of_splits and not has_split:
-        yield Finding(
-            f"the values of {of_splits[0]!r} name splits: --split {shlex.quote(of_splits[0])} keeps the data's own"
-        )
+        name, missing = of_splits[0]
+        also = f" --derive {missing}" if missing else ""
+        yield Finding(f"the values of {name!r} name splits: --split {shlex.quote(name)}{also} keeps the data's own")
     if not has_group and not has_split:
         found = [column for column in columns if looks_like_group(column, column.name in texts)]
         if len(texts) == 1:  # repetitions of the only input are merged
@@ -135,6 +131,14 @@ def column_hints(
             f"no two values of {ids[0].name!r} are the same: with --id {shlex.quote(ids[0].name)} reports name "
             "examples by it instead of by a hash of their text"
         )
+
+
+def _missing_split(column: Column) -> str | None:
+    """The held-out split that the values lack, "" if they name all splits; None where they don't name splits."""
+    named = {SPLIT_NAMES.get(value.strip().lower()) for value in column.rows_of}
+    missing = set(SPLITS) - named
+    is_one = named <= set(SPLITS) and "train" in named and len(missing) < 2
+    return "".join(missing) if is_one else None
 
 
 def _sizes(column: Column) -> str:

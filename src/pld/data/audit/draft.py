@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pld.data.readers import read
 from pld.data.splits import RawExample, on_one_line, plain, visible
@@ -28,6 +29,7 @@ class Request:
     id: str | None
     group: str | None
     split: str | None
+    derive: Literal["validation", "test"] | None
     template: str | None
     instruction: str | None
 
@@ -70,6 +72,7 @@ def draft(request: Request, file: Path, name: str) -> Draft:
             id=request.id,
             group=request.group,
             split=request.split,
+            derive=request.derive,
         ),
     )
     try:

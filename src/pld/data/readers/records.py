@@ -55,6 +55,7 @@ def read_labelled_rows(reader: RecordsReader, labels: Sequence[str]) -> Iterator
             group=None if reader.group is None or not visible(row[reader.group]) else row[reader.group],
             split=None if reader.split is None else row[reader.split],
             columns=names,
+            derive=reader.derive,
         )
 
 
