@@ -34,6 +34,7 @@ def _environment(monkeypatch, tmp_path):
         (f"found '{OWN[:15]}", "found '<PLD_TEACHER_API_KEY>"),  # cut off
         (f"found '{KEY}'", "found '<withheld>"),
         ("hf_abcdefghijklmnopqrstuv and ghp_abcdefghijklmnopqrstuv", "<withheld> and <withheld>"),
+        ("glpat-abcdefghij_klmnopqrs", "<withheld>"),
         ("http://me:secret@host:1/v1 and http://token@host", "http://me:…@host:1/v1 and http://…@host"),
         ("teacher.model: sk-1 task-desk-force https://host/a@b me@host http://me:…@host", None),
     ],

@@ -9,7 +9,7 @@ _SHORTEST = 8  # shortest value that counts as a secret
 _TELLING = 12  # leading characters that identify one: a message may have cut off the rest
 # keys as providers shape them
 _SHAPED = re.compile(
-    r"\bsk-[\w-]{12,}\S*|\b(?:hf|gh[a-z])_\w{16,}|\bgithub_pat_\w{16,}|\bAKIA[0-9A-Z]{12,}|\bxox[a-z]-[\w-]{10,}"
+    r"\bsk-[\w-]{12,}\S*|\b(?:hf|gh[a-z])_\w{16,}|\bgithub_pat_\w{16,}|\bAKIA[0-9A-Z]{12,}|\bxox[a-z]-[\w-]{10,}|\bglpat-[\w-]{12,}"
 )
 _IN_ADDRESS = re.compile(r"(://(?:[^/\s@:]*:)?)[^/\s@]+(?=@)")
 
