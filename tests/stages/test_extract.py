@@ -231,3 +231,14 @@ def test_a_recording_of_one_draw_does_not_pass_for_two(project):
     with pytest.raises(ConfigError, match=r"in 2 draws, got none for draw 1 .*extraction\.draws=1"):
         extract.run()
     assert not Path("artifacts/rules/rules.jsonl").exists()
+
+
+def test_recorded_answers_for_unknown_ids_are_counted(project, capsys):
+    extract.run()
+    assert "are ignored" not in capsys.readouterr().err
+    with Path("answers.jsonl").open("a") as file:
+        file.writelines(json.dumps({"example_id": f"other-{n}", **SAID}) + "\n" for n in range(3))
+    extract.run()
+    said = capsys.readouterr().err
+    assert "3 recorded answers are ignored, because their example_id is no training example" in said
+    assert "'other-0' first" in said

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from pld.adapters.teachers.factory import create_teacher, write_spending
+from pld.adapters.teachers.recorded import RecordedTeacher
 from pld.artifacts import read_jsonl, write_json, write_jsonl
 from pld.config.settings import load_config
 from pld.distill import cost_estimate
@@ -39,6 +40,12 @@ def compute(config: Config, folder: Path, teacher: Teacher | None = None) -> Non
     write_jsonl(folder / "rules/rejected.jsonl", rejections)
     write_spending("extract", teacher, folder)
     print(f"extract: {extraction.coverage(summary)}")
+    if isinstance(teacher, RecordedTeacher) and (unknown := teacher.unknown({example.id for example in examples})):
+        print(
+            f"extract: warning: {len(unknown):,} recorded answers are ignored, because their example_id is no training "
+            f"example ({teacher.name}: {unknown[0]!r:.60} first); the ids are in {folder}/splits/train.jsonl",
+            file=sys.stderr,
+        )
     extraction.check_answers(summary, rejections, config.extraction)
     write_jsonl(folder / "rules/rules.jsonl", rules)
     write_json(folder / "rules/summary.json", summary)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +67,14 @@ class RecordedTeacher:
             f"{missing:,} of {len(self._missing | self._consolidated):,} questions of consolidation have no recorded "
             f"answer ({self.name}): medoids stand in for them; answer them with groups.teacher=offline or anthropic, "
             "or set groups.consolidator=medoid"
+        )
+
+    def unknown(self, example_ids: Collection[str]) -> list[str]:
+        """Ids of recordings by example that are not among `example_ids`."""
+        return (
+            [identity for identity in _read_examples(self._path) if identity not in example_ids]
+            if self._by_example
+            else []
         )
 
     def can_answer(self, role: str) -> bool:
