@@ -90,7 +90,7 @@ def distill(
         template: a Jinja template of the user's turn over the columns of `text`; None: each behind its name.
         name: the task's name, in reports, in the registry and for the Teacher's budget.
         validation, test: the shares of these splits when split by hash.
-        overrides: in Hydra's grammar: `["clusterer=dbscan", "clusterer.eps=0.3", "consolidator=teacher"]`.
+        overrides: in Hydra's grammar: `["clusterer=dbscan", "clusterer.eps=0.3", "consolidator=medoid"]`.
         folder: where the artifacts go; must be new or empty. None: a temporary folder, removed with the result
             (`Distilled.save` keeps what matters) or when a stage fails.
         verbose: print what each stage reports.
