@@ -26,7 +26,10 @@ from support.project import ROOT, Project
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
-GROUPS = {"task": "tickets", "teacher": "recorded_tickets", "clusterer": "dbscan", "student": "smollm2-135m"}
+GROUPS = {
+    "task": "tickets", "teacher": "recorded_tickets", "clusterer": "dbscan", "consolidator": "medoid",
+    "student": "smollm2-135m",
+}  # fmt: skip
 SWEEP = [
     "sweep.space.clusterer.eps=[0.55]",  # one cluster: an instruction for each label
     # of all orders and numbers of examples those that lead this Student least astray by themselves
