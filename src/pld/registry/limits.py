@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pld.records import content_id
 
@@ -34,6 +34,12 @@ def names(keys: Iterable[str]) -> dict[str, str]:
 def cut(text: str, longest: int) -> str:
     """`text` of at most `longest` characters, with its loss marked."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def described(task: str, labels: Sequence[str]) -> str:
+    """The description of a registered model."""
+    ending = f" ({len(labels)} labels) by a distilled system prompt."
+    return cut(f"Classifies {task} into {', '.join(labels)}", LONGEST_DESCRIPTION - len(ending)) + ending
 
 
 def _plain(key: str) -> str:

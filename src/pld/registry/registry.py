@@ -16,7 +16,7 @@ from pld.distill.render import prompt_messages
 from pld.errors import ArtifactError, RegistryError, ReviewError
 from pld.params import Config
 from pld.records import LONGEST_PROMPT, Message, Messages, canonical_json, prompt_sha256, registered_length
-from pld.registry.limits import LONGEST_DESCRIPTION, cut
+from pld.registry.limits import LONGEST_DESCRIPTION, cut, described
 from pld.registry.packaging import log_model, spec_of
 from pld.registry.promotion import Aliases, Move, history, was_rolled_back
 from pld.registry.promotion_gates import REVIEWED, Evidence, Production, Verdict, judge
@@ -300,7 +300,7 @@ class Registry:
         create_once(
             self._client.create_registered_model,
             self.model,
-            description=_described(self._task, spec.task.labels),
+            description=described(self._task, spec.task.labels),
         )
         made = self._client.create_model_version(
             self.model,
@@ -384,11 +384,6 @@ def _messages_of(registered: "PromptVersion | None") -> tuple[Message, ...]:
     if isinstance(template, str):
         return prompt_messages(template)
     return tuple(Message(role=message["role"], content=message["content"]) for message in template)
-
-
-def _described(task: str, labels: Sequence[str]) -> str:
-    ending = f" ({len(labels)} labels) by a distilled system prompt."
-    return cut(f"Classifies {task} into {', '.join(labels)}", LONGEST_DESCRIPTION - len(ending)) + ending
 
 
 def _aliased(versions: list[Version], alias: str) -> Version | None:
