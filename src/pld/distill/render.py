@@ -159,7 +159,7 @@ def exemplars_of(
     train: Mapping[str, Example],
     config: Config,
 ) -> dict[str, list[Example]]:
-    """Instruction id → the training examples of its rules that a prompt can show; an example with rules of several draws
+    """Instruction id → the training examples of its rules that a prompt can show; one with rules of several draws
     appears once. They are in the order of the rules (the most typical first), those with a doubtful rule last. Turns
     never show a doubtful one, and after the most typical one they go by hash: many typical examples are much alike, and
     mislead a small Student (docs/explanation/decisions.md). Examples with personal data are left out if

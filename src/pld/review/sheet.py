@@ -200,8 +200,8 @@ def _effect_lines(effect: Effect | None) -> Iterator[tuple[int, str]]:
     yield (
         0,
         (
-            f"effect on {effect.examples} validation examples, with it minus without it: macro-F1 {effect.macro_f1.signed}; "
-            f"{effect.tokens} tokens"
+            f"effect on {effect.examples} validation examples, with it minus without it: macro-F1 "
+            f"{effect.macro_f1.signed}; {effect.tokens} tokens"
         ),
     )
     for words, ids in (("fixes", effect.fixed), ("breaks", effect.broken)):

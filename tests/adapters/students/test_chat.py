@@ -165,3 +165,18 @@ def test_a_tokenizer_without_a_chat_template_is_refused():
     tokenizer.chat_template = None
     with pytest.raises(StudentError, match="expected a chat template, got none"):
         Chat(tokenizer, "x")
+
+
+def test_an_error_of_the_student_names_the_folder_of_its_model(tmp_path):
+    from pld.adapters.students.transformers import TransformersStudent
+
+    _folding_tokenizer("first").save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    student = TransformersStudent(
+        name="nick", model=str(tmp_path), gguf_file=None, dtype="float32", search_dtype="float32", quantization="none",
+        device="cpu", pack_tokens=None, batch_size=1,
+    )  # fmt: skip
+    with pytest.raises(StudentError, match=r"got none .student nick, student.model ") as raised:
+        student.count_tokens([Message(role="user", content="a")])
+    assert str(tmp_path) in str(raised.value)
