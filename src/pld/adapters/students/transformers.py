@@ -149,10 +149,15 @@ class TransformersStudent:
     def _source(self) -> Source:
         return locate(self._model, self._gguf_file)
 
+    @property
+    def _in_messages(self) -> str:
+        """The name, and where the files are that an error is about."""
+        return f"{self.name}, student.model {self._model}"
+
     @functools.cached_property
     def _chat(self) -> Chat:
         with self._timed("load"):
-            return Chat(load_tokenizer(self._source), self.name)
+            return Chat(load_tokenizer(self._source), self._in_messages)
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
@@ -171,11 +176,11 @@ class TransformersStudent:
         with self._timed("load"):
             model = load(IMPLEMENTATION)
             try:
-                return model, TrieScorer(model, self.name, self._pack_tokens)
+                return model, TrieScorer(model, self._in_messages, self._pack_tokens)
             except UnsupportedArchitectureError as refusal:
                 # loaded again: the trie's scorer may have replaced layers
                 model = load(None)
-                scorer = PaddedScorer(model, self.name, self._batch_size)
+                scorer = PaddedScorer(model, self._in_messages, self._batch_size)
                 print(f"{refusal}; scored with a {scorer.engine}, slower", file=sys.stderr)
                 return model, scorer
 
