@@ -368,10 +368,10 @@ def _gaps(task: Task, summary: SplitSummary, state: _State) -> Iterator[str]:
     found = ", ".join(f"{count} {split}" for split, count in totals.items())
     for split in SPLITS:
         if not totals[split]:
-            other = {"validation": "test", "test": "validation"}.get(split)
+            other: Split = "validation" if split == "test" else "test"
             derived = f", or derive it from the {other} rows (`pld new-task --derive {split}`)"
             remedy = (
-                f"mark rows as {split} in the split column{derived if totals.get(other or '') else ''}"
+                f"mark rows as {split} in the split column{derived if split != 'train' and totals[other] else ''}"
                 if state.brings_splits
                 else "add examples or groups (about half go to train, a fifth to validation, the rest to test), or "
                 "add a split column"
