@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pld.artifacts import read_jsonl, read_record, write_jsonl, write_text
+from pld.artifacts import read_jsonl, read_record, write_jsonl, write_prompt
 from pld.config.assets import cache_folder
 from pld.config.settings import load_config
 from pld.distill.consolidate import RuleGroup, make_instruction
@@ -187,7 +187,7 @@ def plant(*instructions):
     inputs = load_inputs(load_config(), Path("artifacts"))
     planted = [*inputs.instructions, *instructions]
     write_jsonl(BEST / "instructions.jsonl", planted)
-    write_text(BEST / "system_prompt.md", inputs.scorer.prompt(planted).text)
+    write_prompt(BEST, inputs.scorer.prompt(planted).messages)
 
 
 def words_of_an_example(swept):
