@@ -134,7 +134,9 @@ def test_a_missing_file_says_which_command_makes_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("process", "remedy"), [(os.getpid(), "wait for `dvc repro extract`"), (2**22 + 1, "run `dvc")]
+    ("process", "remedy"),
+    [(os.getpid(), "wait for `dvc repro extract`"), (2**22 + 1, "run `dvc")],
+    ids=["running", "ended"],
 )
 def test_a_file_that_a_running_stage_will_write_says_to_wait(process, remedy, project):
     """As DVC 3.67 notes it; a process that was killed leaves its note."""

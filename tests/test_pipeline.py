@@ -31,6 +31,7 @@ SMALL = [
     "calibration.examples=20",
     "latency.trial_requests=1",
     "sweep.finalists=1",
+    "resolution.ablation=true",
     "resolution.rounds=2",
     "resolution.patience=2",
     "resolution.pool=16",
