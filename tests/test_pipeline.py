@@ -195,7 +195,7 @@ def test_every_line_of_the_prompt_can_be_explained_and_weighed(project):
     for line in map(json.loads, lines):
         explained = project.run("pld", "explain", line["id"]).stdout
         assert line["text"].split()[0] in explained
-    assert line["id"] in project.run("pld", "ablate").stdout
+    assert line["id"][:8] in project.run("pld", "ablate").stdout
 
 
 def test_a_second_run_runs_only_tracking_and_adds_nothing(project):

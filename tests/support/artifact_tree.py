@@ -79,13 +79,14 @@ COSTS = {
 
 @functools.cache
 def composed() -> Config:
-    """The project's own conf/ with the small Student and the made-up task, uncalibrated."""
+    """The project's own conf/ with the small Student and the made-up task, uncalibrated, instructions ablated."""
     config = compose(PROJECT / "conf", PROJECT / "params.yaml")
     student = yaml.safe_load((PROJECT / "conf/student/smollm2-135m.yaml").read_text())
     evaluation = config.evaluation.model_copy(update={"resamples": 200})
     calibration = config.calibration.model_copy(update={"method": "none"})
-    changed = {"task": TASK, "student": student, "evaluation": evaluation, "calibration": calibration}
-    return config.model_copy(update=changed)
+    resolution = config.resolution.model_copy(update={"ablation": True})
+    changed = {"evaluation": evaluation, "calibration": calibration, "resolution": resolution}
+    return config.model_copy(update={"task": TASK, "student": student, **changed})
 
 
 def write_artifacts(
