@@ -189,3 +189,23 @@ def test_a_prompt_whose_files_are_missing_or_disagree_is_refused(name, held, tol
         (tmp_path / name).write_bytes(held)
     with pytest.raises(ArtifactError, match=told):
         read_prompt(tmp_path)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_ctrl_c_between_two_renames_loses_neither_the_old_folder_nor_its_name(at, tmp_path, monkeypatch):
+    folder = tmp_path / "trials"
+    folder.mkdir()
+    (folder / "old").write_text("kept")
+    calls, rename = [], Path.rename
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as temporary:
+        (temporary / "new").write_text("written")
+    assert [path.name for path in tmp_path.iterdir()] == ["trials"]
+    assert (folder / "old").read_text() == "kept"

@@ -89,7 +89,7 @@ def _exchange(pairs: list[tuple[Path, Path]], old: Path) -> None:
                 if source.exists() or source.is_symlink():
                     source.rename(target)
                     undo.append((target, source))
-    except OSError:
+    except BaseException:  # Ctrl-C too
         for target, source in reversed(undo):
             target.rename(source)
         raise

@@ -365,8 +365,8 @@ class Config(Section):
             FEW_SHOT_NEAREST,
             CHAIN_OF_THOUGHT,
             *LOGREGS,
-            LORA,
-            GEPA,
+            *([LORA] if self.baselines.lora else []),
+            *([GEPA] if self.baselines.gepa else []),
             CLUSTERED,
         )
         for rival in self.promotion.rivals:

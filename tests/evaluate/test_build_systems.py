@@ -162,7 +162,10 @@ def test_a_misspelt_setting_of_an_optional_baseline_is_named(tmp_path):
 
 
 def test_a_rival_that_is_no_system_is_refused_with_the_list_of_systems(tmp_path):
-    assert composed_with(tmp_path, "promotion.rivals=[few_shot_48,lora]").promotion.rivals == ("few_shot_48", "lora")
+    named = composed_with(tmp_path, "promotion.rivals=[few_shot_48,lora]", f"baselines.lora={LORA}").promotion.rivals
+    assert named == ("few_shot_48", "lora")
+    with pytest.raises(ConfigError, match=r"expected promotion\.rivals among .*, got 'lora'"):
+        composed_with(tmp_path, "promotion.rivals=[lora]")
     with pytest.raises(ConfigError, match=r"expected promotion.rivals among majority, few_shot, few_shot_48, .*'few'"):
         composed_with(tmp_path, "promotion.rivals=[few]")
 

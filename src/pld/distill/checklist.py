@@ -54,8 +54,10 @@ def checklist(
 
     def check(_: str, content: Mapping[str, Any]) -> list[Step] | Fault:
         nonlocal good
-        good, problem = _read(checks, instructions, rules, train, max_steps, content)
-        return problem or good
+        found, problem = _read(checks, instructions, rules, train, max_steps, content)
+        if problem is None or len(found) >= len(good):
+            good = found
+        return problem or found
 
     settled = structured_requests.ask(teacher, [request], check, attempts).get(request.key)
     if settled is None or _without_step(instructions, good) or len(good) > max_steps:

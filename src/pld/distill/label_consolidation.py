@@ -102,7 +102,7 @@ def consolidate(
     def check(key: str, content: Mapping[str, Any]) -> list[Instruction] | Fault:
         label = labels[key]
         found, problem = _read(checks, label, asked[label], content, params.instructions, weigh)
-        if len(found) >= len(kept.get(key, ())):
+        if problem is None or len(found) >= len(kept.get(key, ())):
             kept[key] = found
         return problem or found
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from pld.evaluate.findings import Standing, rivals, standing
 from pld.params import PromotionParams
-from pld.records import CALIBRATED, CHAIN_OF_THOUGHT, FEW_SHOT, FEW_SHOT_NEAREST, WITHOUT_LLM, ZERO_SHOT
+from pld.records import CALIBRATED, CHAIN_OF_THOUGHT, FEW_SHOT, FEW_SHOT_NEAREST, LORA, WITHOUT_LLM, ZERO_SHOT
 from pld.reports import Comparison, EvaluationReport, Recommendation, SystemCost
 
-_NEVER_CALIBRATED = (*WITHOUT_LLM, CHAIN_OF_THOUGHT)
+_NEVER_CALIBRATED = (*WITHOUT_LLM, CHAIN_OF_THOUGHT, LORA)
 _WORDS: dict[Standing | None, str] = {
     "better": "clearly better than",
     "level": "level with",
@@ -119,8 +119,8 @@ def _instead(report: EvaluationReport, others: list[_Rival], labels: int, tokens
     if cheaper:
         best = min(cheaper, key=lambda one: (one.tokens, one.labels, one.name))
         return best, (
-            f"Use {best.name}: it is not clearly different, with {best.labels:,} labels and {best.tokens:,} tokens a "
-            f"request against {labels:,} and {tokens:,}."
+            f"Use {best.name}: it is not clearly different{_by(report, best)}, with {best.labels:,} labels and "
+            f"{best.tokens:,} tokens a request against {labels:,} and {tokens:,}."
         )
     if ahead:
         best = ahead[0]
@@ -133,7 +133,7 @@ def _instead(report: EvaluationReport, others: list[_Rival], labels: int, tokens
 
 def _by(report: EvaluationReport, rival: _Rival) -> str:
     part = "" if rival.n == report.n else f" on the {rival.n:,} examples that it answered"
-    return f" (macro-F1 {rival.lead:+.3f}{part})"
+    return f" (macro-F1 {rival.lead + 0.0:+.3f}{part})"
 
 
 def _standing(found: Comparison | None) -> Standing | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pld.distill.personal_data import personal_data_check
 from pld.distill.text_checks import Fault
 from pld.errors import TeacherError, WaitingError
@@ -159,7 +161,11 @@ class Loop:
 
         def score(instructions: Sequence[Instruction]) -> Scores:
             # not calibrated: each shortened list would need its own calibration
-            return self._scorer.raw_scores(self._scorer.prompt(instructions), examples, searching=True)
+            prompt = self._scorer.prompt(instructions)
+            scores = self._scorer.raw_scores(prompt, examples, searching=True)
+            # without an instruction other examples become turns, perhaps one of these with its label
+            scores[[example.id in prompt.example_ids for example in examples]] = np.nan
+            return scores
 
         return score
 

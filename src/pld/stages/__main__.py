@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            f"{arguments[0]}: stopped; every answer so far is kept, and `dvc repro` continues from there",
+            f"{arguments[0]}: stopped; the Teacher's answers are kept, and `dvc repro` starts this stage again",
             file=sys.stderr,
         )
         return 130
