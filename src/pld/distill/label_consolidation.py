@@ -216,7 +216,10 @@ def _sources(
     merged = merge(task, [group for group in groups if group.label in large], params, teacher, attempts, weigh=weigh)
     for label in large:
         own = sorted((item for item in merged if item.label == label), key=lambda item: (-item.support, item.id))
-        fitting = _fitting([Source(item.text, item.rule_ids) for item in own], params)
+        # no cluster gave the label its share: as many of its rules as fit
+        fitting = _fitting([Source(item.text, item.rule_ids) for item in own], params) or _fitting(
+            sources[label], params
+        )
         sources[label] = sorted(fitting, key=lambda source: source.rule_ids)
     return {label: own for label, own in sources.items() if own}
 

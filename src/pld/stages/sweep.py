@@ -101,7 +101,8 @@ def _study_name(config: Config, material: Material) -> str:
     """Everything that determines a trial's result, so that workers which share a storage agree."""
     settings = config.model_dump(mode="json", exclude={"budget", "prices", "sweep", "tracking", "promotion"})
     rules = [[rule.id, rule.doubtful] for rule in material.rules]
-    data = rules, [example.id for example in material.validation]
+    examples = [*material.train.values(), *material.validation]
+    data = rules, [example.model_dump(mode="json") for example in examples]
     return f"pld/{config.task.name}/{content_id([settings, data, config.sweep.model_dump(mode='json')['space']])}"
 
 
