@@ -1,7 +1,7 @@
 """Does the sweep choose the same prompt on another machine? Runs the default chain up to the sweep twice: as it is, and
 with the CPU kernels of an older processor and noise on the embeddings. Prints both; exits with 1 when they differ.
 
-    python bench/same_everywhere.py [--student OPTION] [--folder FOLDER]
+    python bench/same_everywhere.py [--student OPTION] [--folder FOLDER] [KEY=VALUE ...]
 """
 
 import argparse
@@ -26,12 +26,14 @@ BEFORE, AFTER = ("config", "prepare", "extract", "embed"), ("sweep",)
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/same_everywhere.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as in params.yaml")
     parser.add_argument("--student", help="an option of conf/student/, instead of the default one")
     parser.add_argument("--folder", type=Path, help="where both runs are kept; default: a temporary folder")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        runs = [run(folder / "here", options.student), run(folder / "there", options.student, OTHER_CPU, NOISE)]
+        settings = options.student, options.overrides
+        runs = [run(folder / "here", *settings), run(folder / "there", *settings, OTHER_CPU, NOISE)]
     columns = ["kernels", "noise on the embeddings", "prompt", "tokens", "macro-F1 on validation"]
     names = ["this CPU's", " ".join(f"{key}={value}" for key, value in OTHER_CPU.items())]
     rows = [
@@ -45,7 +47,13 @@ def main(arguments: list[str]) -> int:
     return 0 if same and near else 1
 
 
-def run(folder: Path, student: str | None, environment: dict[str, str] | None = None, noise: float = 0) -> Any:
+def run(
+    folder: Path,
+    student: str | None,
+    overrides: list[str],
+    environment: dict[str, str] | None = None,
+    noise: float = 0,
+) -> Any:
     """The winner of the sweep: its prompt's sha256, its tokens, and its macro-F1 on validation."""
     from pld.artifacts import read_json, read_prompt
     from pld.records import prompt_sha256
@@ -56,6 +64,7 @@ def run(folder: Path, student: str | None, environment: dict[str, str] | None = 
     shutil.copytree(ROOT / "assets/corpus", folder / "data")
     chosen = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     chosen["groups"] |= {"student": student} if student else {}
+    chosen["overrides"] = overrides
     (folder / "params.yaml").write_text(yaml.safe_dump(chosen), encoding="utf-8")
     for stage in BEFORE:
         execute(stage, folder, environment)
