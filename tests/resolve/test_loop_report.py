@@ -19,7 +19,7 @@ def page(on, came_in, proposer=None):
 
 
 def test_the_page_shows_rounds_edits_and_what_each_instruction_does():
-    on = loop_inputs(patience=2, rounds=2, train=120)
+    on = loop_inputs(patience=2, rounds=2, train=120, ablation=True)
     came_in = [*first_rules(on, 1)[:2], instruction("If it tells of nothing, answer blue", "blue")]
     done, text = page(on, came_in, Scripted(TeacherError("status 529"), [GOOD]))
     assert "Round 1: status 529" in text
