@@ -57,7 +57,7 @@ def hostile_story(labels: tuple[str, ...], rules: int, instructions: int, trials
     ships = [
         instruction(
             labels[n % len(labels)],
-            f"{HOSTILE} as told in {n}" if n == 1 else f"If it is told as in {n}, answer so.",
+            f"{HOSTILE} as in {n}" if n == 1 else f"If it is as in {n}, answer so.",
             made[n:-1:instructions] or made[:1],
             f"i{n}",
         )
@@ -197,7 +197,7 @@ def test_the_page_opens_from_disk_without_errors_requests_or_foreign_scripts(bro
     # the Teacher's text is text, whatever it says
     assert opened.page.evaluate("window.broken") is None
     assert opened.page.locator("[data-rule=rule-0] span").text_content() == f"As in 0, answer refund. {HOSTILE}"
-    assert opened.page.locator("#instruction-2 .text").text_content() == f"{HOSTILE} as told in 1"
+    assert opened.page.locator("#instruction-2 .text").text_content() == f"{HOSTILE} as in 1"
     assert opened.page.locator("img").count() == 0
     opened.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'broken = 3'}))")
     assert opened.page.evaluate("window.broken") is None
@@ -220,7 +220,7 @@ def test_the_page_starts_with_what_ships_and_what_is_better(browser, written):
     body = " ".join(opened.page.locator("main").inner_text().split())
     for words in (
         "edited by sheets 1, 2",
-        "Reworded i0: As the loop left it. If it is told as in 0, answer so. sheet 2, Ada: reads better",
+        "Reworded i0: As the loop left it. If it is as in 0, answer so. sheet 2, Ada: reads better",
         "1 rule behind no instruction",
         "Latency is the p50 of 50 requests a prompt",
         "Nothing was spent on a Teacher now: its recorded answers were played back",

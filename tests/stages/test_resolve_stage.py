@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pld.artifacts import read_jsonl, read_prompt, read_record
+from pld.artifacts import read_jsonl, read_prompt, read_record, write_json
 from pld.distill.render import turn_examples
 from pld.params import NoResolver, SearchResolver
-from pld.records import Example, Instruction, Prediction
+from pld.records import Calibration, Example, Instruction, Prediction
 from pld.resolve.records import EditResult, ResolutionReport, RoundReport
 from pld.stages import resolve
 from support.artifact_tree import composed, write_artifacts
@@ -89,6 +89,14 @@ def test_without_a_resolver_the_list_that_won_ships_byte_for_byte():
     report = read_record(FOLDER / "report.json", ResolutionReport)
     assert (report.resolver, report.ended, report.rounds, report.candidates) == ("none", "no resolver", (), 0)
     assert report.result == report.came_in
+
+
+def test_the_list_that_won_keeps_the_calibration_that_the_sweep_fitted():
+    best = Path("artifacts/best/calibration.json")
+    fitted = read_record(best, Calibration).model_copy(update={"bias": (0.25, -0.5, 0.25), "examples": 7})
+    write_json(best, fitted)
+    run_stage("none")
+    assert read_record(FOLDER / "final/calibration.json", Calibration) == fitted
 
 
 def test_pruned_instructions_are_named_and_gone(capsys):

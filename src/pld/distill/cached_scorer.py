@@ -27,7 +27,8 @@ class CachedScorer:
 
     `searching` asks at the search's precision instead of the reporting one. Scores are calibrated if `config` says so:
     for comparing prompts by the very examples that are asked about (`comparable`), which takes no further answers; for
-    the prompt that ships by `calibration`, which is fitted on training examples.
+    the prompt that ships by a calibration fitted on training examples. `calibrations`: prompt sha256 → the one that an
+    earlier stage fitted and that is kept: fitted again in bfloat16, the same prompt would get slightly other figures.
     `weigh`: rule ids → their weight as support. `asked`: how many answers the Student gave.
     """
 
@@ -38,6 +39,7 @@ class CachedScorer:
     student: Student
     on_progress: OnProgress | None = None
     asked: int = field(default=0, init=False)
+    calibrations: dict[str, Calibration] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.weigh = weigher(self.rules.values(), self.config.clustering)
@@ -73,9 +75,11 @@ class CachedScorer:
 
     def shipped_scores(self, prompt: SystemPrompt, examples: Sequence[Example]) -> tuple[Scores, Calibration]:
         """[n, k] scores as they are served if `prompt` ships, and its calibration, fitted on training examples."""
-        config, raw = self.config, self.raw_scores(prompt, examples)
-        parts = calibration_parts(config.task, config.calibration, prompt.messages, self.train.values(), self.explained)
-        calibration = fitted(config.task, config.calibration, parts, self._scores_after)
+        config, raw, train = self.config, self.raw_scores(prompt, examples), self.train.values()
+        calibration = self.calibrations.get(prompt.sha256)
+        if calibration is None:
+            parts = calibration_parts(config.task, config.calibration, prompt.messages, train, self.explained)
+            calibration = fitted(config.task, config.calibration, parts, self._scores_after)
         return (raw if config.calibration.method == "none" else calibrate(raw, calibration)), calibration
 
     def report(self, prompt: SystemPrompt, examples: Sequence[Example]) -> SystemReport:

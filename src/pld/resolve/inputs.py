@@ -13,7 +13,7 @@ from pld.distill.embeddings import read_vectors
 from pld.errors import ArtifactError
 from pld.params import Config, TeacherResolver
 from pld.ports import Student, Vectors
-from pld.records import Cluster, Example, Instruction, Rule
+from pld.records import Calibration, Cluster, Example, Instruction, Rule
 from pld.reports import TrialReport
 from pld.resolve.edits import restored
 
@@ -64,6 +64,8 @@ def load_inputs(config: Config, folder: Path, student: Student | None = None) ->
         student=student or build(config.student, "student"),
     )
     scorer.check_prompt(instructions, folder / "best")
+    won = scorer.prompt(instructions).sha256
+    scorer.calibrations[won] = read_record(folder / "best/calibration.json", Calibration)
     clusters = read_jsonl(folder / "best/clusters.jsonl", Cluster)
     return ResolveInputs(
         config=config,
